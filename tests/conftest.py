@@ -1,0 +1,76 @@
+"""What all tests share: the real data beside the project, the real models, and a home folder of their own.
+
+Models are pulled once into the person's own store (HORNBOOK_HOME or the default) by the code under test; a test that
+writes gets a fresh home. Where the shared data or the network is absent, a test skips and says so; on CI a model that
+cannot be pulled is a failure, because a green run that tested nothing would be a lie.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no reference library may reach out
+os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real, licensed data beside the project."""
+    if not SHARED.is_dir():
+        pytest.skip("the shared data folder (../shared/data) is not here")
+    return SHARED
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty HORNBOOK_HOME of this test's own."""
+    folder = tmp_path / "home"
+    monkeypatch.setenv("HORNBOOK_HOME", str(folder))
+    return folder
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as lines:
+        for line in lines:
+            yield json.loads(line)
+
+
+def _model(name: str) -> Path:
+    from hornbook.checkpoint.store import Store
+    from hornbook.errors import DownloadError, OfflineError
+    from hornbook.settings import Settings
+
+    try:
+        return Store(Settings.load()).ensure(name).path
+    except (DownloadError, OfflineError) as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(f"{name} is not in the store and could not be pulled: {error.what}")
+
+
+@pytest.fixture(scope="session")
+def smollm2_path() -> Path:
+    """SmolLM2-135M-Instruct, Q4_1, one GGUF file."""
+    return _model("smollm2:135m")
+
+
+@pytest.fixture(scope="session")
+def gemma_path() -> Path:
+    """Gemma 3 270M (base), Q4_K_M, one GGUF file."""
+    return _model("gemma3:270m")
+
+
+@pytest.fixture(scope="session")
+def minilm_path() -> Path:
+    """all-MiniLM-L6-v2: a folder with config.json, tokenizer.json and model.safetensors."""
+    return _model("minilm")
