@@ -21,7 +21,8 @@ from hornbook.errors import HornbookError
 from hornbook.settings import Settings
 
 LIBRARIES = (
-    "torch numpy tokenizers safetensors huggingface_hub pypdfium2 python-docx python-pptx lxml PyStemmer".split()
+    *("torch", "numpy", "tokenizers", "safetensors", "huggingface_hub"),
+    *("pypdfium2", "python-docx", "python-pptx", "lxml", "PyStemmer"),
 )
 
 
