@@ -52,6 +52,14 @@ class ContextTooLong(UsageError):
     """A prompt does not fit in the model's context. Nothing is ever truncated in silence."""
 
 
+class GenerationError(HornbookError):
+    """The model cannot choose a next token (its logits are not numbers, or every token is forbidden)."""
+
+
+class ModelClosed(UsageError):
+    """A model was used after it was closed."""
+
+
 class TemplateError(HornbookError):
     """A chat template is missing, refuses the messages, or tries to leave its sandbox."""
 
