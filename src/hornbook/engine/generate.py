@@ -1,0 +1,204 @@
+"""The plain generator: slow and obvious, and the reference that every faster engine is held to.
+
+    prompts (ragged) -> waves of similar length -> prefill in chunks -> one token a step for all rows -> Steps
+
+A wave's prompts are aligned at their *ends*, so that all of them are ready for their first token after the last chunk:
+
+    chunk       1      2      3
+    row 0    a b c  d e f  g h i      each row is given only the tokens drawn here; a row that
+    row 1           j k l  m n o      has not begun yet gets none, and its cache stays empty
+    row 2                      p
+
+Rows that finish are dropped from the cache, so a long answer does not pay for short ones. Nothing is shared between
+rows but the batch itself: greedy tokens are those of each prompt alone, and so are seeded ones.
+
+Legend: B rows, T time, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from hornbook.engine.sampling import Sampler, check
+from hornbook.engine.stops import StopMatcher
+from hornbook.errors import ContextTooLong, GenerationError, UsageError
+from hornbook.types import FinishReason, SamplingParams, Token
+
+
+class Step(NamedTuple):
+    """What happened to one prompt: its next token or, where its logits were unusable, the error that ended it."""
+
+    row: int
+    token: Token | None
+    error: GenerationError | None = None
+
+
+class Cache(Protocol):
+    """The part of a key-value cache that generation drives; attention inside the model uses the rest."""
+
+    def keep(self, rows: Sequence[int]) -> None: ...
+
+
+class Decoder(Protocol):
+    """Ids to text that is certain, as text.stream.StreamDecoder does it."""
+
+    def push(self, id: int) -> str: ...
+
+    def flush(self) -> str: ...
+
+
+class Generator:
+    """Generates with one model. It keeps no state between calls, so several runs may be interleaved.
+
+    model: ``forward(ids [B, T], mask=[B, T], cache=, logits="last" | "none")``; the output's ``logits`` are [B, V].
+    new_cache: (rows, capacity in tokens) -> an empty cache.  new_decoder: a fresh Decoder for one stream.
+    context_length: the model's window, in tokens.  vocab_size: ids lie below it.  stop_ids: the ids that end an answer.
+    rows: how many prompts run side by side.  prefill: how many prompt tokens one forward takes, which bounds memory.
+    """
+
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        *,
+        new_cache: Callable[[int, int], Cache],
+        new_decoder: Callable[[], Decoder],
+        context_length: int,
+        vocab_size: int,
+        stop_ids: frozenset[int] = frozenset(),
+        device: str | torch.device = "cpu",
+        rows: int = 16,
+        prefill: int = 1024,
+    ) -> None:
+        self.model = model
+        self.new_cache = new_cache
+        self.new_decoder = new_decoder
+        self.context_length = context_length
+        self.vocab_size = vocab_size
+        self.stop_ids = stop_ids
+        self.device = torch.device(device)
+        self.rows = rows
+        self.prefill = prefill
+
+    def run(self, prompts: Sequence[Sequence[int]], sampling: Sequence[SamplingParams]) -> Iterator[Step]:
+        """Check every prompt, then return the iterator that does the work; closing it frees all that it holds.
+
+        Each prompt's Steps come in order, those of different prompts mixed; ``Step.row`` is the place in ``prompts``.
+        Raises ContextTooLong or UsageError here, before any work.
+        """
+        rows = [
+            _Row(place, self.checked(prompt), params, self)
+            for place, (prompt, params) in enumerate(zip(prompts, sampling, strict=True))
+        ]
+        rows.sort(key=lambda row: len(row.ids))
+        return self._run(rows)
+
+    def checked(self, prompt: Sequence[int]) -> list[int]:
+        """The prompt's ids, if the model can take them and has room for at least one token more."""
+        ids = [int(id) for id in prompt]
+        if not ids:
+            raise UsageError("the prompt is empty: there is no token to begin from", "Give at least one token.")
+        wrong = next((id for id in ids if not 0 <= id < self.vocab_size), None)
+        if wrong is not None:
+            raise UsageError(
+                f"token id {wrong} is out of range: the vocabulary has {self.vocab_size:,} tokens",
+                "Were the ids made by another model's tokenizer?",
+            )
+        if len(ids) >= self.context_length:
+            raise ContextTooLong(
+                f"the prompt has {len(ids):,} tokens; the model's context holds {self.context_length:,}, "
+                "one of which the answer needs",
+                "Shorten the prompt, or use a model with a longer context.",
+            )
+        return ids
+
+    def _run(self, rows: list[_Row]) -> Iterator[Step]:
+        for begin in range(0, len(rows), self.rows):
+            wave = rows[begin : begin + self.rows]
+            cache = self.new_cache(len(wave), max(row.capacity for row in wave))
+            logits = self._prompt(wave, cache)
+            while True:
+                steps = self._choose(wave, logits)
+                yield from steps
+                going = [i for i, step in enumerate(steps) if step.token and step.token.finish_reason is None]
+                if not going:
+                    break
+                if len(going) < len(wave):
+                    cache.keep(going)
+                    wave = [wave[i] for i in going]
+                logits = self._forward([row.ids[-1:] for row in wave], cache)
+
+    def _prompt(self, wave: Sequence[_Row], cache: Cache) -> Tensor:
+        """Fill the cache with the prompts, chunk by chunk; return the logits [B, V] after each prompt's last token."""
+        longest = max(len(row.ids) for row in wave)  # at least 1: an empty prompt was refused
+        width = max(1, self.prefill // len(wave))
+        for begin in range(0, longest, width):
+            end = min(begin + width, longest)
+            pads = [longest - len(row.ids) for row in wave]
+            chunk = [row.ids[max(begin - pad, 0) : max(end - pad, 0)] for row, pad in zip(wave, pads, strict=True)]
+            out = self._forward(chunk, cache, logits="last" if end == longest else "none")
+        return out
+
+    @torch.inference_mode()
+    def _forward(self, chunk: Sequence[Sequence[int]], cache: Cache, logits: str = "last") -> Any:
+        """Append ``chunk[b]`` to row b of the cache; return the logits [B, V] after each row's last token."""
+        counts = [len(ids) for ids in chunk]
+        longest = max(counts)
+        ids = torch.tensor([[*ids, *[0] * (longest - len(ids))] for ids in chunk], device=self.device)
+        mask = None
+        if min(counts) < longest:
+            mask = torch.arange(longest, device=self.device) < torch.tensor(counts, device=self.device)[:, None]
+        return self.model(ids, mask=mask, cache=cache, logits=logits).logits
+
+    @torch.inference_mode()
+    def _choose(self, wave: Sequence[_Row], logits: Tensor) -> list[Step]:
+        """The next token of every row from logits [B, V]. A row whose logits are unusable fails, and only that row."""
+        best = logits.argmax(-1).tolist()
+        total = logits.float().logsumexp(-1) if any(row.params.logprobs for row in wave) else None
+        steps = []
+        for i, row in enumerate(wave):
+            try:
+                if row.sampler.is_plain_greedy:
+                    check(logits[i])
+                    id = best[i]
+                else:
+                    id = row.sampler.choose(row.ids, logits[i])
+            except GenerationError as error:
+                steps.append(Step(row.place, None, error))
+                continue
+            logprob = float(logits[i, id].float() - total[i]) if total is not None and row.params.logprobs else None
+            steps.append(Step(row.place, row.accept(id, logprob)))
+        return steps
+
+
+class _Row:
+    """One prompt under way: its tokens so far, and how they become text and an end."""
+
+    def __init__(self, place: int, ids: list[int], params: SamplingParams, generator: Generator) -> None:
+        self.place = place
+        self.ids = ids
+        self.params = params
+        self.capacity = min(len(ids) + params.max_tokens, generator.context_length)
+        self.sampler = Sampler(params, prompt_length=len(ids))
+        self._decoder = generator.new_decoder()
+        self._stops = StopMatcher(params.stop)
+        self._ends = frozenset() if params.ignore_eos else generator.stop_ids
+
+    def accept(self, id: int, logprob: float | None) -> Token:
+        """Take the chosen token; return what a listener may hear of it."""
+        self.ids.append(id)
+        ended = id in self._ends
+        text = "" if ended else self._stops.push(self._decoder.push(id))
+        reason: FinishReason | None = None
+        if ended or self._stops.stopped:
+            reason = "stop"
+        elif len(self.ids) >= self.capacity:
+            reason = "length"
+        if reason and not self._stops.stopped:
+            text += self._stops.push(self._decoder.flush())
+            reason = "stop" if self._stops.stopped else reason
+            text += self._stops.flush()
+        return Token(text, id, logprob, reason)
