@@ -1,0 +1,109 @@
+"""An untrusted file, mapped into memory read-only: what the model file readers stand on.
+
+Bytes are handed out as views of the map, after a check against the file's size. A view keeps the map alive, so that an
+array outlives ``close``; what is closed is the way to new ones. Views may be read from any thread. A file that another
+program shortens while it is mapped is beyond what a reader can check: the system ends the process (SIGBUS).
+"""
+
+from __future__ import annotations
+
+import mmap
+import stat
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from hornbook.errors import HornbookError, ModelFileError, ModelNotFound
+
+Bytes: TypeAlias = "np.ndarray[Any, np.dtype[np.uint8]]"
+
+FETCH_AGAIN = "Fetch it again: `hornbook rm NAME`, then `hornbook pull NAME`; or copy the file again from its source."
+
+# What is often found where a model file should be: the first bytes, what it is, what to do.
+_IMPOSTORS: tuple[tuple[tuple[bytes, ...], str, str], ...] = (
+    (
+        (b"version https://git-lfs",),
+        "a Git LFS pointer, not the model itself",
+        "Fetch the real file: `git lfs pull` in that repository, or `hornbook pull hf:ORG/NAME`.",
+    ),
+    (
+        (b"<!DOCTYPE", b"<!doctype", b"<html", b"<HTML", b"<?xml"),
+        "a web page, not a model file",
+        "The download was answered by a login or an error page: fetch the file again.",
+    ),
+    (
+        (b"PK\x03\x04",),
+        "a zip archive, probably a PyTorch pickle (.bin, .pt), which can run code and is never loaded",
+        "Convert it where you trust it: safetensors.torch.save_file(torch.load(FILE, weights_only=True), OUT).",
+    ),
+    (
+        (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"),
+        "a Python pickle, which can run code and is never loaded",
+        "Convert it where you trust it: safetensors.torch.save_file(torch.load(FILE, weights_only=True), OUT).",
+    ),
+    (
+        (b"lmgg", b"fmgg", b"tjgg", b"algg"),
+        "a GGML file of before August 2023",
+        "That format was replaced by GGUF: fetch a GGUF file of the model.",
+    ),
+    ((b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ"), "a compressed file", "Decompress it first."),
+    ((b"GGUF",), "a GGUF file", "Give it the ending .gguf."),
+    ((b"\x89HDF",), "an HDF5 file (Keras)", "Hornbook reads GGUF and safetensors."),
+)
+
+
+class MappedFile:
+    """``path`` mapped read-only; ``size`` in bytes. Use as a context manager, or ``close`` it."""
+
+    def __init__(self, path: Path) -> None:
+        """Raise ModelNotFound where there is no file; ModelFileError where it cannot be read or is empty."""
+        self.path = path
+        try:
+            mode = path.stat().st_mode
+            if stat.S_ISDIR(mode):
+                raise ModelFileError(f"{path} is a folder, not a model file", "Name the file inside it.")
+            if not stat.S_ISREG(mode):  # a pipe would wait for ever, a device has no size
+                raise ModelFileError(f"{path} is not a regular file", "Name a model file on a disk.")
+            with path.open("rb") as file:
+                self.size = file.seek(0, 2)
+                if self.size == 0:
+                    raise ModelFileError(f"{path.name} is empty (0 bytes)", FETCH_AGAIN)
+                self._map: mmap.mmap | None = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                self.size = len(self._map)
+        except FileNotFoundError as error:
+            raise ModelNotFound(f"there is no file {path}", "Check the path.") from error
+        except (OSError, ValueError) as error:
+            raise ModelFileError(f"{path} cannot be read: {error}", "Check the path and its permissions.") from error
+
+    @property
+    def map(self) -> mmap.mmap:
+        if self._map is None:
+            raise ModelFileError(f"{self.path.name} was closed and cannot be read any more", "Open it again.")
+        return self._map
+
+    def view(self, start: int, nbytes: int) -> Bytes:
+        """The bytes [start, start + nbytes) without a copy, read-only. The caller has named what they are."""
+        data = self.map
+        if not 0 <= start <= start + nbytes <= self.size:
+            raise ModelFileError(
+                f"{self.path.name}: bytes {start} to {start + nbytes} are wanted, the file has {self.size}", FETCH_AGAIN
+            )
+        return np.frombuffer(data, np.uint8, nbytes, start)
+
+    def close(self) -> None:
+        """Give no more views. Those given live on; the system unmaps the file when the last one is gone."""
+        self._map = None
+
+    def impostor(self) -> ModelFileError | None:
+        """The error that names what this file is instead of a model, where its first bytes tell."""
+        head = self.map[:32].lstrip(b"\xef\xbb\xbf\r\n\t ")
+        for starts, what, remedy in _IMPOSTORS:
+            if head.startswith(starts):
+                return ModelFileError(f"{self.path.name} is {what}", remedy)
+        return None
+
+
+def damaged(path: Path, what: str, remedy: str = FETCH_AGAIN) -> HornbookError:
+    """The error for a file that contradicts itself."""
+    return ModelFileError(f"{path.name} is damaged: {what}", remedy)
