@@ -1,0 +1,30 @@
+"""Normalisation: RMSNorm (arXiv 1910.07467), with an offset where the weight counts from zero, and LayerNorm."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hornbook.model.config import ModelConfig
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) * (offset + weight) over the last dimension, computed in float32 whatever x is."""
+
+    def __init__(self, width: int, epsilon: float, offset: float = 0.0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((width,), 1.0 - offset))
+        self.epsilon = epsilon
+        self.offset = offset
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight.float() + self.offset if self.offset else self.weight.float()
+        return F.rms_norm(x.float(), weight.shape, weight, self.epsilon).to(x.dtype)
+
+
+def make_norm(config: ModelConfig) -> nn.Module:
+    """A norm over the model's width."""
+    if config.norm == "layer":
+        return nn.LayerNorm(config.width, config.norm_epsilon)
+    return RMSNorm(config.width, config.norm_epsilon, config.norm_offset)
