@@ -129,29 +129,37 @@ class Generator:
                 if len(going) < len(wave):
                     cache.keep(going)
                     wave = [wave[i] for i in going]
-                logits = self._forward([row.ids[-1:] for row in wave], cache)
+                logits = self.append([row.ids[-1:] for row in wave], cache)
 
     def _prompt(self, wave: Sequence[_Row], cache: Cache) -> Tensor:
         """Fill the cache with the prompts, chunk by chunk; return the logits [B, V] after each prompt's last token."""
-        longest = max(len(row.ids) for row in wave)  # at least 1: an empty prompt was refused
-        width = max(1, self.prefill // len(wave))
-        for begin in range(0, longest, width):
-            end = min(begin + width, longest)
-            pads = [longest - len(row.ids) for row in wave]
-            chunk = [row.ids[max(begin - pad, 0) : max(end - pad, 0)] for row, pad in zip(wave, pads, strict=True)]
-            out = self._forward(chunk, cache, logits="last" if end == longest else "none")
-        return out
+        *chunks, last = self.chunks([row.ids for row in wave])
+        for chunk in chunks:
+            self.append(chunk, cache, logits="none")
+        return self.append(last, cache)
+
+    def chunks(self, prompts: Sequence[Sequence[int]]) -> list[list[Sequence[int]]]:
+        """Cut ragged prompts into pieces of at most ``prefill`` tokens in all, aligned at their ends (the drawing above)."""
+        longest = max(map(len, prompts), default=0)
+        width = max(1, self.prefill // max(1, len(prompts)))
+        pads = [longest - len(ids) for ids in prompts]
+        return [
+            [ids[max(begin - pad, 0) : max(begin + width - pad, 0)] for ids, pad in zip(prompts, pads, strict=True)]
+            for begin in range(0, longest, width)
+        ]
 
     @torch.inference_mode()
-    def _forward(self, chunk: Sequence[Sequence[int]], cache: Cache, logits: str = "last") -> Any:
-        """Append ``chunk[b]`` to row b of the cache; return the logits [B, V] after each row's last token."""
+    def append(self, chunk: Sequence[Sequence[int]], cache: Cache, logits: str = "last") -> Tensor:
+        """Append the tokens ``chunk[b]`` to row b of the cache, and return the model's logits: [B, V] after each row's
+        last token ("last"), [B, T, V] for the right-padded chunk ("all"), or nothing of use ("none")."""
         counts = [len(ids) for ids in chunk]
         longest = max(counts)
         ids = torch.tensor([[*ids, *[0] * (longest - len(ids))] for ids in chunk], device=self.device)
         mask = None
         if min(counts) < longest:
             mask = torch.arange(longest, device=self.device) < torch.tensor(counts, device=self.device)[:, None]
-        return self.model(ids, mask=mask, cache=cache, logits=logits).logits
+        out: Tensor = self.model(ids, mask=mask, cache=cache, logits=logits).logits
+        return out
 
     @torch.inference_mode()
     def _choose(self, wave: Sequence[_Row], logits: Tensor) -> list[Step]:
