@@ -1,0 +1,1 @@
+"""Text and tokens: tokenizers from every format that models come in, the streaming decoder, chat templates."""
