@@ -19,16 +19,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-Bytes: TypeAlias = "np.ndarray[Any, np.dtype[np.uint8]]"
+from hornbook.checkpoint.mapped import Bytes, TensorInfo
+from hornbook.errors import UnsupportedModel
+
 Floats: TypeAlias = "np.ndarray[Any, np.dtype[np.float32]]"
 
-PIECE = 1 << 16  # values unpacked at a time: 256 KiB of float32, which stays in the second-level cache
+PIECE = 1 << 17  # values unpacked at a time: 512 KiB of float32, so that the passes over them stay in the cache
 WORTH_THREADS = 1 << 20  # values; below this a thread costs more than it saves
-THREADS = max(1, min(4, os.cpu_count() or 1))
+THREADS = min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 class Format(NamedTuple):
@@ -39,6 +42,32 @@ class Format(NamedTuple):
     nbytes: int
     unpack: Callable[[Bytes, Floats], None] | None = None  # blocks [n, nbytes] -> values [n, block]
     dtype: str | None = None  # what numpy calls it, for the types that are read as they are
+
+
+def read(
+    raw: Bytes, format: Format, info: TensorInfo, path: Path, out: np.ndarray[Any, Any] | None = None
+) -> np.ndarray[Any, Any]:
+    """The values of a tensor, from its bytes as stored, in a new array of ``info.shape`` or in ``out``.
+
+    float32, or the type's own ``dtype``. Raises UnsupportedModel for a type that can only be listed; ValueError for an
+    ``out`` of another shape or type, or one that is not contiguous.
+    """
+    if format.unpack is None and format.dtype is None:
+        readable = ", ".join(other.name for other in FORMATS.values() if other.unpack)
+        raise UnsupportedModel(
+            f"{path.name}: {info.name} is of type {info.type}, which Hornbook cannot read",
+            f"Take a file of the same model in one of: {readable}.",
+        )
+    dtype = np.dtype(format.dtype or np.float32)
+    if out is None:
+        out = np.empty(info.shape, dtype)
+    elif out.shape != info.shape or out.dtype != dtype or not out.flags.c_contiguous:
+        raise ValueError(f"out must be a contiguous {dtype} array of shape {info.shape}, to hold {info.name}")
+    if format.unpack is None:
+        out.reshape(-1).view(np.uint8)[...] = raw
+    elif out.size:
+        dequantize(raw, format, out.reshape(-1))
+    return out
 
 
 def dequantize(raw: Bytes, format: Format, out: Floats) -> None:
@@ -259,5 +288,6 @@ FORMATS: dict[int, Format] = {
     35: Format("TQ2_0", 256, 66),
     39: Format("MXFP4", 32, 17),
     40: Format("NVFP4", 64, 36),
+    41: Format("Q1_0", 128, 18),
 }
 BY_NAME: dict[str, Format] = {format.name: format for format in FORMATS.values()}

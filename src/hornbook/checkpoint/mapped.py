@@ -10,11 +10,11 @@ from __future__ import annotations
 import mmap
 import stat
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from hornbook.errors import HornbookError, ModelFileError, ModelNotFound
+from hornbook.errors import ModelFileError, ModelNotFound
 
 Bytes: TypeAlias = "np.ndarray[Any, np.dtype[np.uint8]]"
 
@@ -28,7 +28,7 @@ _IMPOSTORS: tuple[tuple[tuple[bytes, ...], str, str], ...] = (
         "Fetch the real file: `git lfs pull` in that repository, or `hornbook pull hf:ORG/NAME`.",
     ),
     (
-        (b"<!DOCTYPE", b"<!doctype", b"<html", b"<HTML", b"<?xml"),
+        (b"<!doctype", b"<html", b"<head", b"<?xml"),
         "a web page, not a model file",
         "The download was answered by a login or an error page: fetch the file again.",
     ),
@@ -51,6 +51,15 @@ _IMPOSTORS: tuple[tuple[tuple[bytes, ...], str, str], ...] = (
     ((b"GGUF",), "a GGUF file", "Give it the ending .gguf."),
     ((b"\x89HDF",), "an HDF5 file (Keras)", "Hornbook reads GGUF and safetensors."),
 )
+
+
+class TensorInfo(NamedTuple):
+    """What a model file says of one tensor. ``shape`` is row-major, as torch has it; ``type`` is the stored one."""
+
+    name: str
+    shape: tuple[int, ...]
+    type: str
+    nbytes: int
 
 
 class MappedFile:
@@ -95,15 +104,42 @@ class MappedFile:
         """Give no more views. Those given live on; the system unmaps the file when the last one is gone."""
         self._map = None
 
+    # ------------------------------------------------------------------------------- the errors about this file
+
+    def expect(self, magic: bytes, format: str) -> None:
+        """That the file starts with ``magic``; else the error says what it is instead, where its first bytes tell."""
+        head = self.map[:64]
+        if head.startswith(magic):
+            return
+        raise self.impostor() or ModelFileError(
+            f"{self.path.name} is not a {format} file: it starts with {head[: len(magic)]!r}, not {magic!r}",
+            FETCH_AGAIN,
+        )
+
     def impostor(self) -> ModelFileError | None:
         """The error that names what this file is instead of a model, where its first bytes tell."""
-        head = self.map[:32].lstrip(b"\xef\xbb\xbf\r\n\t ")
+        head = self.map[:64]
+        text = head.lstrip(b"\xef\xbb\xbf\r\n\t ").lower()
         for starts, what, remedy in _IMPOSTORS:
-            if head.startswith(starts):
+            if head.startswith(starts) or text.startswith(starts):
                 return ModelFileError(f"{self.path.name} is {what}", remedy)
+        if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < self.size:
+            return ModelFileError(f"{self.path.name} is a safetensors file", "Give it the ending .safetensors.")
         return None
 
+    def damaged(self, what: str) -> ModelFileError:
+        """The file contradicts itself."""
+        return ModelFileError(f"{self.path.name} is damaged: {self.printable(what)}", FETCH_AGAIN)
 
-def damaged(path: Path, what: str, remedy: str = FETCH_AGAIN) -> HornbookError:
-    """The error for a file that contradicts itself."""
-    return ModelFileError(f"{path.name} is damaged: {what}", remedy)
+    def truncated(self, what: str) -> ModelFileError:
+        """Something reaches past the end of the file."""
+        return ModelFileError(
+            f"{self.path.name} is truncated or damaged: {self.printable(what)}, the file ends at {self.size:,}",
+            FETCH_AGAIN,
+        )
+
+    @staticmethod
+    def printable(text: str) -> str:
+        """``text`` in one line, at most 300 characters: names in a hostile file must not steer a terminal."""
+        text = text if len(text) <= 300 else f"{text[:297]}..."
+        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
