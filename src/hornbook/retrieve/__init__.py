@@ -1,0 +1,1 @@
+"""Documents in, passages found: parsers, chunks, the index and its searches."""
