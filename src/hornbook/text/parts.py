@@ -11,8 +11,21 @@ from hornbook.text.detokenize import Style
 
 # Texts by which models mark the end of a turn or of a text, where their metadata does not say it (llama.cpp's list).
 END_MARKS = frozenset(
-    "<|eot_id|> <|im_end|> <|end|> <|return|> <|call|> <end_of_turn> <|endoftext|> <|eom_id|> <EOT> _<EOT> "
-    "<|end_of_text|> <end_of_utterance> <｜end▁of▁sentence｜>".split()
+    [
+        "<|eot_id|>",
+        "<|im_end|>",
+        "<|end|>",
+        "<|return|>",
+        "<|call|>",
+        "<end_of_turn>",
+        "<|endoftext|>",
+        "<|eom_id|>",
+        "<EOT>",
+        "_<EOT>",
+        "<|end_of_text|>",
+        "<end_of_utterance>",
+        "<｜end▁of▁sentence｜>",
+    ]
 )
 
 

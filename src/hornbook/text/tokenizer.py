@@ -43,8 +43,8 @@ class Tokenizer:
         self.unk_id = parts.unk_id
         self.stop_ids = parts.stop_ids
         self.vocab_size: int = parts.backend.get_vocab_size(with_added_tokens=True)
-        self._special = parts.backend  # matches control tokens
-        self._plain = _without_control(parts.backend)  # shares the model: takes them as text
+        self.backend = parts.backend  # matches control tokens
+        self._plain = without_control(parts.backend)  # shares the model: takes them as text
         added = parts.backend.get_added_tokens_decoder()
         self.control_ids = frozenset(id for id, token in added.items() if token.special)
         self.add_bos = self.bos_id is not None and self._plain.encode("").ids[:1] == [self.bos_id]
@@ -76,13 +76,13 @@ class Tokenizer:
         self, texts: Sequence[str], *, add_special: bool = True, parse_special: bool = False
     ) -> list[list[int]]:
         """The ids of many texts, none padded; uses all cores where TOKENIZERS_PARALLELISM allows it."""
-        backend = self._special if parse_special else self._plain
+        backend = self.backend if parse_special else self._plain
         found = backend.encode_batch_fast([_sound(text) for text in texts], add_special_tokens=add_special)
         return [encoding.ids for encoding in found]
 
     def encoding(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> Encoding:
         """The ids with their character offsets in ``text`` (``.ids``, ``.offsets``)."""
-        backend = self._special if parse_special else self._plain
+        backend = self.backend if parse_special else self._plain
         return backend.encode(_sound(text), add_special_tokens=add_special)
 
     def count(self, text: str, *, add_special: bool = False) -> int:
@@ -98,7 +98,7 @@ class Tokenizer:
 
     def token(self, id: int) -> str:
         """The token as the vocabulary writes it ("Ġthe", "▁the", "##ing")."""
-        token = self._special.id_to_token(id) if 0 <= id < 1 << 31 else None
+        token = self.backend.id_to_token(id) if 0 <= id < 1 << 31 else None
         if token is None:
             raise UsageError(
                 f"{id} is not a token id: the vocabulary has {self.vocab_size} tokens",
@@ -108,7 +108,7 @@ class Tokenizer:
 
     def id(self, token: str) -> int | None:
         """The id of a token as the vocabulary writes it, None where there is none."""
-        return self._special.token_to_id(token)
+        return self.backend.token_to_id(token)
 
     @cached_property
     def control_tokens(self) -> tuple[str, ...]:
@@ -125,7 +125,7 @@ def _sound(text: str) -> str:
     return text
 
 
-def _without_control(backend: Backend) -> Backend:
+def without_control(backend: Backend) -> Backend:
     """A second tokenizer around the same model that does not look for control tokens. It costs no second vocabulary."""
     twin = Backend(backend.model)
     for name in ("normalizer", "pre_tokenizer", "post_processor", "decoder"):

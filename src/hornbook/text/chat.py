@@ -1,0 +1,205 @@
+"""Chat templates: a conversation becomes the text and the ids that a model was trained to continue.
+
+    template = ChatTemplate.from_gguf(metadata, tokenizer)
+    prompt = template.render(messages, reply=True)          # .ids end where the assistant begins
+    example = template.render(messages)                     # .ids with .loss_mask: 1 on what the assistant wrote
+
+One object renders for the trainer, the server and the evaluation. What people wrote is data: a control token in a
+message is encoded as the characters it is (see `hornbook.text.fence`). There is exactly one BOS, whether the template
+writes it, or the tokenizer, or both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from hornbook.errors import ModelFileError
+from hornbook.text.fence import Encoded, Fence
+from hornbook.text.folder import read_json
+from hornbook.text.mask import Span, assistant_spans
+from hornbook.text.sandbox import Program
+from hornbook.text.tokenizer import Tokenizer
+from hornbook.types import Message
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A rendered conversation: ``text`` as the template wrote it, ``ids`` [T] of it."""
+
+    text: str
+    ids: list[int]
+    _mask: Callable[[], list[int]] = field(repr=False, compare=False)
+
+    @cached_property
+    def loss_mask(self) -> list[int]:
+        """[T] of 0 and 1: 1 on what the assistant wrote, its end-of-turn token included.
+
+        Raises TemplateError where the template does not let it be told what the assistant wrote.
+        """
+        return self._mask()
+
+
+class ChatTemplate:
+    """A model's template with its tokenizer."""
+
+    def __init__(self, source: str, tokenizer: Tokenizer) -> None:
+        self.source = source
+        self._tokenizer = tokenizer
+        self._fence = Fence(tokenizer)
+        self._program = Program(source)
+        self._marks_assistant = "endgeneration" in source
+        self._variables = {
+            name: None if id is None else tokenizer.token(id)
+            for name, id in (
+                ("bos_token", tokenizer.bos_id),
+                ("eos_token", tokenizer.eos_id),
+                ("pad_token", tokenizer.pad_id),
+                ("unk_token", tokenizer.unk_id),
+            )
+        }
+
+    @classmethod
+    def from_gguf(
+        cls, metadata: Mapping[str, Any], tokenizer: Tokenizer, *, name: str | None = None
+    ) -> ChatTemplate | None:
+        """The template in a GGUF file's metadata, or the one of its named templates; None where there is none."""
+        key = "tokenizer.chat_template" + (f".{name}" if name else "")
+        source = metadata.get(key)
+        return cls(source, tokenizer) if isinstance(source, str) and source else None
+
+    @classmethod
+    def from_folder(cls, path: str | Path, tokenizer: Tokenizer, *, name: str | None = None) -> ChatTemplate | None:
+        """The template of a model's folder; None where there is none."""
+        source = _template_in(Path(path), name or "default")
+        return cls(source, tokenizer) if source else None
+
+    def render(
+        self,
+        messages: Iterable[Message | Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] = (),
+        reply: bool = False,
+    ) -> Rendered:
+        """Render a conversation; with ``reply`` up to where the assistant's answer begins.
+
+        Raises TemplateError where the template refuses the messages or does what a template must not.
+        """
+        turns = [_as_template_sees(Message.of(message)) for message in messages]
+        mark, *generation = Fence.marks(self.source, repr(turns), repr(tools))
+        job = _Job(self, self._fence.protect(turns, mark), self._fence.protect(list(tools), mark), mark, generation)
+        marked, spans = job.run(len(turns), reply), None
+        if self._marks_assistant:
+            marked, spans = _cut_marks(marked, mark, *generation)
+        encoded = self._with_one_bos(self._fence.encode(marked, mark))
+        text = marked.replace(mark, "")
+        return Rendered(text, encoded.ids, lambda: job.mask(encoded, text, spans))
+
+    def _with_one_bos(self, encoded: Encoded) -> Encoded:
+        bos = self._tokenizer.bos_id
+        ids, offsets = encoded.ids, encoded.offsets
+        if bos is None:
+            return encoded
+        while ids[:2] == [bos, bos]:
+            ids, offsets = ids[1:], offsets[1:]
+        if self._tokenizer.add_bos and ids[:1] != [bos]:
+            ids, offsets = [bos, *ids], [(0, 0), *offsets]
+        return Encoded(ids, offsets)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One conversation being rendered, and the prefixes of it that the loss mask needs."""
+
+    template: ChatTemplate
+    turns: list[dict[str, Any]]
+    tools: list[Any]
+    mark: str
+    generation: list[str]
+
+    def run(self, count: int, reply: bool) -> str:
+        """The first ``count`` turns as the template writes them, all marks in it."""
+        template = self.template
+        return template._program.run(
+            {
+                **template._variables,
+                "messages": self.turns[:count],
+                "tools": self.tools or None,
+                "documents": None,
+                "add_generation_prompt": reply,
+                "_generation_marks": tuple(self.generation),
+            }
+        )
+
+    def clean(self, count: int, reply: bool) -> str:
+        return self.run(count, reply).replace(self.mark, "")
+
+    def mask(self, encoded: Encoded, text: str, spans: list[Span] | None) -> list[int]:
+        """[T] of 0 and 1: a token that has a character in a span counts."""
+        if spans is None:
+            stop_ids = self.template._tokenizer.stop_ids
+            stops = [place for id, place in zip(encoded.ids, encoded.offsets, strict=True) if id in stop_ids]
+            turns = [{**turn, "content": turn["content"].replace(self.mark, "")} for turn in self.turns]
+            spans = assistant_spans(text, turns, self.clean, stops)
+        mask = [0] * len(encoded.ids)
+        at = 0
+        for start, end in spans:
+            while at < len(mask) and encoded.offsets[at][1] <= start:
+                at += 1
+            while at < len(mask) and encoded.offsets[at][0] < end:
+                mask[at] = 1
+                at += 1
+        return mask
+
+
+def _as_template_sees(message: Message) -> dict[str, Any]:
+    turn: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.name is not None:
+        turn["name"] = message.name
+    if message.tool_call_id is not None:
+        turn["tool_call_id"] = message.tool_call_id
+    if message.tool_calls:
+        turn["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": dict(call.arguments)}}
+            for call in message.tool_calls
+        ]
+    return turn
+
+
+def _cut_marks(text: str, mark: str, opening: str, closing: str) -> tuple[str, list[Span]]:
+    """Take the generation marks out; the spans count characters without any marks."""
+    kept: list[str] = []
+    spans: list[Span] = []
+    place, start = 0, None
+    for part in text.replace(opening, f"\0{opening}\0").replace(closing, f"\0{closing}\0").split("\0"):
+        if part == opening:
+            start = place
+        elif part == closing and start is not None:
+            spans.append((start, place))
+            start = None
+        else:
+            kept.append(part)
+            place += len(part) - part.count(mark)
+    return "".join(kept), spans
+
+
+def _template_in(path: Path, name: str) -> str | None:
+    """chat_template.jinja, else chat_template.json, else tokenizer_config.json (one string, or a list of named ones)."""
+    file = path / "chat_template.jinja"
+    if name == "default" and file.is_file():
+        try:
+            return file.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ModelFileError(f"{file} cannot be read: {error}", "Pull the model again.") from error
+    for holder in ("chat_template.json", "tokenizer_config.json"):
+        found = read_json(path / holder).get("chat_template")
+        if isinstance(found, str) and name == "default":
+            return found
+        if isinstance(found, list):
+            named = {entry.get("name"): entry.get("template") for entry in found if isinstance(entry, dict)}
+            if name in named:
+                return named[name]
+    return None
