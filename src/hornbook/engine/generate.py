@@ -40,7 +40,7 @@ class Step(NamedTuple):
 class Cache(Protocol):
     """The part of a key-value cache that generation drives; attention inside the model uses the rest."""
 
-    def keep(self, rows: Sequence[int]) -> None: ...
+    def keep(self, rows: list[int]) -> None: ...
 
 
 class Decoder(Protocol):
@@ -56,7 +56,8 @@ class Generator:
 
     model: ``forward(ids [B, T], mask=[B, T], cache=, logits="last" | "none")``; the output's ``logits`` are [B, V].
     new_cache: (rows, capacity in tokens) -> an empty cache.  new_decoder: a fresh Decoder for one stream.
-    context_length: the model's window, in tokens.  vocab_size: ids lie below it.  stop_ids: the ids that end an answer.
+    context_length: the model's window, in tokens.  stop_ids: the ids that end an answer.
+    vocab_size: ids lie below it; where the logits are wider (padding), the rest is never chosen.
     rows: how many prompts run side by side.  prefill: how many prompt tokens one forward takes, which bounds memory.
     """
 
@@ -164,20 +165,21 @@ class Generator:
     @torch.inference_mode()
     def _choose(self, wave: Sequence[_Row], logits: Tensor) -> list[Step]:
         """The next token of every row from logits [B, V]. A row whose logits are unusable fails, and only that row."""
-        best = logits.argmax(-1).tolist()
+        usable = logits[:, : self.vocab_size]
+        best = usable.argmax(-1).tolist()
         total = logits.float().logsumexp(-1) if any(row.params.logprobs for row in wave) else None
         steps = []
         for i, row in enumerate(wave):
             try:
                 if row.sampler.is_plain_greedy:
-                    check(logits[i])
+                    check(usable[i])
                     id = best[i]
                 else:
-                    id = row.sampler.choose(row.ids, logits[i])
+                    id = row.sampler.choose(row.ids, usable[i])
             except GenerationError as error:
                 steps.append(Step(row.place, None, error))
                 continue
-            logprob = float(logits[i, id].float() - total[i]) if total is not None and row.params.logprobs else None
+            logprob = float(usable[i, id].float() - total[i]) if total is not None and row.params.logprobs else None
             steps.append(Step(row.place, row.accept(id, logprob)))
         return steps
 

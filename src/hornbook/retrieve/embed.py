@@ -1,0 +1,235 @@
+"""Texts to unit vectors with an encoder, as sentence-transformers does it (Reimers and Gurevych 2019, arXiv 1908.10084).
+
+    texts -> tokens, cut at max_tokens -> batches of like length -> encoder -> pooling -> unit length -> [n, d]
+
+What the model's folder says decides: ``modules.json`` and the pooling's config.json (how token states become one
+vector), ``sentence_bert_config.json`` (max_seq_length), ``config_sentence_transformers.json`` (what stands before a
+query or a passage). A text beyond ``max_tokens`` is cut as the reference cuts it, counted in ``truncated``, and logged:
+callers that must not lose text count tokens first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hornbook.errors import ModelClosed, ModelFileError, UnsupportedModel, UsageError
+from hornbook.model.heads import pool
+
+if TYPE_CHECKING:
+    from hornbook.checkpoint.load import Checkpoint
+
+Pooling = Literal["mean", "first", "last"]
+log = logging.getLogger("hornbook")
+
+
+class Layout(NamedTuple):
+    """What the files beside the weights say about making one vector of a text."""
+
+    pooling: Pooling
+    max_tokens: int | None  # None: whatever the model can read
+    query_prompt: str
+    passage_prompt: str
+
+
+class TorchEmbedder:
+    """An encoder that runs in this process. Safe to use from several threads.
+
+    ``truncated`` counts the texts so far that were longer than ``max_tokens`` and lost their end.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, *, name: str = "", batch_tokens: int = 4096) -> None:
+        path = Path(checkpoint.path)
+        layout = read_layout(path, default=checkpoint.config.pooling or "mean")
+        self.name = name or path.stem
+        self.dimensions = checkpoint.config.width
+        self.max_tokens = min(layout.max_tokens or checkpoint.config.context_length, checkpoint.config.context_length)
+        self.tokenizer = checkpoint.tokenizer
+        self.truncated = 0
+        self.fingerprint = fingerprint(path, layout, self.max_tokens)
+        self.batch_tokens = batch_tokens
+        self._model: Any = checkpoint.model
+        self._layout = layout
+        self._lock = threading.Lock()
+        # How many special tokens end a text ([SEP]): a text that is cut keeps them.
+        empty, some = self.tokenizer.encode(""), self.tokenizer.encode("a")
+        begin = next((i for i, (a, b) in enumerate(zip(empty, some, strict=False)) if a != b), len(empty))
+        self._ending = len(empty) - begin
+
+    def embed(
+        self, texts: Sequence[str], *, kind: Literal["passage", "query"] = "passage"
+    ) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """[n, dimensions] float32, each row of unit length, in the order of ``texts``.
+
+        Raises UsageError where ``texts`` is one str, and ModelClosed after close().
+        """
+        if isinstance(texts, str):
+            raise UsageError("embed() takes a list of texts, not one text", "Write embed([text]).")
+        if kind not in ("passage", "query"):
+            raise UsageError(
+                f"a text to embed is a passage or a query, not {kind!r}", "Give kind='passage' or 'query'."
+            )
+        model = self._model
+        if model is None:
+            raise ModelClosed(f"{self.name} was closed", "Load it again.")
+        prompt = self._layout.query_prompt if kind == "query" else self._layout.passage_prompt
+        ids = self._tokens([prompt + text for text in texts])
+        out = np.empty((len(ids), self.dimensions), dtype=np.float32)
+        for places in batches([len(row) for row in ids], self.batch_tokens):
+            out[places] = self._vectors(model, [ids[i] for i in places])
+        return out
+
+    def count_tokens(self, text: str) -> int:
+        """How many tokens the text has, without the special ones at its ends (``special_tokens`` of them)."""
+        return len(self.tokenizer.encode(text, add_special=False))
+
+    @property
+    def special_tokens(self) -> int:
+        """How many of ``max_tokens`` go to special tokens."""
+        return len(self.tokenizer.encode(""))
+
+    def close(self) -> None:
+        """Free the model's memory; any later use raises ModelClosed."""
+        self._model = None
+
+    def __enter__(self) -> TorchEmbedder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _tokens(self, texts: list[str]) -> list[list[int]]:
+        """The ids of each text, at most ``max_tokens`` of them; counts and logs the texts that were cut."""
+        rows: list[list[int]] = self.tokenizer.encode_batch(texts)
+        long = [i for i, row in enumerate(rows) if len(row) > self.max_tokens]
+        for i in long:
+            keep = self.max_tokens - self._ending
+            rows[i] = rows[i][:keep] + rows[i][len(rows[i]) - self._ending :]
+        if long:
+            with self._lock:
+                self.truncated += len(long)
+            log.warning(
+                "%s reads %d tokens of a text: %d of %d texts are longer and were embedded without their end",
+                self.name, self.max_tokens, len(long), len(texts),
+            )  # fmt: skip
+        return rows
+
+    @torch.inference_mode()
+    def _vectors(self, model: Any, rows: Sequence[Sequence[int]]) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """Unit vectors [B, d] of token ids, padded on the right to the longest."""
+        longest = max(map(len, rows))
+        ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], device=model.device)
+        mask = None
+        if any(len(row) < longest for row in rows):
+            counts = torch.tensor([len(row) for row in rows], device=model.device)
+            mask = torch.arange(longest, device=model.device) < counts[:, None]
+        hidden: Tensor = model(ids, mask=mask, logits="none").hidden
+        vectors = F.normalize(pool(hidden.float(), mask, self._layout.pooling), dim=-1)
+        array: np.ndarray[Any, np.dtype[np.float32]] = vectors.cpu().numpy()
+        return array
+
+
+def batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Places of texts of like length, longest first, so that each batch is at most ``budget`` tokens with its padding.
+
+    Longest first: memory peaks at once, and a machine that is too small fails early and not at the end.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    begin = 0
+    while begin < len(order):
+        rows = max(1, budget // max(1, lengths[order[begin]]))
+        yield order[begin : begin + rows]
+        begin += rows
+
+
+# ---------------------------------------------------------------------------------------------------- the model's files
+
+
+def read_layout(path: Path, *, default: Pooling) -> Layout:
+    """Read sentence-transformers' files beside the weights; ``default`` pooling where there are none (a GGUF file).
+
+    Raises UnsupportedModel for a module or a pooling that is not implemented, ModelFileError for a damaged file.
+    """
+    if not path.is_dir() or not (path / "modules.json").is_file():
+        return Layout(default, None, "", "")
+    pooling: Pooling = default
+    for module in _json(path / "modules.json", list):
+        kind = str(module.get("type", "")).rsplit(".", 1)[-1] if isinstance(module, dict) else ""
+        if kind == "Pooling":
+            pooling = _pooling(_json(path / str(module.get("path", "")) / "config.json", dict))
+        elif kind not in ("Transformer", "Normalize"):
+            raise UnsupportedModel(
+                f"{path.name} passes its vectors through a module {kind!r}, which is not supported",
+                "Supported are Transformer, Pooling (mean, first, last) and Normalize.",
+            )
+    limits = _json(path / "sentence_bert_config.json", dict, missing={})
+    prompts = _json(path / "config_sentence_transformers.json", dict, missing={}).get("prompts") or {}
+    limit = limits.get("max_seq_length")
+    return Layout(
+        pooling,
+        limit if isinstance(limit, int) and limit > 0 else None,
+        str(prompts.get("query", "")),
+        str(prompts.get("passage", prompts.get("document", ""))),
+    )
+
+
+def _pooling(config: dict[str, Any]) -> Pooling:
+    known: dict[str, Pooling] = {
+        "pooling_mode_mean_tokens": "mean",
+        "pooling_mode_cls_token": "first",
+        "pooling_mode_lasttoken": "last",
+    }
+    chosen = [key for key, value in config.items() if key.startswith("pooling_mode_") and value is True]
+    if "pooling_mode" in config and not chosen:  # how newer versions write it
+        chosen = [{"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token"}.get(
+            str(config["pooling_mode"]), f"pooling_mode_{config['pooling_mode']}"
+        )]  # fmt: skip
+    if len(chosen) != 1 or chosen[0] not in known:
+        raise UnsupportedModel(
+            f"the embedding model pools by {', '.join(chosen) or 'nothing'}",
+            "Supported are mean, first (cls) and last.",
+        )
+    return known[chosen[0]]
+
+
+def _json(path: Path, kind: type, missing: Any = None) -> Any:
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        if missing is not None:
+            return missing
+        raise ModelFileError(f"{path.name} is missing in {path.parent}", "Pull the model again.") from None
+    except (OSError, ValueError) as error:
+        raise ModelFileError(f"{path} cannot be read: {error}", "Pull the model again.") from error
+    if not isinstance(value, kind):
+        raise ModelFileError(f"{path} holds a {type(value).__name__}, not a {kind.__name__}", "Pull the model again.")
+    return value
+
+
+def fingerprint(path: Path, layout: Layout, max_tokens: int) -> str:
+    """What tells two embedding models apart: SHA-256 of the weights' size and of samples of them, and of the layout.
+
+    Each weights file gives its first MiB (names, shapes) and 64 pages of 4 KiB spread evenly, so a file of any size
+    costs milliseconds. The model's name and place do not count: a model that moved is the same model.
+    """
+    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+    digest = hashlib.sha256(repr((tuple(layout), max_tokens)).encode())
+    for file in files:
+        size = file.stat().st_size
+        digest.update(size.to_bytes(8, "big"))
+        with file.open("rb") as weights:
+            digest.update(weights.read(2**20))
+            for sample in range(64):
+                weights.seek(size * sample // 64)
+                digest.update(weights.read(4096))
+    return digest.hexdigest()[:32]
