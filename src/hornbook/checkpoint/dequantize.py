@@ -64,7 +64,8 @@ def read(
     elif out.shape != info.shape or out.dtype != dtype or not out.flags.c_contiguous:
         raise ValueError(f"out must be a contiguous {dtype} array of shape {info.shape}, to hold {info.name}")
     if format.unpack is None:
-        out.reshape(-1).view(np.uint8)[...] = raw
+        stored = raw != 0 if dtype == np.bool_ else raw.view(dtype)
+        out[...] = stored.reshape(info.shape)
     elif out.size:
         dequantize(raw, format, out.reshape(-1))
     return out

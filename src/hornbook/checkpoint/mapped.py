@@ -106,26 +106,21 @@ class MappedFile:
 
     # ------------------------------------------------------------------------------- the errors about this file
 
-    def expect(self, magic: bytes, format: str) -> None:
-        """That the file starts with ``magic``; else the error says what it is instead, where its first bytes tell."""
+    def expect(self, magic: bytes, format: str, *, at: int = 0) -> None:
+        """That ``magic`` stands at byte ``at``; else the error says what the file is, where its first bytes tell."""
         head = self.map[:64]
-        if head.startswith(magic):
+        found = head[at : at + len(magic)]
+        if found == magic:
             return
-        raise self.impostor() or ModelFileError(
-            f"{self.path.name} is not a {format} file: it starts with {head[: len(magic)]!r}, not {magic!r}",
-            FETCH_AGAIN,
-        )
-
-    def impostor(self) -> ModelFileError | None:
-        """The error that names what this file is instead of a model, where its first bytes tell."""
-        head = self.map[:64]
         text = head.lstrip(b"\xef\xbb\xbf\r\n\t ").lower()
         for starts, what, remedy in _IMPOSTORS:
             if head.startswith(starts) or text.startswith(starts):
-                return ModelFileError(f"{self.path.name} is {what}", remedy)
+                raise ModelFileError(f"{self.path.name} is {what}", remedy)
         if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < self.size:
-            return ModelFileError(f"{self.path.name} is a safetensors file", "Give it the ending .safetensors.")
-        return None
+            raise ModelFileError(f"{self.path.name} is a safetensors file", "Give it the ending .safetensors.")
+        raise ModelFileError(
+            f"{self.path.name} is not a {format} file: at byte {at} it has {found!r}, not {magic!r}", FETCH_AGAIN
+        )
 
     def damaged(self, what: str) -> ModelFileError:
         """The file contradicts itself."""
