@@ -12,6 +12,8 @@ from typing import Literal
 
 from hornbook.errors import ModelFileError
 
+MAX_LAYERS = 4096  # a file that says more is damaged
+
 
 @dataclass(frozen=True, slots=True)
 class RotaryScaling:
@@ -104,12 +106,19 @@ class ModelConfig:
                 f"{self.heads} attention heads cannot share {self.kv_heads} key/value heads",
                 "The first number must be a multiple of the second.",
             )
-        if not self.pattern:
-            raise ModelFileError("the model's layer pattern is empty", "It needs at least one LayerKind.")
+        if not self.pattern or self.layers > MAX_LAYERS:
+            raise ModelFileError(
+                f"the model has {self.layers:,} layers of {len(self.pattern)} kinds",
+                f"Hornbook takes models of at least one kind and at most {MAX_LAYERS:,} layers.",
+            )
         if self.head_width % 2 and any(kind.rotary for kind in self.pattern):
             raise ModelFileError(
                 f"rotary positions need an even head width, not {self.head_width}", "The model's file is damaged."
             )
+        # One pattern has one form, its shortest, so that equal models have equal configurations.
+        kinds = [self.kind(i) for i in range(self.layers)]
+        period = next(p for p in range(1, self.layers + 1) if all(kinds[i] == kinds[i % p] for i in range(self.layers)))
+        object.__setattr__(self, "pattern", tuple(kinds[:period]))
 
     def kind(self, layer: int) -> LayerKind:
         """What layer ``layer`` (from 0) is like."""

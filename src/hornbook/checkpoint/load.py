@@ -1,0 +1,228 @@
+"""From a model on disk to one that runs: a GGUF file or a Hugging Face folder -> Checkpoint.
+
+    open -> read_config -> build on the meta device (no memory) -> check every name and shape (nothing read yet)
+         -> fill tensor by tensor: read, dequantise, transform, cast, check, move
+
+A name that the rules do not know, one that they miss, a shape that contradicts the configuration or a NaN is an error
+that says which. Peak memory is the model and the few tensors that are on their way.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from hornbook.checkpoint import families
+from hornbook.checkpoint.gguf import GGUF
+from hornbook.checkpoint.rules import Family, Rule, TensorSource, choose
+from hornbook.checkpoint.safetensors import SafetensorsFolder
+from hornbook.errors import ModelFileError, ModelNotFound, UnsupportedModel, UsageError
+from hornbook.model.config import ModelConfig
+from hornbook.model.transformer import Transformer
+from hornbook.text.chat import ChatTemplate
+from hornbook.text.tokenizer import Tokenizer
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+READERS = 4  # tensors on their way at once
+AGAIN = "Fetch the model again, or take another file of it."
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A model and what belongs to it. ``metadata``: what the file says of itself, word for word."""
+
+    model: Transformer
+    config: ModelConfig
+    tokenizer: Tokenizer
+    chat_template: ChatTemplate | None
+    path: Path
+    metadata: Mapping[str, Any]
+
+
+def load(path: str | Path, *, dtype: str | torch.dtype = "auto", device: str | torch.device = "auto") -> Checkpoint:
+    """Load a .gguf file or a folder with config.json and safetensors, in eval mode.
+
+    dtype   float32, bfloat16, float16; auto: float32 on a CPU, bfloat16 elsewhere
+    device  any device of torch; auto: CUDA, else Apple's, else the CPU
+    Raises ModelNotFound, ModelFileError (damaged, or contradicts itself), UnsupportedModel, UsageError.
+    """
+    path, device = Path(path), pick_device(device)
+    dtype = pick_dtype(dtype, device)
+    if path.is_dir():
+        return _load_folder(path, dtype, device)
+    if not path.exists():
+        raise ModelNotFound(f"there is no file or folder {path}", "Check the path.")
+    return _load_gguf(path, dtype, device)
+
+
+def pick_device(device: str | torch.device) -> torch.device:
+    """The device that is meant, which is there."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device == "auto":
+        return torch.device(next((name for name, available in there.items() if available), "cpu"))
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise UsageError(f"{device!r} is not a device", "Say auto, cpu, cuda, cuda:1, mps, ...") from error
+    if not there.get(chosen.type, True):
+        raise UsageError(f"this machine has no device {chosen}, or this torch cannot use it", "Say auto or cpu.")
+    return chosen
+
+
+def pick_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
+    """The dtype that is meant."""
+    if dtype == "auto":
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    if isinstance(dtype, torch.dtype) and dtype in DTYPES.values():
+        return dtype
+    if isinstance(dtype, str) and dtype in DTYPES:
+        return DTYPES[dtype]
+    raise UsageError(f"{dtype} is not a dtype for a model", f"Say auto, {', '.join(DTYPES)}.")
+
+
+# -------------------------------------------------------------------------------------------------------- formats
+
+
+def _load_gguf(path: Path, dtype: torch.dtype, device: torch.device) -> Checkpoint:
+    with GGUF.open(path) as file:
+        architecture = file.metadata.get("general.architecture")
+        if not isinstance(architecture, str):
+            raise ModelFileError(f"{path.name} does not say its general.architecture", AGAIN)
+        family: Family = choose(families.GGUF, architecture, "the architecture")
+        config = family.read_config(file.metadata, file)
+        with ThreadPoolExecutor(1) as aside:
+            tokenizer = aside.submit(Tokenizer.from_gguf, file.metadata)
+            model = build(config, family, file, dtype, device)
+        found = tokenizer.result()
+        template = ChatTemplate.from_gguf(file.metadata, found)
+    return Checkpoint(model, config, found, template, path, file.metadata)
+
+
+def _load_folder(path: Path, dtype: torch.dtype, device: torch.device) -> Checkpoint:
+    raw = _read_json(path / "config.json")
+    if raw is None:
+        raise ModelNotFound(f"{path} has no config.json", "Name a folder of a Hugging Face model, or a .gguf file.")
+    if "quantization_config" in raw:
+        method = (raw["quantization_config"] or {}).get("quant_method", "unknown")
+        raise UnsupportedModel(f"the weights are quantised ({method})", "Take the model unquantised, or as GGUF.")
+    family: Family = choose(families.HUGGING_FACE, str(raw.get("model_type")), "the architecture (model_type)")
+    with SafetensorsFolder.open(path) as source:
+        config = replace(family.read_config(raw, source), pooling=_read_pooling(path))
+        model = build(config, family, source, dtype, device)
+    tokenizer = Tokenizer.from_folder(path)
+    return Checkpoint(model, config, tokenizer, ChatTemplate.from_folder(path, tokenizer), path, raw)
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a file, None where there is no such file."""
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ModelFileError(f"{path} cannot be read: {error}", AGAIN) from error
+    if not isinstance(value, dict):
+        raise ModelFileError(f"{path} does not hold a JSON object", AGAIN)
+    return value
+
+
+def _read_pooling(path: Path) -> Literal["mean", "first", "last"] | None:
+    """How a folder of sentence-transformers makes one vector of a text's."""
+    said = _read_json(path / "1_Pooling" / "config.json")
+    if said is None:
+        return None
+    names: dict[str, Literal["mean", "first", "last"]] = {
+        "pooling_mode_mean_tokens": "mean",
+        "pooling_mode_cls_token": "first",
+        "pooling_mode_lasttoken": "last",
+    }
+    on = [key for key, value in said.items() if key.startswith("pooling_mode_") and value is True]
+    if len(on) != 1 or on[0] not in names:
+        raise UnsupportedModel(f"the pooling is {' and '.join(on) or 'none'}", f"Known: {', '.join(names)}, one alone.")
+    return names[on[0]]
+
+
+# ---------------------------------------------------------------------------------------------------------- build
+
+
+def build(
+    config: ModelConfig, family: Family, source: TensorSource, dtype: torch.dtype, device: torch.device
+) -> Transformer:
+    """A Transformer with the weights of ``source``, every one of them accounted for."""
+    with torch.device("meta"):
+        model = Transformer(config)
+    wanted = dict(model.named_parameters())
+    rules = family.rules(config)
+    names = {name.removeprefix(family.prefix): name for name in source.tensors}
+    _check_names(rules, names, wanted, family.unused)
+    for rule in rules:
+        _check_shapes(rule, names, source, wanted)
+
+    def read(rule: Rule) -> dict[str, Tensor]:
+        tensors = rule.transform.ours(tuple(source.torch(names[name]) for name in rule.theirs))
+        for tensor in tensors:
+            _check_numbers(rule, tensor)
+        ours = (tensor.to(device=device, dtype=dtype).contiguous() for tensor in tensors)
+        return dict(zip(rule.ours, ours, strict=True))
+
+    weights: dict[str, Tensor] = {}
+    with ThreadPoolExecutor(min(READERS, os.cpu_count() or 1)) as readers:
+        # The largest first, so that no reader is left with one at the end.
+        rules.sort(key=lambda rule: -sum(wanted[name].numel() for name in rule.ours))
+        for part in readers.map(read, rules):
+            weights |= part
+    model.load_state_dict(weights, assign=True)
+    return model.eval()
+
+
+def _check_names(
+    rules: list[Rule], names: Mapping[str, str], wanted: Mapping[str, Tensor], unused: tuple[str, ...]
+) -> None:
+    filled = [name for rule in rules for name in rule.ours]
+    assert sorted(filled) == sorted(wanted), f"the rules do not fit the model: {set(filled) ^ set(wanted)}"
+    used = {name for rule in rules for name in rule.theirs}
+    missing = sorted(used - names.keys())
+    if missing:
+        raise ModelFileError(f"the model has no {_some(missing)}", AGAIN)
+    spare = re.compile("|".join(unused) or r"(?!)")
+    strange = sorted(name for name in names.keys() - used if not spare.fullmatch(name))
+    if strange:
+        raise UnsupportedModel(
+            f"the model has tensors that its architecture does not use: {_some(strange)}",
+            "It is a variant that Hornbook does not know: take the plain model of this family.",
+        )
+
+
+def _check_shapes(rule: Rule, names: Mapping[str, str], source: TensorSource, wanted: Mapping[str, Tensor]) -> None:
+    """The inverse transform, on tensors without memory, says what shapes the file must have."""
+    expected = rule.transform.theirs(tuple(wanted[name].detach() for name in rule.ours))
+    for name, tensor in zip(rule.theirs, expected, strict=True):
+        shape = tuple(source.tensors[names[name]].shape)
+        if shape != tuple(tensor.shape):
+            raise ModelFileError(
+                f"{names[name]} has the shape {list(shape)}, but the configuration says {list(tensor.shape)}", AGAIN
+            )
+
+
+def _check_numbers(rule: Rule, tensor: Tensor) -> None:
+    """One NaN would make every answer NaN. The sum finds it in one pass; counting is for the message."""
+    if not torch.isfinite(tensor.sum()):
+        bad = int((~torch.isfinite(tensor)).sum())
+        if bad:
+            named = ", ".join(rule.theirs)
+            raise ModelFileError(
+                f"{named} has {bad:,} of {tensor.numel():,} weights that are not finite numbers", AGAIN
+            )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
