@@ -66,11 +66,14 @@ class Archive:
         return xml(self.read(name), name)
 
     def stream(self) -> IO[bytes]:
-        """The archive packed anew from what was read here, for a library that would read the original its own way."""
+        """The XML of the archive packed anew as it was read here, for a library that would read the original its own way.
+
+        Pictures and other members without words are left empty: a damaged one must not cost the text.
+        """
         out = io.BytesIO()
         with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as copy:
             for name in dict.fromkeys(self.names):
-                copy.writestr(zipfile.ZipInfo(name), self.read(name))
+                copy.writestr(zipfile.ZipInfo(name), self.read(name) if name.lower().endswith((".xml", ".rels")) else b"")
         out.seek(0)
         return out
 

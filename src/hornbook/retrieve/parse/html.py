@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from itertools import islice
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from hornbook.retrieve.parse.builder import Builder, Kind, one_line
@@ -59,6 +60,12 @@ def write_fragment(markup: str, builder: Builder, *, line: int | None = None) ->
     """Write a stretch of HTML that came inside something else."""
     if markup.strip():
         write(tree(markup), builder, line=line)
+
+
+def write_page(data: bytes, builder: Builder) -> None:
+    """Write a whole page that came inside something else, in whatever encoding it declares."""
+    root = tree(Source(PurePath("page.xhtml"), data).text_declared(_CHARSET))
+    write(next(root.iter("body"), root), builder)
 
 
 def plain(markup: str) -> str:
