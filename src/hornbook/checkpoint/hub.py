@@ -99,13 +99,14 @@ def _file(
         return _digest(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     partials.mkdir(exist_ok=True)
-    partial = partials / hashlib.sha256(f"{commit}/{sibling.rfilename}".encode()).hexdigest()
+    expected = _expected(sibling)
+    partial = partials / hashlib.sha256(f"{expected or commit}/{sibling.rfilename}".encode()).hexdigest()
     shown = not hub.utils.are_progress_bars_disabled()
     hub.utils.disable_progress_bars()
     try:
         url = hub.hf_hub_url(source.name, sibling.rfilename, revision=commit)
         metadata = hub.get_hf_file_metadata(url)
-        headers = hub.utils.build_hf_headers()
+        headers = {**hub.utils.build_hf_headers(), "Accept-Encoding": "identity"}  # sizes and ranges of the file itself
         if urlsplit(metadata.location).netloc != urlsplit(url).netloc:
             headers.pop("authorization", None)  # a storage server with a signed address: the token is not for it
         size = sibling.size if sibling.size is not None else metadata.size
@@ -127,7 +128,6 @@ def _file(
         if shown:
             hub.utils.enable_progress_bars()
     found, sha256 = _digest(partial)
-    expected = _expected(sibling)
     actual = sha256 if expected and len(expected) == 64 else _git_blob(partial)
     if expected and actual != expected:
         partial.unlink()

