@@ -135,6 +135,11 @@ class MappedFile:
 
     @staticmethod
     def printable(text: str) -> str:
-        """``text`` in one line, at most 300 characters: names in a hostile file must not steer a terminal."""
-        text = text if len(text) <= 300 else f"{text[:297]}..."
-        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+        """``text`` in one line of at most 300 characters: a name in a hostile file must not steer a terminal.
+
+        What is too long loses its middle, for a name is long and what is wrong with it stands at the end.
+        """
+        line = "".join(
+            c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:400] + text[400:][-400:]
+        )
+        return line if len(line) <= 300 else f"{line[:150]} ... {line[-140:]}"

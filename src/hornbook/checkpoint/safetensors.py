@@ -226,6 +226,8 @@ def _span(file: MappedFile, name: str, entry: Any) -> tuple[TensorInfo, int, int
             f"{file.path.name}: {file.printable(name)} is of type {file.printable(dtype)}, which Hornbook does not know",
             f"Convert it to one of: {', '.join(_TYPES)}.",
         )
+    if prod(size or 1 for size in shape) * _TYPES[dtype].nbytes >= 1 << 63:  # a size of 0 does not excuse the others
+        raise file.damaged(f"{name} has the shape {tuple(shape)}, which is beyond 63 bits")
     nbytes, span = prod(shape) * _TYPES[dtype].nbytes, offsets[1] - offsets[0]
     if nbytes != span:
         raise file.damaged(f"{name} needs {nbytes:,} bytes for {dtype} of shape {tuple(shape)}, and has {span:,}")
