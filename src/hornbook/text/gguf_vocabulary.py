@@ -155,8 +155,8 @@ def _sentencepiece_bpe(vocabulary: Vocabulary) -> Parts:
     )
     backend = Backend(model)
     prefix = vocabulary.flag("add_space_prefix", True)
-    escape = normalizers.Replace(" ", SPACE)
-    backend.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), escape]) if prefix else escape
+    spaces = [*([normalizers.Prepend(SPACE)] if prefix else []), normalizers.Replace(" ", SPACE)]
+    backend.normalizer = normalizers.Sequence([*_normalizers(vocabulary), *spaces])
     steps = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
     backend.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)] if prefix else steps)
     bos, eos = vocabulary.id("bos", 1), vocabulary.id("eos", 2)
@@ -193,18 +193,23 @@ def _unigram(vocabulary: Vocabulary) -> Parts:
     unknown = vocabulary.id("unknown", 2)
     pairs = list(zip(vocabulary.tokens, vocabulary.scores.tolist(), strict=True))
     backend = Backend(models.Unigram(pairs, unknown, bool(vocabulary.of_type(BYTE))))
+    backend.normalizer = normalizers.Sequence(_normalizers(vocabulary))
+    prefix = vocabulary.flag("add_space_prefix", True)
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, "always" if prefix else "never", split=False)
+    backend.decoder = decoders.Metaspace(SPACE, "always" if prefix else "never")
+    bos, eos = vocabulary.id("bos"), vocabulary.id("eos", 1)
+    return _finish(vocabulary, backend, "sentencepiece", bos, eos, unknown, add_eos=True, strips=prefix)
+
+
+def _normalizers(vocabulary: Vocabulary) -> list[Any]:
+    """What SentencePiece does to a text first: its table of characters, then spaces stripped and folded."""
     steps: list[Any] = []
     charsmap = vocabulary.metadata.get("tokenizer.ggml.precompiled_charsmap")
     if charsmap is not None and len(charsmap):
         steps.append(normalizers.Precompiled(np.asarray(charsmap).astype(np.uint8).tobytes()))
     if vocabulary.flag("remove_extra_whitespaces", False):
         steps += [normalizers.Strip(), normalizers.Replace(Regex(" {2,}"), " ")]
-    backend.normalizer = normalizers.Sequence(steps)
-    prefix = vocabulary.flag("add_space_prefix", True)
-    backend.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, "always" if prefix else "never", split=True)
-    backend.decoder = decoders.Metaspace(SPACE, "always" if prefix else "never")
-    bos, eos = vocabulary.id("bos"), vocabulary.id("eos", 1)
-    return _finish(vocabulary, backend, "sentencepiece", bos, eos, unknown, add_eos=True, strips=prefix)
+    return steps
 
 
 def _wordpiece(vocabulary: Vocabulary) -> Parts:

@@ -15,12 +15,13 @@ A Tokenizer never changes after it is made and may be used by many threads at on
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Encoding
+from tokenizers import AddedToken, Encoding, Regex, models, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
 from hornbook.errors import UsageError
@@ -135,4 +136,10 @@ def without_control(backend: Backend) -> Backend:
     added: dict[int, AddedToken] = backend.get_added_tokens_decoder()
     twin.add_tokens([added[id] for id in sorted(added)])
     twin.encode_special_tokens = True
+    if isinstance(backend.model, models.Unigram):
+        # Unigram has its control tokens among its pieces and would find them in text: cut them after their first letter.
+        texts = [token.content for token in added.values() if token.special and len(token.content) > 1]
+        inside = "|".join(f"(?<={re.escape(text[0])})(?={re.escape(text[1:])})" for text in texts)
+        split = [pre_tokenizers.Split(Regex(inside), "isolated")] if texts else []
+        twin.pre_tokenizer = pre_tokenizers.Sequence([part for part in (backend.pre_tokenizer, *split) if part])
     return twin
