@@ -189,7 +189,7 @@ class HubHandler(_Handler):
     """As much of the Hugging Face hub as a download needs.
 
     ``server.repos``: "org/name" -> {"files": {name: bytes}, "sha": commit, "card": {...}, "token": needed or None,
-    "lfs": {name: SHA-256 to announce}}.
+    "lfs": {name: SHA-256 to announce}, "moved": {name: the server that a GET is sent on to}}.
     """
 
     def answer(self, path: str) -> None:
@@ -212,6 +212,10 @@ class HubHandler(_Handler):
             self.give(b"", {"X-Error-Code": "EntryNotFound"}, 404)
             return
         headers = {"X-Repo-Commit": repo["sha"], "ETag": f'"{sha256(body)}"', "X-Linked-Size": str(len(body))}
+        moved = repo.get("moved", {}).get(file[3])
+        if moved:
+            self.give(b"", {**headers, "X-Linked-Etag": headers["ETag"], "Location": f"{moved}{self.path}"}, 302)
+            return
         self.give(body, headers)
 
     def sibling(self, repo: dict[str, Any], name: str, body: bytes) -> dict[str, Any]:

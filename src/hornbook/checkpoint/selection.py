@@ -134,7 +134,7 @@ def _notices(names: Iterable[str], home: str, taken: Iterable[str]) -> dict[str,
     found = {}
     for name in names:
         base = PurePosixPath(name).name
-        if not _NOTICE.match(base):
+        if not _NOTICE.match(base) or base.endswith((".py", ".pyi", ".pyc")):
             continue
         target = base if _parent(name) == home else f"licenses/{name}"
         if target.casefold() not in used:

@@ -12,9 +12,10 @@ import csv
 import hashlib
 import io
 import stat
+import struct
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from email.message import Message
 from email.parser import Parser
 from pathlib import Path
@@ -28,6 +29,8 @@ MAX_MEMBERS = 10_000
 MAX_TEXT = 32 << 20  # METADATA, RECORD and SHA256SUMS: far above any honest one
 MAX_RATIO = 100  # weights hardly compress and JSON about tenfold; deflate can claim a thousandfold
 
+_DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, OverflowError, NotImplementedError)
+
 
 class Wheel:
     """An open wheel. ``names`` are its files; use as a context manager. Raises DownloadError for anything wrong."""
@@ -36,7 +39,7 @@ class Wheel:
         self.path = path
         try:
             self._zip = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
+        except (*_DAMAGE, OSError) as error:
             raise self._broken(str(error)) from error
         try:
             self._members = self._checked()
@@ -74,24 +77,29 @@ class Wheel:
         member = self._members[name]
         digest = hashlib.sha256()
         written = 0
-        try:
-            with self._zip.open(member) as packed:
-                while block := packed.read(BLOCK):
-                    written += len(block)
-                    if written > member.file_size:
-                        raise self._broken(f"{name} unpacks to more than the {member.file_size} bytes it declares")
-                    digest.update(block)
-                    into.write(block)
-                    if on_block:
-                        on_block(block)
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-            raise self._broken(f"{name}: {error}") from error
+        for block in self._blocks(member):
+            written += len(block)
+            if written > member.file_size:
+                raise self._broken(f"{name} unpacks to more than the {member.file_size} bytes it declares")
+            digest.update(block)
+            into.write(block)
+            if on_block:
+                on_block(block)
         expected = self._record.get(name) if name != self._record_name else digest.hexdigest()
         if expected is None:
             raise self._broken(f"{name} is not in its RECORD")
         if written != member.file_size or digest.hexdigest() != expected:
             raise self._broken(f"{name} has the SHA-256 {digest.hexdigest()}, its RECORD says {expected}")
         return expected
+
+    def _blocks(self, member: zipfile.ZipInfo) -> Iterator[bytes]:
+        """Unpacked blocks. Only what is wrong with the archive is caught here: a full disk is the writer's to tell."""
+        try:
+            with self._zip.open(member) as packed:
+                while block := packed.read(BLOCK):
+                    yield block
+        except (*_DAMAGE, OSError, RuntimeError) as error:
+            raise self._broken(f"{member.filename}: {error}") from error
 
     def _checked(self) -> dict[str, zipfile.ZipInfo]:
         found: dict[str, zipfile.ZipInfo] = {}
