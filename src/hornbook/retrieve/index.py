@@ -1,0 +1,437 @@
+"""The index of a person's documents: put files in, find passages.
+
+    with Index.open("my-index") as index:
+        index.ingest(["papers", "notes.md"])
+        for hit in index.search("what limits the batch size?", k=5):
+            print(hit.score, hit.document.path, hit.chunk.page, hit.chunk.text)
+
+The embedding model is loaded only when something must be embedded: an ingest that finds nothing changed, and a search
+with mode="sparse", need none. Reading never waits for writing. An Index may be used from several threads.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, TypeAlias, get_args
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from hornbook.errors import IndexFailure, IndexMismatch, UsageError
+from hornbook.retrieve import analyze, segments
+from hornbook.retrieve.filters import Where, to_sql
+from hornbook.retrieve.fuse import POOL, fuse
+from hornbook.retrieve.ingest import Ingest
+from hornbook.retrieve.store import FILE_NAME, REBUILD, Database, damaged, set_aside
+from hornbook.retrieve.view import View
+from hornbook.settings import Settings
+from hornbook.types import Chunk, Document, Embedder, Hit, IngestReport, Progress
+
+Mode: TypeAlias = Literal["hybrid", "dense", "sparse"]
+_CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_CACHED_CHARACTERS = 16_000_000  # of document texts kept between searches
+
+
+class Index:
+    """An index in a folder; made by ``Index.open``. ``notices`` are sentences that a person should read, if any."""
+
+    def __init__(self, folder: Path, embedder: str | Embedder | None, settings: Settings, readonly: bool) -> None:
+        self.folder = folder
+        self.readonly = readonly
+        self.notices: list[str] = []
+        self._settings = settings
+        self._wanted = embedder
+        self._embedder: Embedder | None = None if isinstance(embedder, str) else embedder
+        self._lock = threading.RLock()
+        self._documents: dict[int, Document] = {}
+        self._database = self._open_database()
+        self._view = View(self._database)
+
+    @classmethod
+    def open(
+        cls,
+        folder: str | os.PathLike[str],
+        *,
+        embedder: str | Embedder | None = None,
+        settings: Settings | None = None,
+        readonly: bool = False,
+    ) -> Index:
+        """Open the index in ``folder``, making it where there is none.
+
+        embedder: an Embedder, or what ``hornbook.load`` takes; default: the model that made the index, and for a new
+            one the setting ``embedder``.
+        readonly: never write, and raise IndexFailure where there is no index.
+
+        Raises IndexMismatch for an index of another embedding model or format. A damaged index is set aside and
+        begun anew, which ``notices`` says; the next ingest fills it.
+        """
+        path = Path(folder).expanduser().resolve()
+        settings = settings or Settings.load()
+        if embedder is None and "embedder" in settings.model_fields_set:
+            embedder = settings.embedder
+        index = cls(path, embedder, settings, readonly)
+        try:
+            index._check_embedder()
+        except BaseException:
+            index.close()
+            raise
+        return index
+
+    def close(self) -> None:
+        self._database.close()
+
+    def __enter__(self) -> Index:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # ------------------------------------------------------------------------------------------------------ writing
+
+    def ingest(
+        self,
+        paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+        *,
+        progress: Progress | None = None,
+        wait_seconds: float = 600.0,
+    ) -> IngestReport:
+        """Bring the index to the state of these files and folders; what is unchanged is not touched.
+
+        Documents that were under these paths and are gone are removed; others are left alone. A file that cannot be
+        read is in the report and is tried again when it changes. Another process that writes is waited for.
+        Raises UsageError where a path is missing, IndexFailure where the index cannot be written.
+        """
+        named = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+        roots = [Path(os.path.abspath(Path(path).expanduser())) for path in named]
+        max_bytes = int(self._settings.max_file_mb * 2**20)
+
+        def once() -> IngestReport:
+            with self._writing(progress, wait_seconds) as database:
+                run = Ingest(database, lambda: self._model(database), max_bytes=max_bytes, progress=progress)
+                return run.run(roots, exclude=self.folder)
+
+        try:
+            return once()
+        except sqlite3.DatabaseError as error:
+            if not _is_corrupt(error):
+                raise self._failure(error) from error
+            self._begin_anew(error)
+        try:
+            return once()
+        except sqlite3.DatabaseError as error:
+            raise self._failure(error) from error
+
+    def delete(self, document_ids: str | Iterable[str]) -> int:
+        """Take documents out by ``document.id``; returns how many were there. The files are not touched."""
+        ids = [document_ids] if isinstance(document_ids, str) else list(document_ids)
+        with self._writing() as database, self._named_errors(), database.write() as connection:
+            found = [connection.execute("SELECT id FROM document WHERE uid = ?", (id,)).fetchone() for id in set(ids)]
+            numbers = [row[0] for row in found if row]
+            segments.delete_documents(database, numbers)
+        return len(numbers)
+
+    def compact(self) -> None:
+        """Merge the segments, leave behind what was deleted, and give its space back to the disk."""
+        with self._writing() as database, self._named_errors():
+            if (dimensions := database.meta("dimensions")) is not None:
+                for group in segments.all_merges(database):
+                    with database.write():
+                        segments.merge(database, group, int(dimensions))
+                segments.organise(database, int(dimensions))
+            database.connection.execute("VACUUM")
+            database.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    # ---------------------------------------------------------------------------------------------------- searching
+
+    def search(self, query: str, k: int = 10, *, mode: Mode = "hybrid", where: Where | None = None) -> list[Hit]:
+        """The best ``k`` passages, best first; fewer where fewer match.
+
+        mode: "sparse" ranks by shared words (BM25), "dense" by meaning (cosine), "hybrid" by both.
+        where: a filter, see filters.py: {"path": "papers/2024", "suffix": [".pdf", ".md"]}.
+
+        hit.score is BM25, the cosine, or the fused score (fuse.py); hit.parts has what each retriever gave. Scores of
+        different queries are comparable for "dense" only. Raises UsageError on an empty query or an unknown filter.
+        """
+        if not query.strip():
+            raise UsageError("the query is empty", "Say what to look for.")
+        if k < 1:
+            raise UsageError(f"k must be at least 1, not {k}", "Ask for one passage or more.")
+        if mode not in get_args(Mode):
+            raise UsageError(f"there is no search mode {mode!r}", f"The modes are: {', '.join(get_args(Mode))}.")
+        condition = to_sql(where) if where else None
+        with self._lock, self._named_errors():
+            vector = None
+            if mode != "sparse" and not self._is_empty():
+                vector = self._model(self._database).embed([query], kind="query")[0]
+            with self._database.read():
+                self._view.refresh()
+                if condition and vector is None and mode != "sparse":
+                    return []
+                return self._ranked(analyze.terms(query), vector, k, mode, condition)
+
+    def _ranked(
+        self,
+        terms: Sequence[str],
+        vector: np.ndarray | None,
+        k: int,
+        mode: Mode,
+        condition: tuple[str, list[Any]] | None,
+    ) -> list[Hit]:
+        eligible = self._view.alive
+        if condition:
+            rows = self._database.connection.execute(
+                f"SELECT c.id FROM chunk c JOIN document d ON d.id = c.document WHERE {condition[0]}", condition[1]
+            )
+            eligible &= self._view.mask_of(np.fromiter((row[0] for row in rows), np.int64))
+        pool = max(POOL, 4 * k)
+        sparse = dense = None
+        if mode != "dense":
+            sparse = np.where(eligible, self._view.bm25(terms), 0)
+        if vector is not None:
+            also = _best(sparse, pool, above=0) if sparse is not None else np.zeros(0, np.int64)
+            dense = self._view.similarities(vector, eligible, also=also, enough=20 * pool)
+        if dense is None or sparse is None:
+            scores = sparse if dense is None else dense
+            assert scores is not None
+            positions = _best(scores, k, above=0 if dense is None else -np.inf)
+            return self._hits(positions, scores[positions], sparse, dense)
+        candidates = np.union1d(_best(sparse, pool, above=0), _best(dense, pool, above=-np.inf))
+        fused = fuse(sparse[candidates], dense[candidates])
+        order = np.argsort(-fused, kind="stable")[:k]
+        return self._hits(candidates[order], fused[order], sparse, dense)
+
+    def _hits(
+        self, positions: np.ndarray, scores: np.ndarray, sparse: np.ndarray | None, dense: np.ndarray | None
+    ) -> list[Hit]:
+        ids = self._view.chunk_ids(positions)
+        found = self._database.chunks(ids)
+        documents = self._texts({number for number, _ in found.values()})
+        hits = []
+        for id, position, score in zip(ids, positions.tolist(), scores.tolist(), strict=True):
+            number, place = found[id]
+            document = documents[number]
+            passage = Chunk(
+                place.id, document.id, document.text[place.start : place.end], place.start, place.end,
+                place.page, place.section, place.line,
+            )  # fmt: skip
+            parts = {}
+            if dense is not None and np.isfinite(dense[position]):
+                parts["dense"] = float(dense[position])
+            if sparse is not None and sparse[position] > 0:
+                parts["sparse"] = float(sparse[position])
+            hits.append(Hit(score, passage, document, parts))
+        return hits
+
+    def _texts(self, numbers: set[int]) -> dict[int, Document]:
+        """Documents by number, kept between searches: a number is never used again, so that what is kept stays true."""
+        missing = numbers - self._documents.keys()
+        fresh = self._database.documents(missing)
+        found = {number: self._documents[number] for number in numbers - missing} | fresh
+        self._documents.update(fresh)
+        if sum(len(document.text) for document in self._documents.values()) > _CACHED_CHARACTERS:
+            self._documents = {}
+        return found
+
+    def frequencies(self, terms: Sequence[str]) -> tuple[int, dict[str, int]]:
+        """How many passages there are, and how many of them hold each of these terms (of ``analyze.terms``)."""
+        with self._lock, self._named_errors(), self._database.read():
+            self._view.refresh()
+            return self._view.frequencies(terms)
+
+    @property
+    def embedder(self) -> Embedder:
+        """The embedding model of this index, loaded at its first use."""
+        return self._model(self._database)
+
+    @property
+    def stats(self) -> dict[str, Any]:
+        """Counts and sizes: documents, chunks, failed, segments, deleted, bytes, embedder, dimensions, exact."""
+        with self._lock, self._named_errors(), self._database.read() as connection:
+
+            def count(sql: str) -> int:
+                return int(connection.execute(sql).fetchone()[0])
+
+            return {
+                "folder": str(self.folder),
+                "documents": count("SELECT count(*) FROM document"),
+                "chunks": count("SELECT count(*) FROM chunk"),
+                "failed": count("SELECT count(*) FROM failure"),
+                "segments": count("SELECT count(*) FROM segment"),
+                "deleted": count("SELECT coalesce(sum(dead), 0) FROM segment"),
+                "bytes": sum(file.stat().st_size for file in self.folder.glob(FILE_NAME + "*")),
+                "embedder": self._database.meta("embedder"),
+                "dimensions": self._database.meta("dimensions"),
+                "exact": self._database.meta("cells") is None,
+            }
+
+    def _is_empty(self) -> bool:
+        return self._database.connection.execute("SELECT 1 FROM chunk LIMIT 1").fetchone() is None
+
+    # ------------------------------------------------------------------------------------------- the embedding model
+
+    def _check_embedder(self) -> None:
+        """Compare as early as it costs nothing: an Embedder that is here, or a name that is not the recorded one."""
+        made_by = self._database.meta("fingerprint")
+        if made_by is None or self._wanted is None:
+            return
+        if isinstance(self._wanted, str) and self._wanted == self._database.meta("source"):
+            return
+        self._model(self._database)
+
+    def _model(self, database: Database) -> Embedder:
+        """The Embedder, loaded now where it was not; raises IndexMismatch where another one made the index."""
+        with self._lock:
+            if self._embedder is None:
+                from hornbook.llm import load
+
+                source = str(self._wanted or database.meta("source") or self._settings.embedder)
+                loaded = load(source, settings=self._settings)
+                if not isinstance(loaded, Embedder):
+                    raise UsageError(
+                        f"{source} is not an embedding model", "Choose one that turns text into vectors: minilm."
+                    )
+                self._embedder = loaded
+            embedder = self._embedder
+        made_by = database.meta("fingerprint")
+        if made_by is None:
+            if not database.readonly and self._is_writing:
+                with database.write():
+                    database.set_meta("fingerprint", embedder.fingerprint)
+                    database.set_meta("embedder", embedder.name)
+                    database.set_meta("dimensions", embedder.dimensions)
+                    if source := self._source():
+                        database.set_meta("source", source)
+        elif made_by != embedder.fingerprint:
+            name = database.meta("embedder")
+            raise IndexMismatch(
+                f"the index {self.folder} was made with the embedding model {name}, not {embedder.name}",
+                f"Use {name}, or another folder for {embedder.name}, or delete the folder and ingest again.",
+            )
+        return embedder
+
+    def _source(self) -> str | None:
+        """What ``load`` was given, so that the next process finds the same model; None for an Embedder object."""
+        if isinstance(self._wanted, str):
+            return self._wanted
+        return self._settings.embedder if self._wanted is None else None
+
+    # -------------------------------------------------------------------------------------------- opening and errors
+
+    def _open_database(self) -> Database:
+        path = self.folder / FILE_NAME
+        if self.readonly:
+            if not path.exists():
+                raise IndexFailure(f"there is no index in {self.folder}", "Ingest some documents first.")
+            try:
+                return Database.open(path, readonly=True)
+            except sqlite3.DatabaseError as error:
+                raise self._failure(error) from error
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if path.exists() and not os.access(self.folder, os.W_OK):
+                self.readonly = True
+                return self._open_database()
+            if path.exists() and path.stat().st_size:
+                try:
+                    return Database.open(path, readonly=False)
+                except sqlite3.DatabaseError as error:
+                    if not _is_corrupt(error):
+                        raise
+                    with self._file_lock():
+                        self._put_aside(error)
+            with self._file_lock():  # two processes may both find no index: the second opens what the first made
+                return Database.open(path, readonly=False)
+        except OSError as error:
+            raise IndexFailure(
+                f"the index cannot be kept in {self.folder}: {error.strerror or error}",
+                "Choose another folder for the index, or free it.",
+            ) from error
+        except sqlite3.DatabaseError as error:
+            raise self._failure(error) from error
+
+    def _put_aside(self, error: Exception) -> None:
+        aside = set_aside(self.folder / FILE_NAME)
+        self.notices.append(f"the index was damaged ({error}); it is begun anew, the old file is {aside}")
+
+    def _begin_anew(self, error: Exception) -> None:
+        with self._lock, self._file_lock():
+            self._database.close()
+            self._put_aside(error)
+        self._database = self._open_database()
+        self._view = View(self._database)
+        self._documents = {}
+
+    def _file_lock(self) -> FileLock:
+        return FileLock(self.folder / "write.lock")
+
+    @contextmanager
+    def _writing(self, progress: Progress | None = None, wait_seconds: float = 600.0) -> Iterator[Database]:
+        """A connection of its own for a writer, so that this Index can be searched meanwhile; one writer at a time."""
+        if self.readonly:
+            raise IndexFailure(
+                f"the index {self.folder} is open for reading only", "Open it in a folder you may write."
+            )
+        lock = self._file_lock()
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            if progress:
+                progress("waiting for another process that writes this index", 0, 0)
+            try:
+                lock.acquire(timeout=wait_seconds)
+            except Timeout:
+                raise IndexFailure(
+                    f"another process has been writing the index {self.folder} for {wait_seconds:g} s",
+                    "Wait for it or end it, then try again.",
+                ) from None
+        try:
+            database = Database.open(self.folder / FILE_NAME, readonly=False)
+            self._is_writing = True
+            try:
+                yield database
+            finally:
+                self._is_writing = False
+                database.close()
+        finally:
+            lock.release()
+
+    _is_writing = False
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.DatabaseError, zlib.error) as error:
+            raise self._failure(error) from error
+
+    def _failure(self, error: Exception) -> IndexFailure:
+        path = self.folder / FILE_NAME
+        if isinstance(error, zlib.error) or _is_corrupt(error):
+            return damaged(path, error)
+        code = getattr(error, "sqlite_errorcode", None)
+        if code is not None and code & 0xFF == sqlite3.SQLITE_FULL:
+            return IndexFailure(f"the disk of the index {path} is full", "Free some space; nothing was lost.")
+        return IndexFailure(f"the index {path} cannot be used: {error}", REBUILD)
+
+
+def _is_corrupt(error: BaseException) -> bool:
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and (code & 0xFF) in _CORRUPT
+
+
+def _best(scores: np.ndarray, k: int, *, above: float) -> np.ndarray:
+    """Positions of the ``k`` highest scores over ``above``, best first, ties in order of position."""
+    positions = np.flatnonzero(scores > above)
+    if len(positions) > k:
+        least = np.partition(scores[positions], len(positions) - k)[len(positions) - k]
+        positions = positions[scores[positions] >= least]
+    return positions[np.argsort(-scores[positions], kind="stable")][:k]
