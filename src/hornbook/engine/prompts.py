@@ -23,7 +23,7 @@ def as_prompts(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
 
     if isinstance(prompts, str):
         return [prompts]
-    if not isinstance(prompts, bytes | bytearray) and isinstance(prompts, Iterable):
+    if not isinstance(prompts, bytes | bytearray | Mapping) and isinstance(prompts, Iterable):
         items: list[Any] = list(prompts)
         if items and all(is_id(item) for item in items):
             return [[int(item) for item in items]]

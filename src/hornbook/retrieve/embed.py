@@ -2,9 +2,8 @@
 
     texts -> tokens, cut at max_tokens -> batches of like length -> encoder -> pooling -> unit length -> [n, d]
 
-What the model's folder says decides: ``modules.json`` and the pooling's config.json (how token states become one
-vector), ``sentence_bert_config.json`` (max_seq_length), ``config_sentence_transformers.json`` (what stands before a
-query or a passage). A text beyond ``max_tokens`` is cut as the reference cuts it, counted in ``truncated``, and logged:
+What the model's folder says decides: the pooling (how token states become one vector), max_seq_length in
+``sentence_bert_config.json``, and what stands before a query or a passage in ``config_sentence_transformers.json``. A text beyond ``max_tokens`` is cut as the reference cuts it, counted in ``truncated``, and logged:
 callers that must not lose text count tokens first.
 """
 
@@ -29,14 +28,12 @@ from hornbook.model.heads import pool
 if TYPE_CHECKING:
     from hornbook.checkpoint.load import Checkpoint
 
-Pooling = Literal["mean", "first", "last"]
 log = logging.getLogger("hornbook")
 
 
 class Layout(NamedTuple):
-    """What the files beside the weights say about making one vector of a text."""
+    """What the files beside the weights say about a text before it is read."""
 
-    pooling: Pooling
     max_tokens: int | None  # None: whatever the model can read
     query_prompt: str
     passage_prompt: str
@@ -50,13 +47,14 @@ class TorchEmbedder:
 
     def __init__(self, checkpoint: Checkpoint, *, name: str = "", batch_tokens: int = 4096) -> None:
         path = Path(checkpoint.path)
-        layout = read_layout(path, default=checkpoint.config.pooling or "mean")
+        layout = read_layout(path)
         self.name = name or path.stem
         self.dimensions = checkpoint.config.width
         self.max_tokens = min(layout.max_tokens or checkpoint.config.context_length, checkpoint.config.context_length)
         self.tokenizer = checkpoint.tokenizer
         self.truncated = 0
-        self.fingerprint = fingerprint(path, layout, self.max_tokens)
+        self.pooling = checkpoint.config.pooling or "mean"
+        self.fingerprint = fingerprint(path, (*layout, self.max_tokens, self.pooling))
         self.batch_tokens = batch_tokens
         self._model: Any = checkpoint.model
         self._layout = layout
@@ -134,7 +132,7 @@ class TorchEmbedder:
             counts = torch.tensor([len(row) for row in rows], device=model.device)
             mask = torch.arange(longest, device=model.device) < counts[:, None]
         hidden: Tensor = model(ids, mask=mask, logits="none").hidden
-        vectors = F.normalize(pool(hidden.float(), mask, self._layout.pooling), dim=-1)
+        vectors = F.normalize(pool(hidden.float(), mask, self.pooling), dim=-1)
         array: np.ndarray[Any, np.dtype[np.float32]] = vectors.cpu().numpy()
         return array
 
@@ -155,60 +153,35 @@ def batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
 # ---------------------------------------------------------------------------------------------------- the model's files
 
 
-def read_layout(path: Path, *, default: Pooling) -> Layout:
-    """Read sentence-transformers' files beside the weights; ``default`` pooling where there are none (a GGUF file).
+def read_layout(path: Path) -> Layout:
+    """Read sentence-transformers' files beside the weights; without them (a GGUF file), nothing is set.
 
-    Raises UnsupportedModel for a module or a pooling that is not implemented, ModelFileError for a damaged file.
+    Raises UnsupportedModel for a module that is not implemented, ModelFileError for a damaged file.
     """
-    if not path.is_dir() or not (path / "modules.json").is_file():
-        return Layout(default, None, "", "")
-    pooling: Pooling = default
+    if not (path / "modules.json").is_file():
+        return Layout(None, "", "")
     for module in _json(path / "modules.json", list):
         kind = str(module.get("type", "")).rsplit(".", 1)[-1] if isinstance(module, dict) else ""
-        if kind == "Pooling":
-            pooling = _pooling(_json(path / str(module.get("path", "")) / "config.json", dict))
-        elif kind not in ("Transformer", "Normalize"):
+        if kind not in ("Transformer", "Pooling", "Normalize"):
             raise UnsupportedModel(
                 f"{path.name} passes its vectors through a module {kind!r}, which is not supported",
-                "Supported are Transformer, Pooling (mean, first, last) and Normalize.",
+                "Supported are Transformer, Pooling and Normalize.",
             )
-    limits = _json(path / "sentence_bert_config.json", dict, missing={})
-    prompts = _json(path / "config_sentence_transformers.json", dict, missing={}).get("prompts") or {}
-    limit = limits.get("max_seq_length")
+    limit = _json(path / "sentence_bert_config.json", dict).get("max_seq_length")
+    prompts = _json(path / "config_sentence_transformers.json", dict).get("prompts") or {}
     return Layout(
-        pooling,
         limit if isinstance(limit, int) and limit > 0 else None,
         str(prompts.get("query", "")),
         str(prompts.get("passage", prompts.get("document", ""))),
     )
 
 
-def _pooling(config: dict[str, Any]) -> Pooling:
-    known: dict[str, Pooling] = {
-        "pooling_mode_mean_tokens": "mean",
-        "pooling_mode_cls_token": "first",
-        "pooling_mode_lasttoken": "last",
-    }
-    chosen = [key for key, value in config.items() if key.startswith("pooling_mode_") and value is True]
-    if "pooling_mode" in config and not chosen:  # how newer versions write it
-        chosen = [{"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token"}.get(
-            str(config["pooling_mode"]), f"pooling_mode_{config['pooling_mode']}"
-        )]  # fmt: skip
-    if len(chosen) != 1 or chosen[0] not in known:
-        raise UnsupportedModel(
-            f"the embedding model pools by {', '.join(chosen) or 'nothing'}",
-            "Supported are mean, first (cls) and last.",
-        )
-    return known[chosen[0]]
-
-
-def _json(path: Path, kind: type, missing: Any = None) -> Any:
+def _json(path: Path, kind: type) -> Any:
+    """The list or object in a file; an empty one where there is no such file."""
     try:
         value = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
-        if missing is not None:
-            return missing
-        raise ModelFileError(f"{path.name} is missing in {path.parent}", "Pull the model again.") from None
+        return kind()
     except (OSError, ValueError) as error:
         raise ModelFileError(f"{path} cannot be read: {error}", "Pull the model again.") from error
     if not isinstance(value, kind):
@@ -216,14 +189,14 @@ def _json(path: Path, kind: type, missing: Any = None) -> Any:
     return value
 
 
-def fingerprint(path: Path, layout: Layout, max_tokens: int) -> str:
-    """What tells two embedding models apart: SHA-256 of the weights' size and of samples of them, and of the layout.
+def fingerprint(path: Path, reading: tuple[object, ...]) -> str:
+    """What tells two embedding models apart: SHA-256 of how they read a text, of their weights' sizes and of samples.
 
     Each weights file gives its first MiB (names, shapes) and 64 pages of 4 KiB spread evenly, so a file of any size
     costs milliseconds. The model's name and place do not count: a model that moved is the same model.
     """
     files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
-    digest = hashlib.sha256(repr((tuple(layout), max_tokens)).encode())
+    digest = hashlib.sha256(repr(reading).encode())
     for file in files:
         size = file.stat().st_size
         digest.update(size.to_bytes(8, "big"))

@@ -1,0 +1,165 @@
+"""``hornbook run`` and ``hornbook chat``: one prompt, or a conversation. What the model says goes to stdout, the rest to stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hornbook.cli import console
+from hornbook.errors import UsageError
+from hornbook.settings import Settings
+from hornbook.types import Message, SamplingParams, Token
+
+if TYPE_CHECKING:
+    from hornbook.llm import LocalLLM
+
+SystemOption = Annotated[str, typer.Option(help="What the model is told before the conversation.")]
+MaxTokens = Annotated[int, typer.Option(help="The most tokens that an answer may have.")]
+Temperature = Annotated[float, typer.Option(help="0: always the likeliest token. Higher: more varied.")]
+TopP = Annotated[float, typer.Option(help="Draw only from the likeliest tokens of this total probability.")]
+Seed = Annotated[int | None, typer.Option(help="The same seed gives the same answer.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Never open a socket.")]
+
+
+def run(
+    model: Annotated[str, typer.Argument(help="A short name, a source, a GGUF file or a folder.", show_default=False)],
+    prompt: Annotated[str | None, typer.Argument(help="The prompt. What is piped in is appended to it.")] = None,
+    system: SystemOption = "",
+    max_tokens: MaxTokens = 512,
+    temperature: Temperature = 0.0,
+    top_p: TopP = 1.0,
+    seed: Seed = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Continue the text as it is, without the chat template.")] = False,
+    device: Device = "auto",
+    offline: Offline = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the answer and its figures as JSON.")] = False,
+) -> None:
+    """Give a model one prompt, from the line or from a pipe, and print its answer."""
+    text = _prompt(prompt)
+    sampling = sampling_of(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
+    if raw and system:
+        raise UsageError(
+            "--raw gives the model the text as it is: it has no place for --system", "Leave one of them out."
+        )
+    settings = Settings.load(offline=offline or None)
+    with opened(model, settings, device) as llm:
+        messages = [*([Message("system", system)] if system else []), Message("user", text)]
+        started = time.perf_counter()
+        tokens = list(
+            speak(llm.stream(text, sampling) if raw else llm.stream_chat(messages, sampling=sampling), silent=as_json)
+        )
+        seconds = time.perf_counter() - started
+        if as_json:
+            count = sum(token.id is not None for token in tokens)
+            given = llm.render(messages) if not raw else text
+            console.print_json(
+                {
+                    "model": llm.name,
+                    "text": "".join(token.text for token in tokens),
+                    "finish_reason": tokens[-1].finish_reason,
+                    "usage": {
+                        "prompt_tokens": len(llm.tokenizer.encode(given) if isinstance(given, str) else given),
+                        "completion_tokens": count,
+                    },
+                    "seconds": round(seconds, 3),
+                }
+            )
+    if tokens[-1].finish_reason == "length" and not as_json:
+        console.say(f"  (cut after {max_tokens} tokens: --max-tokens sets the limit)")
+
+
+def chat(
+    model: Annotated[str | None, typer.Argument(help="Default: the setting HORNBOOK_MODEL.")] = None,
+    system: SystemOption = "",
+    max_tokens: MaxTokens = 512,
+    temperature: Temperature = 0.4,
+    top_p: TopP = 0.95,
+    seed: Seed = None,
+    device: Device = "auto",
+    offline: Offline = False,
+) -> None:
+    """Talk with a model. /help lists the commands; Ctrl-C stops an answer, Ctrl-D leaves.
+
+    Where stdin is a pipe, each line is one turn.
+    """
+    from hornbook.cli.conversation import Conversation
+
+    sampling = sampling_of(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
+    settings = Settings.load(offline=offline or None)
+    with opened(model or settings.model, settings, device) as llm:
+        Conversation(llm, sampling, system=system, home=settings.home).hold()
+
+
+# ------------------------------------------------------------------------------------------------------------- details
+
+
+@contextmanager
+def opened(model: str, settings: Settings, device: str) -> Iterator[LocalLLM]:
+    """The language model, closed at the end. Raises UsageError for a model that cannot write."""
+    from hornbook.llm import LocalLLM, load
+
+    with console.progress("bytes") as progress:
+        llm = load(model, device=device, settings=settings, progress=progress)
+    with closing(llm):
+        if not isinstance(llm, LocalLLM):
+            raise UsageError(
+                f"{llm.name} is an embedding model: it finds passages and does not write",
+                "hornbook list shows the models.",
+            )
+        yield llm
+
+
+def sampling_of(**given: object) -> SamplingParams:
+    """SamplingParams whose complaints are for the command line."""
+    try:
+        return SamplingParams(**given)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise UsageError(str(error), "The verb's --help explains its options.") from error
+
+
+def speak(tokens: Iterator[Token], *, silent: bool = False) -> Iterator[Token]:
+    """Write the text of each token to stdout as it comes, a newline at the end; pass the tokens on.
+
+    On a terminal control characters are left out: what a model writes must not move the cursor or set the title.
+    """
+    plain = sys.stdout.isatty()
+    last = "\n"
+    with closing(tokens):  # type: ignore[type-var]
+        try:
+            for token in tokens:
+                text = harmless(token.text) if plain else token.text
+                if text and not silent:
+                    sys.stdout.write(text)
+                    sys.stdout.flush()
+                    last = text
+                yield token
+        finally:
+            if not silent and not last.endswith("\n"):
+                sys.stdout.write("\n")
+                sys.stdout.flush()
+
+
+def harmless(text: str) -> str:
+    """Without control characters other than newline and tab."""
+    return "".join(c for c in text if c in "\n\t" or not (ord(c) < 32 or 127 <= ord(c) < 160))
+
+
+def _prompt(given: str | None) -> str:
+    """The prompt from the command line, then what is piped in. Raises UsageError where both are empty."""
+    parts = [given or ""]
+    if sys.stdin is not None and not sys.stdin.isatty():
+        source = getattr(sys.stdin, "buffer", None)
+        piped = sys.stdin.read() if source is None else source.read().decode("utf-8", "replace")
+        parts.append(piped.strip("\n"))
+    text = "\n\n".join(part for part in parts if part.strip())
+    if not text:
+        raise UsageError(
+            "there is no prompt", 'Give one after the model, or pipe it in: echo "Hello" | hornbook run MODEL'
+        )
+    return text
