@@ -243,6 +243,7 @@ class Answer:
     usage: Usage | None = None
     timings: Mapping[str, float] = field(default_factory=dict)  # seconds
     prompt: str = ""  # what the model was given, word for word
+    left_out: tuple[Hit, ...] = ()  # hits of which nothing went into the prompt
 
     def to_json(self) -> dict[str, Any]:
         """The stable form that ``hornbook ask --json`` prints."""
