@@ -231,6 +231,14 @@ def test_a_read_only_home_serves_what_it_has_and_names_itself_when_a_pull_is_nee
         store.remove("smollm2:135m")
 
 
+def test_the_page_about_models_says_what_the_table_says() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "models.md").read_text("utf-8")
+    for short in SHORT_NAMES.values():
+        (row,) = [line for line in page.splitlines() if line.startswith(f"| `{short.name}`")]
+        for said in (short.sha256, short.licence, short.terms, f"{short.download / 1e6:.1f} MB"):
+            assert said in row
+
+
 def test_a_home_that_is_a_file_is_named(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("not a folder")

