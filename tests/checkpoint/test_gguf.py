@@ -154,8 +154,7 @@ def test_arrays_outlive_the_file_and_the_file_closed_says_so(model: Path) -> Non
     for read in (opened.raw, opened.tensor, opened.torch):
         with pytest.raises(ModelFileError, match=r"model\.gguf was closed"):
             read("grid")
-    with pytest.raises(ModelFileError, match="was closed"):
-        opened.metadata["tokenizer.ggml.tokens"]
+    assert opened.metadata["tokenizer.ggml.tokens"] == WORDS  # not asked for before
     opened.close()
 
 
@@ -169,6 +168,21 @@ def test_threads_read_at_once_what_one_reads(model: Path) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(read, range(200)))
+
+
+def test_closing_while_others_read_gives_each_its_values_or_the_error(model: Path) -> None:
+    def read(opened: GGUF) -> bool:
+        try:
+            return np.array_equal(opened.tensor("grid"), GRID)
+        except ModelFileError as error:
+            return "was closed" in error.what
+
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(50):
+            opened = GGUF.open(model)
+            answers = [pool.submit(read, opened) for _ in range(8)]
+            opened.close()
+            assert all(answer.result() for answer in answers)
 
 
 @pytest.mark.models

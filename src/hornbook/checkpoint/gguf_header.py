@@ -53,19 +53,19 @@ class Place(NamedTuple):
 
 
 class Strings:
-    """An array of strings of which only the places are known: string i, after its length, ends at starts[i + 1]."""
+    """An array of strings, still bytes: string i, after its length, ends at starts[i + 1]. Outlives the open file."""
 
     def __init__(self, file: MappedFile, key: str, starts: array[int]) -> None:
-        self.file, self.key, self.starts = file, key, starts
+        self._file, self._key, self._starts = file, key, starts
+        self._stored = file.view(starts[0], starts[-1] - starts[0])
 
     def decode(self) -> list[str]:
         """The strings. Raises ModelFileError where one is not UTF-8."""
-        base = self.starts[0]
-        data = self.file.view(base, self.starts[-1] - base).tobytes()
+        data, base = self._stored.tobytes(), self._starts[0]
         try:
-            return [data[start + 8 - base : end - base].decode() for start, end in pairwise(self.starts)]
+            return [data[start + 8 - base : end - base].decode() for start, end in pairwise(self._starts)]
         except UnicodeDecodeError as error:
-            raise self.file.damaged(f"a string of {self.key} is not UTF-8 ({error.reason})") from error
+            raise self._file.damaged(f"a string of {self._key} is not UTF-8 ({error.reason})") from error
 
 
 class Header:
@@ -75,11 +75,15 @@ class Header:
         self.file = MappedFile(path)
         self._position = 0
         self._nested = 0
-        tensor_count, metadata_count = self._counts()
-        self.metadata = self._read_metadata(metadata_count)
         self.tensors: dict[str, TensorInfo] = {}
         self.places: dict[str, Place] = {}
-        self._read_tensors(tensor_count)
+        try:
+            tensor_count, metadata_count = self._counts()
+            self.metadata = self._read_metadata(metadata_count)
+            self._read_tensors(tensor_count)
+        except BaseException:
+            self.file.close()
+            raise
 
     def whole_number(self, key: str, default: int) -> int:
         """A value of the metadata that counts something."""

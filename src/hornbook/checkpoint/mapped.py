@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -88,23 +89,31 @@ class MappedFile:
     @property
     def map(self) -> mmap.mmap:
         if self._map is None:
-            raise ModelFileError(f"{self.path.name} was closed and cannot be read any more", "Open it again.")
+            raise self._closed()
         return self._map
 
     def view(self, start: int, nbytes: int) -> Bytes:
         """The bytes [start, start + nbytes) without a copy, read-only. The caller has named what they are."""
-        data = self.map
         if not 0 <= start <= start + nbytes <= self.size:
             raise ModelFileError(
                 f"{self.path.name}: bytes {start} to {start + nbytes} are wanted, the file has {self.size}", FETCH_AGAIN
             )
-        return np.frombuffer(data, np.uint8, nbytes, start)
+        try:
+            return np.frombuffer(self.map, np.uint8, nbytes, start)
+        except ValueError as error:  # closed by another thread just now
+            raise self._closed() from error
 
     def close(self) -> None:
         """Give no more views. Those given live on; the system unmaps the file when the last one is gone."""
-        self._map = None
+        data, self._map = self._map, None
+        if data is not None:
+            with suppress(BufferError):  # there are views
+                data.close()
 
     # ------------------------------------------------------------------------------- the errors about this file
+
+    def _closed(self) -> ModelFileError:
+        return ModelFileError(f"{self.path.name} was closed and cannot be read any more", "Open it again.")
 
     def expect(self, magic: bytes, format: str, *, at: int = 0) -> None:
         """That ``magic`` stands at byte ``at``; else the error says what the file is, where its first bytes tell."""
@@ -139,7 +148,6 @@ class MappedFile:
 
         What is too long loses its middle, for a name is long and what is wrong with it stands at the end.
         """
-        line = "".join(
-            c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:400] + text[400:][-400:]
-        )
+        text = text[:400] + text[400:][-400:]  # of 64 MB, if need be
+        line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
         return line if len(line) <= 300 else f"{line[:150]} ... {line[-140:]}"

@@ -60,7 +60,12 @@ class SafetensorsFile:
     def open(cls, path: str | Path) -> SafetensorsFile:
         """Raises ModelNotFound, ModelFileError (damaged, truncated, something else) or UnsupportedModel (a type)."""
         path = Path(path)
-        return cls(path, MappedFile(path))
+        file = MappedFile(path)
+        try:
+            return cls(path, file)
+        except BaseException:
+            file.close()
+            raise
 
     def raw(self, name: str) -> Bytes:
         """The tensor's bytes as stored, [nbytes] uint8: a read-only view of the file, nothing is copied."""
