@@ -22,6 +22,7 @@ from tokenizers import Tokenizer as Backend
 
 from hornbook.errors import ModelFileError, UnsupportedModel
 from hornbook.text.detokenize import SPACE
+from hornbook.text.merges import merges_from_scores
 from hornbook.text.parts import Parts, stop_ids
 from hornbook.text.pretokenize import cut_named
 
@@ -145,10 +146,12 @@ def _sentencepiece_bpe(vocabulary: Vocabulary) -> Parts:
     if vocabulary.scores is None:
         raise ModelFileError("a SentencePiece vocabulary has no scores (tokenizer.ggml.scores)", _FIX)
     unknown = vocabulary.id("unknown", 0)
-    vocab = {token: id for id, token in enumerate(vocabulary.tokens)}
+    # Only what text can contain is merged: no control, byte or unknown tokens; user-defined ones are cut out before.
+    mergeable = vocabulary.of_type(NORMAL, UNUSED)
+    merges = merges_from_scores([vocabulary.tokens[id] for id in mergeable], vocabulary.scores[mergeable])
     model = models.BPE(
-        vocab,
-        merges_from_scores(vocabulary),
+        dict(zip(vocabulary.tokens, range(len(vocabulary.tokens)), strict=True)),
+        merges,
         unk_token=None if unknown is None else vocabulary.tokens[unknown],
         byte_fallback=bool(vocabulary.of_type(BYTE)),
         fuse_unk=True,
@@ -161,30 +164,6 @@ def _sentencepiece_bpe(vocabulary: Vocabulary) -> Parts:
     backend.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)] if prefix else steps)
     bos, eos = vocabulary.id("bos", 1), vocabulary.id("eos", 2)
     return _finish(vocabulary, backend, "sentencepiece", bos, eos, unknown, add_bos=True, strips=prefix)
-
-
-def merges_from_scores(vocabulary: Vocabulary) -> list[tuple[str, str]]:
-    """The merges that make BPE choose as SentencePiece does: best score first.
-
-    SentencePiece's BPE joins the neighbours whose union is the best-scored token. So every way of cutting a token in
-    two tokens is a merge, and its rank is the rank of the token. Only tokens that text can contain take part: control,
-    byte and unknown ones do not, and user-defined ones are cut out before.
-    """
-    assert vocabulary.scores is not None
-    ids = np.asarray(vocabulary.of_type(NORMAL, UNUSED))
-    best_first = ids[np.argsort(-vocabulary.scores[ids], kind="stable")].tolist()
-    tokens = vocabulary.tokens
-    ordered = [tokens[id] for id in best_first]
-    known = frozenset(ordered)
-    merges = []
-    for token in ordered:
-        for at in range(1, len(token)):
-            left = token[:at]
-            if left in known:
-                right = token[at:]
-                if right in known:
-                    merges.append((left, right))
-    return merges
 
 
 def _unigram(vocabulary: Vocabulary) -> Parts:
