@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from hornbook.checkpoint import families
 from hornbook.checkpoint.gguf import GGUF
@@ -158,7 +159,7 @@ def build(
     config: ModelConfig, family: Family, source: TensorSource, dtype: torch.dtype, device: torch.device
 ) -> Transformer:
     """A Transformer with the weights of ``source``, every one of them accounted for."""
-    with torch.device("meta"):
+    with torch.device("meta"), _Unfilled():
         model = Transformer(config)
     wanted = dict(model.named_parameters())
     rules = family.rules(config)
@@ -182,6 +183,15 @@ def build(
             weights |= part
     model.load_state_dict(weights, assign=True)
     return model.eval()
+
+
+class _Unfilled(TorchFunctionMode):
+    """Skips the random initialisation: without memory it does nothing, yet costs torch seconds of imports."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 def _check_names(

@@ -63,10 +63,15 @@ class Interleaved:
     heads: int
 
     def ours(self, theirs: Tensors) -> Tensors:
-        return tuple(x.unflatten(0, (self.heads, -1, 2)).transpose(1, 2).reshape(x.shape) for x in theirs)
+        return tuple(_swap(x, self.heads, -1, 2) for x in theirs)
 
     def theirs(self, ours: Tensors) -> Tensors:
-        return tuple(x.unflatten(0, (self.heads, 2, -1)).transpose(1, 2).reshape(x.shape) for x in ours)
+        return tuple(_swap(x, self.heads, 2, -1) for x in ours)
+
+
+def _swap(x: Tensor, heads: int, outer: int, inner: int) -> Tensor:
+    """Rows [heads * outer * inner, ...] -> [heads * inner * outer, ...]."""
+    return x.reshape(heads, outer, inner, *x.shape[1:]).transpose(1, 2).reshape(x.shape)
 
 
 SAME = Same()
@@ -152,10 +157,11 @@ def write_keys(config: ModelConfig, keys: Iterable[Key]) -> dict[str, Any]:
     return {key.theirs: getattr(config, key.ours) for key in keys}
 
 
-def choose(table: Mapping[str, Any], name: str, what: str) -> Any:
+def choose(table: Mapping[Any, Any], name: str | int, what: str) -> Any:
     """``table[name]``. Raises UnsupportedModel, the nearest of the known first, where it is not there."""
     if name in table:
         return table[name]
-    near = get_close_matches(name, table, n=3, cutoff=0.4)
-    known = [*near, *sorted(set(table) - set(near))]
+    names = [str(known) for known in table]
+    near = get_close_matches(str(name), names, n=3, cutoff=0.4)
+    known = [*near, *sorted(set(names) - set(near))]
     raise UnsupportedModel(f"{what} {name!r} is not known", f"Known: {', '.join(known)}.")

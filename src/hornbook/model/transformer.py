@@ -99,18 +99,13 @@ class Transformer(nn.Module):
         else:
             raise ValueError("give either ids or embeds")
         batch, length, _ = x.shape
-        if self.config.learned_positions and length > self.config.context_length:
-            raise ContextTooLong(
-                f"the text has {length} tokens, the model reads at most {self.config.context_length}",
-                "Split or shorten the text.",
-            )
         if cache is not None:
             places = cache.begin(batch, length, mask)
         elif mask is not None:
             places = order(mask)
         else:
             places = torch.arange(length, device=x.device).expand(batch, length)
-        positions = places if positions is None else positions
+        positions = self._within(places if positions is None else positions, mask)
         store = Uncached(mask) if cache is None else cache
 
         x = self.embed(x, positions, token_types)
@@ -137,6 +132,18 @@ class Transformer(nn.Module):
             raise ValueError("this model has no language head: ask for logits='none'")
         scores = F.linear(hidden, self.embed.tokens.weight if self.head is None else self.head.weight)
         return scores if self.config.logit_softcap is None else softcap(scores, self.config.logit_softcap)
+
+    def _within(self, positions: Tensor, mask: Tensor | None) -> Tensor:
+        """Positions that a table of learned ones has: padding may stand behind its end, a token may not."""
+        if not self.config.learned_positions:
+            return positions
+        longest = 1 + int((positions if mask is None else positions.masked_fill(~mask, 0)).max())
+        if longest > self.config.context_length:
+            raise ContextTooLong(
+                f"the text has {longest} tokens, the model reads at most {self.config.context_length}",
+                "Split or shorten the text.",
+            )
+        return positions.clamp(max=self.config.context_length - 1)
 
     def _frequencies_on(self, device: torch.device) -> dict[Rotary, Tensor]:
         for rotary, on in self._frequencies.items():
