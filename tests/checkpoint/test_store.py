@@ -100,6 +100,18 @@ def test_a_corrupt_manifest_has_a_remedy_and_the_others_still_list(store: Store,
     assert not place.exists()
 
 
+def test_a_copy_under_another_name_is_said_and_never_mistaken_for_the_model(store: Store) -> None:
+    put(store, folder="smollm2-135m copy")
+    assert store.list() == []
+    (copy,) = store.damaged()
+    assert "belongs in the folder smollm2-135m" in copy.what
+    put(store)
+    assert store.remove("smollm2:135m").name == "smollm2:135m"
+    assert [broken.name for broken in store.damaged()] == ["smollm2-135m copy"]
+    store.remove("smollm2-135m copy")
+    assert store.damaged() == ()
+
+
 def test_a_manifest_cannot_point_outside_its_folder(store: Store) -> None:
     put(store, path="../../../etc/passwd")
     with pytest.raises(ModelFileError, match="outside the folder"):

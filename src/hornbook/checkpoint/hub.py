@@ -116,10 +116,11 @@ def _file(
                 file.truncate(0)
                 start = 0
             counted(start)
-            writer: Any = _Writer(file, counted)
-            hub.file_download.http_get(
-                metadata.location, writer, resume_size=start, headers=headers, expected_size=size
-            )
+            if start != size:
+                writer: Any = _Writer(file, counted)
+                hub.file_download.http_get(
+                    metadata.location, writer, resume_size=start, headers=headers, expected_size=size
+                )
     except HornbookError:
         raise
     except Exception as error:

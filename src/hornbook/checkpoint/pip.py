@@ -8,7 +8,6 @@ pip resumes a broken connection by itself; across processes the unit of resuming
 
 from __future__ import annotations
 
-import errno
 import importlib.util
 import os
 import re
@@ -18,6 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from hornbook.checkpoint.disk import FULL
 from hornbook.errors import DownloadError, StoreError
 
 # pip must not outlive us (kill -9, a closed terminal): it ends when the pipe that we hold as its stdin ends
@@ -112,7 +112,7 @@ def _explained(requirement: str, said: str, code: int) -> DownloadError | StoreE
     lines = [re.sub(r"//[^/\s@]+@", "//***@", line.strip()) for line in said.splitlines() if line.strip()]
     errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR:")] or lines[-1:]
     last = errors[-1][:300] if errors else f"pip ended with {code} and said nothing"
-    if any(f"[Errno {number}]" in said for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)):
+    if any(f"[Errno {number}]" in said for number in FULL):
         return StoreError(
             f"no room left on the disk while {requirement} was fetched", "Free some space and pull again."
         )

@@ -172,9 +172,19 @@ class Store:
             if not folder.is_dir():
                 continue
             try:
-                yield manifest.read(folder)
+                entry = manifest.read(folder)
             except ModelFileError as error:
-                yield Damaged(folder.name, error.what, error.remedy)
+                if folder.exists():  # it may be being removed just now
+                    yield Damaged(folder.name, error.what, error.remedy)
+                continue
+            if folder.name == _folder_name(entry.name):
+                yield entry
+            else:
+                yield Damaged(
+                    folder.name,
+                    f"{folder} holds {entry.name}, which belongs in the folder {_folder_name(entry.name)}",
+                    f"Rename the folder, or remove it: hornbook rm {folder.name}",
+                )
 
     def _stored(self, name: str) -> Entry | None:
         folder = self.folder / _folder_name(name)
@@ -294,7 +304,10 @@ class Store:
     def _sweep(self) -> None:
         """Remove unfinished pulls that nobody went on with. One that is being worked on is locked, and left alone."""
         for folder in (self.folder / ".staging").iterdir():
-            if not folder.is_dir() or time.time() - folder.stat().st_mtime < STALE_SECONDS:
+            try:
+                if not folder.is_dir() or time.time() - folder.stat().st_mtime < STALE_SECONDS:
+                    continue
+            except FileNotFoundError:  # its pull has just finished
                 continue
             lock = filelock.FileLock(f"{folder}.lock")
             try:
