@@ -221,6 +221,23 @@ def test_any_part_opens_the_whole_model(tmp_path: Path, which: int) -> None:
     assert {name: opened.tensor(name)[0] for name in opened.tensors} == {"w0": 0, "w1": 1, "w2": 2}
 
 
+def test_a_model_that_the_reference_has_split_opens_whole(tmp_path: Path) -> None:
+    writer = gguf.GGUFWriter(tmp_path / "theirs.gguf", "llama", split_max_tensors=2)
+    writer.add_token_list(WORDS)
+    weights = {f"w{i}": np.full((2, i + 1), i, np.float32) for i in range(5)}
+    for name, values in weights.items():
+        writer.add_tensor(name, values)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    opened = GGUF.open(tmp_path / "theirs-00002-of-00003.gguf")
+    assert opened.metadata["tokenizer.ggml.tokens"] == WORDS and opened.metadata["split.count"] == 3
+    assert list(opened.tensors) == list(weights)
+    for name, values in weights.items():
+        np.testing.assert_array_equal(opened.tensor(name), values)
+
+
 def test_missing_parts_are_named(tmp_path: Path) -> None:
     paths = parts(tmp_path)
     paths[0].unlink()
