@@ -259,3 +259,13 @@ def test_a_home_that_is_a_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(HornbookError, match="cannot be written") as error:
         store.ensure("minilm")
     assert "HORNBOOK_HOME" in error.value.remedy
+
+
+def test_a_model_that_was_made_here_goes_by_its_own_name(store: Store, no_network: None) -> None:
+    put(store, "my-tuned", "my-tuned", source="made from smollm2:135m")
+    assert store.ensure("my-tuned").name == store.get("my-tuned").name == "my-tuned"
+    with pytest.raises(ModelNotFound) as error:
+        store.ensure("my-tune")
+    assert error.value.remedy == "Did you mean my-tuned?"
+    store.remove("my-tuned")
+    assert store.list() == []

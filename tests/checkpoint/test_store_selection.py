@@ -80,7 +80,8 @@ def test_an_exact_name_beats_a_part_of_another() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["../m.gguf", "a/../../m.gguf", "/m.gguf", "a\\m.gguf", "c:m.gguf", "a//m.gguf", "m\0.gguf"]
+    "name",
+    ["../m.gguf", "a/../../m.gguf", "/m.gguf", "a\\m.gguf", "c:m.gguf", "a//m.gguf", "m\0.gguf", "m\x1b[2J.gguf"],
 )
 def test_no_name_leads_out_of_the_folder(name: str) -> None:
     with pytest.raises(DownloadError, match="points outside"):

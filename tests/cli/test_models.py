@@ -111,6 +111,13 @@ def test_show_says_when_a_file_cannot_be_read(run, tmp_path: Path) -> None:  # t
     assert "problem" in out
 
 
+def test_a_model_cannot_command_the_terminal(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "config.json").write_text('{"model_type": "ev\\u001b[2Jil"}')
+    (tmp_path / "model.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{}")
+    code, out, _ = run("show", str(tmp_path))
+    assert (code, "\x1b" in out, "ev\ufffd[2Jil" in out) == (0, False, True)
+
+
 @pytest.mark.models
 def test_show_reads_a_real_gguf_and_a_real_folder(smollm2_path: Path, minilm_path: Path, capfd) -> None:  # type: ignore[no-untyped-def]
     facts = {}

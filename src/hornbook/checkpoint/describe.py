@@ -18,6 +18,7 @@ from hornbook.errors import HornbookError
 
 _EMBEDDERS = {"bert", "roberta", "xlm-roberta", "mpnet", "nomic-bert", "jina-bert-v2", "modernbert", "distilbert"}
 
+_KINDS = {"architecture": str, "title": str, "licence": str, "parameters": int, "context_length": int}
 # general.file_type, the numbers of llama.cpp's llama_ftype
 _FILE_TYPES = {
     **{0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 32: "BF16"},
@@ -36,7 +37,9 @@ def describe(path: Path) -> dict[str, Any]:
     except (HornbookError, OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         what = error.what if isinstance(error, HornbookError) else str(error)
         return {"problem": " ".join(what.split())[:300]}
-    return {key: value for key, value in facts.items() if value not in (None, "")}
+    # a file says what it likes: a context that is a list, a name that is a number
+    wrong = {key for key, kind in _KINDS.items() if not isinstance(facts.get(key, kind()), kind)}
+    return {key: value for key, value in facts.items() if key not in wrong and value not in (None, "")}
 
 
 def kind_of(path: Path) -> Kind:

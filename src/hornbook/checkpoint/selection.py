@@ -10,6 +10,7 @@ Licences and notices always come along. Pickled weights (.bin, .pt) are never ta
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -69,8 +70,8 @@ def choose(names: Sequence[str], wanted: str = "", *, source: str = "") -> Selec
 
 
 def check_name(name: str, source: str) -> None:
-    """Refuse a name that could leave the folder it is written into (DownloadError)."""
-    bad = not name or name.startswith("/") or any(c in name for c in "\\\0:")
+    """Refuse a name that could leave the folder it is written into, or command a terminal (DownloadError)."""
+    bad = not name or name.startswith("/") or any(c in "\\:" or unicodedata.category(c) == "Cc" for c in name)
     if bad or any(part in ("", ".", "..") for part in name.rstrip("/").split("/")):
         raise DownloadError(
             f"{source} holds a file named {name!r}, which points outside its folder",

@@ -38,7 +38,7 @@ def pull(
     else:
         state = f"pulled in {time.monotonic() - began:.1f} s" if announced else "was there already"
         console.say(f"  {entry.name} {state} · {console.bytes_text(entry.size)} · SHA-256 {entry.sha256}")
-        console.say(f"  licence: {entry.licence} · terms: {entry.terms or 'none named'}")
+        console.say(f"  licence: {_plain(entry.licence)} · terms: {_plain(entry.terms) or 'none named'}")
         console.say(f"  {entry.path}")
 
 
@@ -84,7 +84,7 @@ def list(as_json: AsJson = False) -> None:
             }
         )
         return
-    rows = [(e.name, e.kind, console.bytes_text(e.size), e.licence, e.pulled[:10]) for e in entries]
+    rows = [(e.name, e.kind, console.bytes_text(e.size), _plain(e.licence), e.pulled[:10]) for e in entries]
     if rows:
         print(console.table(rows, ("name", "kind", "size", "licence", "pulled")))
     for broken in damaged:
@@ -170,4 +170,9 @@ def _lines(data: dict[str, Any]) -> Any:
         ("pulled", data["pulled"] or (None if data["path"] else f"not yet: hornbook pull {data['name']}")),
         ("problem", facts.get("problem")),
     ]
-    return [(label, str(value)) for label, value in rows if value]
+    return [(label, _plain(str(value))) for label, value in rows if value]
+
+
+def _plain(text: str) -> str:
+    """A model's own words (its title, its licence) without control characters, which could command a terminal."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
