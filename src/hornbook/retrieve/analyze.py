@@ -35,7 +35,7 @@ _TOKEN = re.compile(
 _IS_UNSPACED = re.compile(rf"[{_UNSPACED}]")
 _CONTRACTION = re.compile(r"(?<=\w)['\u2019](?:s|t|d|m|ll|re|ve)\b", re.IGNORECASE)
 _ACCENT = re.compile(r"(?<=[A-Za-z])[\u0300-\u036f]+")
-_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _LONGEST_TERM = (
     64  # characters; a longer "word" is data (base64, a hash table dump), cut so that it cannot fill the index
 )

@@ -17,22 +17,22 @@ import threading
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeAlias, get_args
 
-import numpy as np
 from filelock import FileLock, Timeout
 
 from hornbook.errors import IndexFailure, IndexMismatch, UsageError
 from hornbook.retrieve import analyze, segments
 from hornbook.retrieve.filters import Where, to_sql
-from hornbook.retrieve.fuse import POOL, fuse
 from hornbook.retrieve.ingest import Ingest
+from hornbook.retrieve.rank import Ranking, rank
 from hornbook.retrieve.store import FILE_NAME, REBUILD, Database, damaged, set_aside
 from hornbook.retrieve.view import View
 from hornbook.settings import Settings
-from hornbook.types import Chunk, Document, Embedder, Hit, IngestReport, Progress
+from hornbook.types import Document, Embedder, Hit, IngestReport, Progress
 
 Mode: TypeAlias = Literal["hybrid", "dense", "sparse"]
 _CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
@@ -174,61 +174,22 @@ class Index:
                 vector = self._model(self._database).embed([query], kind="query")[0]
             with self._database.read():
                 self._view.refresh()
-                if condition and vector is None and mode != "sparse":
-                    return []
-                return self._ranked(analyze.terms(query), vector, k, mode, condition)
+                eligible = self._view.alive
+                if condition:
+                    eligible &= self._view.mask_of(self._database.matching(*condition))
+                terms = analyze.terms(query) if mode != "dense" else None
+                return self._hits(rank(self._view, eligible, terms, vector, k))
 
-    def _ranked(
-        self,
-        terms: Sequence[str],
-        vector: np.ndarray | None,
-        k: int,
-        mode: Mode,
-        condition: tuple[str, list[Any]] | None,
-    ) -> list[Hit]:
-        eligible = self._view.alive
-        if condition:
-            rows = self._database.connection.execute(
-                f"SELECT c.id FROM chunk c JOIN document d ON d.id = c.document WHERE {condition[0]}", condition[1]
-            )
-            eligible &= self._view.mask_of(np.fromiter((row[0] for row in rows), np.int64))
-        pool = max(POOL, 4 * k)
-        sparse = dense = None
-        if mode != "dense":
-            sparse = np.where(eligible, self._view.bm25(terms), 0)
-        if vector is not None:
-            also = _best(sparse, pool, above=0) if sparse is not None else np.zeros(0, np.int64)
-            dense = self._view.similarities(vector, eligible, also=also, enough=20 * pool)
-        if dense is None or sparse is None:
-            scores = sparse if dense is None else dense
-            assert scores is not None
-            positions = _best(scores, k, above=0 if dense is None else -np.inf)
-            return self._hits(positions, scores[positions], sparse, dense)
-        candidates = np.union1d(_best(sparse, pool, above=0), _best(dense, pool, above=-np.inf))
-        fused = fuse(sparse[candidates], dense[candidates])
-        order = np.argsort(-fused, kind="stable")[:k]
-        return self._hits(candidates[order], fused[order], sparse, dense)
-
-    def _hits(
-        self, positions: np.ndarray, scores: np.ndarray, sparse: np.ndarray | None, dense: np.ndarray | None
-    ) -> list[Hit]:
-        ids = self._view.chunk_ids(positions)
+    def _hits(self, ranking: Ranking) -> list[Hit]:
+        ids = self._view.chunk_ids(ranking.positions)
         found = self._database.chunks(ids)
         documents = self._texts({number for number, _ in found.values()})
         hits = []
-        for id, position, score in zip(ids, positions.tolist(), scores.tolist(), strict=True):
+        for at, id in enumerate(ids):
             number, place = found[id]
             document = documents[number]
-            passage = Chunk(
-                place.id, document.id, document.text[place.start : place.end], place.start, place.end,
-                place.page, place.section, place.line,
-            )  # fmt: skip
-            parts = {}
-            if dense is not None and np.isfinite(dense[position]):
-                parts["dense"] = float(dense[position])
-            if sparse is not None and sparse[position] > 0:
-                parts["sparse"] = float(sparse[position])
-            hits.append(Hit(score, passage, document, parts))
+            passage = replace(place, text=document.text[place.start : place.end])
+            hits.append(Hit(float(ranking.scores[at]), passage, document, ranking.parts(at)))
         return hits
 
     def _texts(self, numbers: set[int]) -> dict[int, Document]:
@@ -308,8 +269,8 @@ class Index:
                     database.set_meta("fingerprint", embedder.fingerprint)
                     database.set_meta("embedder", embedder.name)
                     database.set_meta("dimensions", embedder.dimensions)
-                    if source := self._source():
-                        database.set_meta("source", source)
+                    if name := self._source():
+                        database.set_meta("source", name)
         elif made_by != embedder.fingerprint:
             name = database.meta("embedder")
             raise IndexMismatch(
@@ -426,12 +387,3 @@ class Index:
 def _is_corrupt(error: BaseException) -> bool:
     code = getattr(error, "sqlite_errorcode", None)
     return code is not None and (code & 0xFF) in _CORRUPT
-
-
-def _best(scores: np.ndarray, k: int, *, above: float) -> np.ndarray:
-    """Positions of the ``k`` highest scores over ``above``, best first, ties in order of position."""
-    positions = np.flatnonzero(scores > above)
-    if len(positions) > k:
-        least = np.partition(scores[positions], len(positions) - k)[len(positions) - k]
-        positions = positions[scores[positions] >= least]
-    return positions[np.argsort(-scores[positions], kind="stable")][:k]

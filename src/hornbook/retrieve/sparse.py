@@ -88,28 +88,26 @@ def bm25(
     *,
     k1: float = K1,
     b: float = B,
-) -> list[np.ndarray]:
-    """Scores [rows] float32 of every passage, a list that runs along ``segments``; 0 where no term is shared.
+) -> tuple[list[np.ndarray], float]:
+    """(scores, attainable): scores [rows] float32 of every passage, a list that runs along ``segments``, 0 where no
+    term is shared; attainable, what a passage that says every term of the query without end would score.
 
     ``postings`` is term -> segment id -> Postings, for the terms of the query.
     """
     scores = [np.zeros(len(segment.lengths), np.float32) for segment in segments]
     total = sum(int(segment.alive.sum()) for segment in segments)
     if not total:
-        return scores
+        return scores, 0.0
     mean = sum(float(segment.lengths[segment.alive].sum(dtype=np.float64)) for segment in segments) / total
     norms = [k1 * (1 - b + b * segment.lengths / max(mean, 1e-9)) for segment in segments]
+    attainable = 0.0
     for term, said in Counter(query).items():
-        lists = postings.get(term)
-        if not lists:
-            continue
-        containing = 0
-        for segment in segments:
-            if segment.id in lists:
-                containing += int(segment.alive[lists[segment.id].rows].sum())
+        lists = postings.get(term, {})
+        containing = sum(int(s.alive[lists[s.id].rows].sum()) for s in segments if s.id in lists)
+        weight = said * float(np.log1p((total - containing + 0.5) / (containing + 0.5)))
+        attainable += weight
         if not containing:
             continue
-        weight = said * np.log1p((total - containing + 0.5) / (containing + 0.5))
         for at, segment in enumerate(segments):
             if segment.id in lists:
                 rows, counts = lists[segment.id]
@@ -117,4 +115,4 @@ def bm25(
                 scores[at][rows] += np.float32(weight) * (found / (found + norms[at][rows]))
     for at, segment in enumerate(segments):
         scores[at][~segment.alive] = 0
-    return scores
+    return scores, attainable

@@ -26,6 +26,8 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hornbook.errors import IndexFailure, IndexMismatch
 from hornbook.types import Chunk, Document, Piece
 
@@ -181,6 +183,13 @@ class Database:
             for id, number, uid, ordinal, start, end, page, section, line in rows:
                 found[id] = (number, Chunk(f"{uid}:{ordinal}", uid, "", start, end, page, section, line))
         return found
+
+    def matching(self, condition: str, parameters: Sequence[Any]) -> np.ndarray:
+        """The numbers of the chunks that a filter (filters.py) lets through."""
+        rows = self.connection.execute(
+            f"SELECT c.id FROM chunk c JOIN document d ON d.id = c.document WHERE {condition}", parameters
+        )
+        return np.fromiter((id for (id,) in rows), np.int64)
 
 
 REBUILD = "Delete the folder of the index and ingest again; the documents themselves are not touched."

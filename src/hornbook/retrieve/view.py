@@ -7,7 +7,7 @@ their deletions, so that after an ingest only the new ones are read.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -78,10 +78,11 @@ class View:
 
     # ------------------------------------------------------------------------------------------------------ sparse
 
-    def bm25(self, terms: Sequence[str]) -> np.ndarray:
-        """[n] float32: 0 where no term is shared or the passage is deleted."""
+    def bm25(self, terms: Sequence[str]) -> tuple[np.ndarray, float]:
+        """([n] float32, 0 where no term is shared or the passage is deleted; the most that the query could score)."""
         postings = self._postings(terms)
-        return np.concatenate(sparse.bm25(terms, self._segments, postings) or [np.zeros(0, np.float32)])
+        scores, attainable = sparse.bm25(terms, self._segments, postings)
+        return np.concatenate(scores or [np.zeros(0, np.float32)]), attainable
 
     def frequencies(self, terms: Sequence[str]) -> tuple[int, dict[str, int]]:
         """How many passages there are, and how many hold each term; a term that none holds is left out."""
@@ -117,28 +118,47 @@ class View:
         out = np.full(len(eligible), _UNREAD, np.float32)
         if self._centroids is None:
             for at, segment in enumerate(self._segments):
-                if segment.id not in self._vectors:
-                    packed = read_packed(self._database.connection, segment.id, self.dimensions)
-                    self._vectors[segment.id] = dense.unpack(packed.tobytes(), self.dimensions)
-                out[self._starts[at] : self._starts[at + 1]] = self._vectors[segment.id] @ query
-            out[~eligible] = _UNREAD
-            return out
-        cells = np.concatenate([self._cells_of(segment) for segment in self._segments])
-        available = np.bincount(cells[eligible & (cells >= 0)], minlength=len(self._centroids))
-        chosen = set(dense.choose_cells(query, self._centroids, available, enough=enough).tolist())
+                out[self._starts[at] : self._starts[at + 1]] = self._all_vectors(segment) @ query
+        else:
+            cells = np.concatenate([self._cells_of(segment) for segment in self._segments])
+            available = np.bincount(cells[eligible & (cells >= 0)], minlength=len(self._centroids))
+            chosen = dense.choose_cells(query, self._centroids, available, enough=enough)
+            for start, block in self._read_cells({-1, *chosen.tolist()}, also):
+                out[start : start + len(block)] = block @ query
+        out[~eligible] = _UNREAD
+        return out
+
+    def vectors(self, positions: np.ndarray) -> np.ndarray:
+        """[m, d] float32: the vectors of some passages."""
+        out = np.empty((len(positions), self.dimensions), np.float32)
+        if self._centroids is None:
+            for at, segment in enumerate(self._segments):
+                inside = (positions >= self._starts[at]) & (positions < self._starts[at + 1])
+                out[inside] = self._all_vectors(segment)[positions[inside] - self._starts[at]]
+        else:
+            for start, block in self._read_cells(set(), positions):
+                inside = (positions >= start) & (positions < start + len(block))
+                out[inside] = block[positions[inside] - start]
+        return out
+
+    def _all_vectors(self, segment: SegmentLengths) -> np.ndarray:
+        if segment.id not in self._vectors:
+            packed = read_packed(self._database.connection, segment.id, self.dimensions)
+            self._vectors[segment.id] = dense.unpack(packed.tobytes(), self.dimensions)
+        return self._vectors[segment.id]
+
+    def _read_cells(self, chosen: set[int], also: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """(position of its first row, [rows, d] float32) of each stored block: the chosen cells, and those of ``also``."""
         for at, segment in enumerate(self._segments):
             start, end = int(self._starts[at]), int(self._starts[at + 1])
             mine = also[(also >= start) & (also < end)] - start
-            wanted = sorted({-1} | chosen | set(self._cells_of(segment)[mine].tolist()))
+            wanted = sorted(chosen | set(self._cells_of(segment)[mine].tolist()))
             for some in batched(wanted, 500):
                 for first, data in self._database.connection.execute(
                     f"SELECT first, data FROM vector WHERE segment = ? AND cell IN ({_marks(some)})",
                     (segment.id, *some),
                 ):
-                    block = dense.unpack(data, self.dimensions)
-                    out[start + first : start + first + len(block)] = block @ query
-        out[~eligible] = _UNREAD
-        return out
+                    yield start + first, dense.unpack(data, self.dimensions)
 
     def _cells_of(self, segment: SegmentLengths) -> np.ndarray:
         if segment.id not in self._cells:
