@@ -64,7 +64,7 @@ class TensorInfo(NamedTuple):
 
 
 class MappedFile:
-    """``path`` mapped read-only; ``size`` in bytes. Use as a context manager, or ``close`` it."""
+    """``path`` mapped read-only, ``size`` bytes of it, until ``close``; and the errors that speak of this file."""
 
     def __init__(self, path: Path) -> None:
         """Raise ModelNotFound where there is no file; ModelFileError where it cannot be read or is empty."""

@@ -89,15 +89,17 @@ class SafetensorsFile:
             with self._opening:
                 if self._library is None:
                     self._library = safe_open(self.path, framework="pt", device="cpu")
-            tensor: torch.Tensor = self._library.get_tensor(name)
+                library = self._library
+            tensor: torch.Tensor = library.get_tensor(name)
         except (SafetensorError, OSError) as error:
             raise ModelFileError(f"{self.path.name}: {name} cannot be read: {error}", FETCH_AGAIN) from error
         return tensor
 
     def close(self) -> None:
         """Read no more from the file, and let the system unmap it once no view of it is left."""
-        self._file.close()
-        self._library = None
+        with self._opening:
+            self._file.close()
+            self._library = None
 
     def __enter__(self) -> SafetensorsFile:
         return self
