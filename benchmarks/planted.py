@@ -67,7 +67,8 @@ def _grouped(dataset: str, rows: Iterable[tuple[str, str, str, str]]) -> list[Pa
     """(passage, title, question, answer) rows to passages, so that a passage never stands in two splits."""
     groups: dict[str, list[tuple[str, str, str]]] = {}
     for text, title, question, answer in rows:
-        groups.setdefault(text, []).append((title, question, answer))
+        if question:  # one row of BoolQ has none
+            groups.setdefault(text, []).append((title, question, answer))
     return [Passage(dataset, text, g[0][0], tuple((q, a) for _, q, a in g)) for text, g in groups.items()]
 
 
@@ -103,7 +104,9 @@ def cmrc(shared: Path) -> list[Passage]:
 
 def distractors(shared: Path, split: str) -> list[str]:
     """Forty Cranfield abstracts, other ones in each split."""
-    texts = [row["text"] for row in _rows(shared / "retrieval" / "cranfield" / "corpus.jsonl.gz") if row["text"].strip()]
+    texts = [
+        row["text"] for row in _rows(shared / "retrieval" / "cranfield" / "corpus.jsonl.gz") if row["text"].strip()
+    ]
     start = 0 if split == "calibration" else 40
     return texts[start : start + 40]
 
@@ -138,15 +141,17 @@ def _docx(path: Path, parts: Sequence[tuple[str, str]]) -> None:
 
 def _pdf(path: Path, parts: Sequence[tuple[str, str]]) -> None:
     """A plain PDF 1.4: one passage a page, Helvetica 10, lines broken as a word processor breaks them."""
-    objects: list[bytes] = [b"", b"", b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /Encoding /WinAnsiEncoding >>"]
+    objects: list[bytes] = [
+        b"",
+        b"",
+        b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /Encoding /WinAnsiEncoding >>",
+    ]
     pages = []
     for heading, text in parts:
         lines = ([heading, ""] if heading else []) + [
             line for paragraph in text.split("\n") for line in textwrap.wrap(paragraph, 92)
         ]
-        shown = b"".join(
-            b"(" + re.sub(rb"([\\()])", rb"\\\1", line.encode("cp1252")) + b") Tj T*\n" for line in lines
-        )
+        shown = b"".join(b"(" + re.sub(rb"([\\()])", rb"\\\1", line.encode("cp1252")) + b") Tj T*\n" for line in lines)
         stream = b"BT /F1 10 Tf 14 TL 50 790 Td\n" + shown + b"ET"
         objects.append(b"<< /Length %d >>\nstream\n%s\nendstream" % (len(stream), stream))
         pages.append(len(objects) + 1)
@@ -220,8 +225,12 @@ def _place(folder: Path, passages: Sequence[Passage]) -> dict[int, str]:
             pdf.append(number)
         else:
             shared_file[passage.language].append(number)
-    batches = [(language, numbers[i : i + 5]) for language, numbers in shared_file.items() for i in range(0, len(numbers), 5)]
-    files = [(f"{lang}-notes-{i:02d}{('.md', '.docx', '.html')[i % 3]}", batch) for i, (lang, batch) in enumerate(batches)]
+    batches = [
+        (language, numbers[i : i + 5]) for language, numbers in shared_file.items() for i in range(0, len(numbers), 5)
+    ]
+    files = [
+        (f"{lang}-notes-{i:02d}{('.md', '.docx', '.html')[i % 3]}", batch) for i, (lang, batch) in enumerate(batches)
+    ]
     files += [(f"en-paper-{i:02d}.pdf", pdf[start : start + 4]) for i, start in enumerate(range(0, len(pdf), 4))]
     for name, batch in files:
         _write(folder / name, [(passages[n].title or f"Part {i}", passages[n].text) for i, n in enumerate(batch, 1)])
@@ -262,4 +271,6 @@ def make(out: Path, split: str, shared: Path = SHARED) -> list[Question]:
 if __name__ == "__main__":
     for name in SPLITS:
         made = make(Path(sys.argv[1]) / name, name)
-        print(f"{name}: {sum(q.answerable for q in made)} answerable, {sum(not q.answerable for q in made)} unanswerable")
+        print(
+            f"{name}: {sum(q.answerable for q in made)} answerable, {sum(not q.answerable for q in made)} unanswerable"
+        )

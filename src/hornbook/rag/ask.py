@@ -21,13 +21,13 @@ from typing import cast
 from hornbook.errors import HornbookError, UsageError
 from hornbook.rag import cite, prompt
 from hornbook.rag.evidence import Evidence, Window, gather, widen
-from hornbook.rag.language import TermWeights, content_terms, is_latin, language_of, question_terms
+from hornbook.rag.language import TermWeights, content_terms, language_of, question_terms
 from hornbook.rag.support import THRESHOLD
 from hornbook.retrieve import sentences
 from hornbook.retrieve.index import Index
 from hornbook.retrieve.location import index_folder
 from hornbook.settings import Settings
-from hornbook.types import LLM, Answer, Progress, SamplingParams, Usage
+from hornbook.types import LLM, Answer, IngestReport, Progress, SamplingParams, Usage
 
 Stream = Callable[[str], None]
 PathLike = str | os.PathLike[str]
@@ -46,6 +46,7 @@ def ask(
     k: int = 5,
     strict: bool = True,
     stream: Stream | None = None,
+    on_ingest: Callable[[IngestReport], None] | None = None,
     settings: Settings | None = None,
     progress: Progress | None = None,
 ) -> Answer:
@@ -58,6 +59,7 @@ def ask(
     k: how many passages are retrieved.
     strict: withhold the model's sentences that no passage supports (Answer.withheld); False: show them, marked.
     stream: called with pieces of text that are final; joined, they are ``Answer.text``.
+    on_ingest: called with what reading the paths did, before anything is answered.
 
     ``Answer.timings`` are seconds: ingest, retrieve, load, generate, attribute, total; first_token counts from the call.
     Raises UsageError (an empty question, a missing path, k < 1, a model that cannot write), ContextTooLong,
@@ -65,7 +67,9 @@ def ask(
     """
     clock = _Clock()
     if not question.strip():
-        raise UsageError("the question is empty", 'Ask something: hornbook.ask("papers", "What limits the batch size?").')
+        raise UsageError(
+            "the question is empty", 'Ask something: hornbook.ask("papers", "What limits the batch size?").'
+        )
     if k < 1:
         raise UsageError(f"k must be at least 1, not {k}", "Retrieve one passage or more.")
     named = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
@@ -86,17 +90,25 @@ def ask(
         if named:
             with clock("ingest"):
                 report = index.ingest(named, progress=progress)
+            if on_ingest is not None:
+                on_ingest(report)
             if not report.chunks:
                 raise _nothing_readable(named, report.failed)
         with clock("retrieve"):
             hits = index.search(question, k)
-            evidence = gather(question, hits, _weights(index, question), index.embedder if is_latin(question) else None)
+            evidence = gather(question, hits, _weights(index, question))
         composer = cite.Composer(question, strict)
         say = stream or (lambda piece: None)
         if not evidence.answers:
             say(text := cite.ABSTAINING[language_of(question)])
             return Answer(
-                question, text, abstained=True, hits=tuple(hits), model=writer.name, timings=clock.done(), left_out=tuple(hits)
+                question,
+                text,
+                abstained=True,
+                hits=tuple(hits),
+                model=writer.name,
+                timings=clock.done(),
+                left_out=tuple(hits),
             )
         built, usage = _write(question, evidence, writer, composer, index, say, clock)
     return Answer(
@@ -118,7 +130,13 @@ def ask(
 
 
 def _write(
-    question: str, evidence: Evidence, writer: _Writer, composer: cite.Composer, index: Index, say: Stream, clock: _Clock
+    question: str,
+    evidence: Evidence,
+    writer: _Writer,
+    composer: cite.Composer,
+    index: Index,
+    say: Stream,
+    clock: _Clock,
 ) -> tuple[prompt.Built, Usage | None]:
     """Let the model write, keep what is supported, and quote where too little is left."""
     built = prompt.build(question, evidence.windows, writer.llm)

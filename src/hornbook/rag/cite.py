@@ -26,7 +26,11 @@ ABSTAINING: dict[Language, str] = {
     "ja": "文書はこの質問に答えていません。",
 }
 _QUOTING: dict[Language, str] = {"en": "The documents say: ", "zh": "文档中写道：", "ja": "文書にはこうあります："}
-UNSUPPORTED: dict[Language, str] = {"en": "(not in the documents)", "zh": "（文档中没有依据）", "ja": "（文書に根拠なし）"}
+UNSUPPORTED: dict[Language, str] = {
+    "en": "(not in the documents)",
+    "zh": "（文档中没有依据）",
+    "ja": "（文書に根拠なし）",
+}
 
 
 def without_marks(text: str) -> str:

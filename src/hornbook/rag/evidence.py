@@ -2,7 +2,7 @@
 
     hit's chunk     s1 s2 s3 s4 s5          each run of one to three sentences is a window
     windows         [s1] [s1 s2] [s1 s2 s3] [s2] [s2 s3] ...
-    score           how much of the question's meaning the window holds, and how near the two are as vectors
+    score           the share of the question's terms that the window holds, and how near its hit is as a vector
 
 The decision to answer is a logistic regression over two numbers: the share of the question's terms (weighted, see
 TermWeights) that the best hit holds, and the cosine of the question and the best hit. An encoder that cannot read the
@@ -14,17 +14,16 @@ figures on the other half, and docs/decisions/0007-citations.md the reasons.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from hornbook.rag.language import TermWeights, content_terms, is_latin, question_terms
 from hornbook.retrieve import sentences
-from hornbook.types import Embedder, Hit
+from hornbook.types import Hit
 
 MAX_SENTENCES = 3
 _LONGER = 0.02  # what each further sentence of a window must add to be worth reading
-_NEARNESS = 0.5  # weight of the cosine beside the coverage, which both lie in [0, 1]
-_EMBEDDED = 32  # sentences embedded a question: those that share the most with it
+_NEARNESS = 0.5  # weight of the hit's cosine beside the coverage; both lie in [0, 1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,44 +111,31 @@ def widen(window: Window) -> Window:
     return replace(window, start=kept[0][0], end=kept[-1][1], sentences=kept)
 
 
-def gather(question: str, hits: Sequence[Hit], weights: TermWeights, embedder: Embedder | None = None) -> Evidence:
-    """Rank the windows of the hits and judge whether they answer. ``embedder`` is asked for Latin questions only."""
+def gather(question: str, hits: Sequence[Hit], weights: TermWeights) -> Evidence:
+    """Rank the windows of the hits and judge whether they answer."""
     asked = {term: weights(term) for term in question_terms(question)}
     total = sum(asked.values())
     if not hits or not total:
         return Evidence((), 0.0, 0.0, None)
+    latin = is_latin(question)
 
     def covered(text: str) -> float:
         held = set(content_terms(text))
         return sum(weight for term, weight in asked.items() if term in held) / total
 
-    near = _nearness(question, hits, covered, embedder) if embedder is not None and is_latin(question) else {}
     ranked = []
     for hit in hits:
+        near = hit.parts.get("dense", 0.0) if latin else 0.0
         for window in windows_of(hit):
             coverage = covered(window.text)
-            closest = max(near.get((hit.document.id, span), 0.0) for span in window.sentences)
-            score = coverage + _NEARNESS * closest - _LONGER * (len(window.sentences) - 1)
-            ranked.append(Window(hit, window.start, window.end, window.sentences, score, coverage))
+            score = coverage + _NEARNESS * near - _LONGER * (len(window.sentences) - 1)
+            ranked.append(replace(window, score=score, coverage=coverage))
     ranked.sort(key=lambda window: -window.score)
 
-    coverage = max(covered(hit.chunk.text) for hit in hits)
     dense = [hit.parts["dense"] for hit in hits if "dense" in hit.parts]
-    nearness = max(dense) if dense and is_latin(question) else None
+    nearness = max(dense) if dense and latin else None
+    coverage = max(covered(hit.chunk.text) for hit in hits)
     return Evidence(tuple(ranked), probability(coverage, nearness), coverage, nearness)
-
-
-def _nearness(
-    question: str, hits: Sequence[Hit], covered: Callable[[str], float], embedder: Embedder
-) -> dict[tuple[str, tuple[int, int]], float]:
-    """(document id, sentence) -> cosine with the question, for the sentences that share most with it."""
-    spans = {(hit.document.id, span): hit.document.text[slice(*span)] for hit in hits for span in sentences_of(hit)}
-    chosen = sorted(spans, key=lambda place: -covered(spans[place]))[:_EMBEDDED]
-    if not chosen:
-        return {}
-    asked = embedder.embed([question], kind="query")[0]
-    cosines = embedder.embed([spans[place] for place in chosen]) @ asked
-    return {place: float(cosine) for place, cosine in zip(chosen, cosines, strict=True)}
 
 
 # Logistic regression: log-odds that the hits answer. The threshold is folded into the constant: 0.5 is the decision.

@@ -38,7 +38,9 @@ _WORD_NUMBERS = {
 } | {"twenty": "20", "thirty": "30", "forty": "40", "fifty": "50", "hundred": "100", "thousand": "1000"}
 _WORD_NUMBER = re.compile(rf"\b(?:{'|'.join(_WORD_NUMBERS)})\b", re.IGNORECASE)
 _HAN_DIGITS = {digit: str(value) for value, digit in enumerate("〇一二三四五六七八九")} | {"两": "2"}
-_HAN_NUMBER = re.compile("(?:[〇一二两三四五六七八九]?[十百千万亿][〇零一二两三四五六七八九十百千万亿]*|[〇零一二三四五六七八九]{2,}|[二两三四五六七八九])(?=[年月日个次名人岁位种座部支届项天小分秒公元米%％])")
+_HAN_NUMBER = re.compile(
+    "(?:[〇一二两三四五六七八九]?[十百千万亿][〇零一二两三四五六七八九十百千万亿]*|[〇零一二三四五六七八九]{2,}|[二两三四五六七八九])(?=[年月日个次名人岁位种座部支届项天小分秒公元米%％])"
+)
 
 _NEGATION = re.compile(
     r"\b(?:not|no|never|none|neither|nor|cannot|without|nobody|nothing|nowhere|hardly|unable|lacks?|fail(?:s|ed)? to)\b"
@@ -81,9 +83,7 @@ class Statement:
     negated: bool
 
 
-def support(
-    sentence: str, source: Sequence[str], *, context: str = "", weights: TermWeights | None = None
-) -> float:
+def support(sentence: str, source: Sequence[str], *, context: str = "", weights: TermWeights | None = None) -> float:
     """How well ``source`` (its sentences, in order) supports ``sentence``, 0 to 1; THRESHOLD is where it counts.
 
     context: what the source stands under (title, section) and what the question named: it may supply a name that the
@@ -144,7 +144,7 @@ def _numbers(text: str) -> set[str]:
 
 
 def _han_value(text: str) -> str:
-    """"十二" -> "12", "一九九八" -> "1998"; what mixes units in another way stays as it is written."""
+    """ "十二" -> "12", "一九九八" -> "1998"; what mixes units in another way stays as it is written."""
     if all(char in _HAN_DIGITS or char == "零" for char in text):
         return "".join(_HAN_DIGITS.get(char, "0") for char in text)
     if re.fullmatch("[一二两三四五六七八九]?十[一二三四五六七八九]?", text):

@@ -111,7 +111,7 @@ class Index:
         Raises UsageError where a path is missing, IndexFailure where the index cannot be written.
         """
         named = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
-        roots = [Path(os.path.abspath(Path(path).expanduser())) for path in named]
+        roots = [Path(path).expanduser().resolve() for path in named]
         max_bytes = int(self._settings.max_file_mb * 2**20)
 
         def once() -> IngestReport:
@@ -207,11 +207,6 @@ class Index:
         with self._lock, self._named_errors(), self._database.read():
             self._view.refresh()
             return self._view.frequencies(terms)
-
-    @property
-    def embedder(self) -> Embedder:
-        """The embedding model of this index, loaded at its first use."""
-        return self._model(self._database)
 
     @property
     def stats(self) -> dict[str, Any]:

@@ -1,0 +1,195 @@
+"""Measure ``ask`` on the planted set (planted.py): retrieval, the decision to answer, citations.
+
+    python benchmarks/ask.py calibrate OUT              # fit the decision on OUT/calibration; prints the coefficients
+    python benchmarks/ask.py decide OUT                 # report and nearmiss, without a language model
+    python benchmarks/ask.py answer OUT MODEL N         # N answerable and N/2 unanswerable questions, end to end
+    python benchmarks/ask.py support OUT                # the support score on sentences altered and cut short
+
+How it is judged, and what it does not show:
+- *gold among the top 5*: one of five hits is a chunk of the gold file of which more than half of the characters lie in
+  the gold passage. (Half, because a short passage may share its chunk with its neighbour's end.)
+- *a cited span is right* when it lies wholly in the gold passage. For BoolQ and PubMedQA nobody marked the answer's
+  words, so that this says the citation points into the passage that answers, not that its sentence alone does.
+- *holds the answer* (CMRC only): the quote contains the gold answer, white space aside.
+Intervals are Wilson's, 95%.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+import planted
+
+from hornbook.rag.evidence import gather, widen
+from hornbook.rag.language import TermWeights, question_terms
+from hornbook.retrieve.index import Index
+from hornbook.types import Document, Hit
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One question through retrieval, evidence and decision, without a language model."""
+
+    id: str
+    language: str
+    dataset: str
+    answerable: bool
+    gold_among_hits: bool
+    coverage: float
+    nearness: float | None
+    answers: bool
+    quote_in_gold: bool
+    quote_holds_answer: bool
+    quote: str
+
+
+def gold_span(document: Document, passage: str) -> tuple[int, int] | None:
+    """Where the passage stands in the parsed document, whatever the format did to spaces, line ends and markup."""
+    kept = [(place, char) for place, char in enumerate(document.text) if char.isalnum()]
+    at = "".join(char for _, char in kept).find("".join(char for char in passage if char.isalnum()))
+    if at < 0:
+        return None
+    length = sum(char.isalnum() for char in passage)
+    return kept[at][0], kept[at + length - 1][0] + 1
+
+
+def inside(question: planted.Question, document: Document, start: int, end: int, *, share: float = 1.0) -> bool:
+    """Whether ``share`` of the span's letters lie in the gold passage of the question."""
+    if not question.answerable or Path(document.path).name != question.file:
+        return False
+    gold = gold_span(document, question.passage)
+    if gold is None:
+        raise AssertionError(f"{question.id}: its passage is not in {document.path}")
+    letters = [place for place in range(start, end) if document.text[place].isalnum()]
+    return sum(gold[0] <= place < gold[1] for place in letters) >= share * len(letters) > 0
+
+
+def holds(question: planted.Question, quote: str) -> bool:
+    return bool(question.answer) and "".join(question.answer.split()) in "".join(quote.split())
+
+
+def decide(index: Index, question: planted.Question, k: int = 5) -> tuple[Decision, list[Hit]]:
+    hits = index.search(question.text, k)
+    weights = TermWeights(*index.frequencies(question_terms(question.text)))
+    found = gather(question.text, hits, weights)
+    quote = widen(found.windows[0]) if found.windows else None
+    return Decision(
+        question.id, question.language, question.dataset, question.answerable,
+        any(inside(question, hit.document, hit.chunk.start, hit.chunk.end, share=0.5) for hit in hits),
+        found.coverage, found.nearness, found.answers,
+        quote is not None and inside(question, quote.hit.document, quote.start, quote.end),
+        quote is not None and holds(question, quote.text),
+        quote.text if quote else "",
+    ), hits  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------------------- figures
+
+
+def wilson(hits: int, of: int) -> str:
+    """``87.5% (80.1 to 92.4; 35 of 40)``."""
+    if not of:
+        return "none"
+    z, p = 1.96, hits / of
+    middle = (p + z * z / (2 * of)) / (1 + z * z / of)
+    half = z * math.sqrt(p * (1 - p) / of + z * z / (4 * of * of)) / (1 + z * z / of)
+    return f"{100 * p:.1f}% ({100 * (middle - half):.1f} to {100 * (middle + half):.1f}; {hits} of {of})"
+
+
+def rate(flags: Iterable[bool]) -> str:
+    values = list(flags)
+    return wilson(sum(values), len(values))
+
+
+def report(decisions: Sequence[Decision]) -> dict[str, str]:
+    answerable = [d for d in decisions if d.answerable]
+    answered = [d for d in answerable if d.answers]
+    rows = {
+        "gold among the top 5": rate(d.gold_among_hits for d in answerable),
+        "false abstention": rate(not d.answers for d in answerable),
+        "abstains on unanswerable": rate(not d.answers for d in decisions if not d.answerable),
+        "the quotation lies in the gold passage": rate(d.quote_in_gold for d in answered),
+    }
+    if any(d.dataset == "cmrc" for d in answered):
+        rows["the quotation holds the gold answer"] = rate(
+            d.quote_holds_answer for d in answered if d.dataset == "cmrc"
+        )
+    return rows
+
+
+# --------------------------------------------------------------------------------------------------------- calibration
+
+
+def fit(rows: Sequence[tuple[tuple[float, ...], bool]], *, steps: int = 20_000, ridge: float = 1e-3) -> list[float]:
+    """Logistic regression by gradient descent, both classes weighing the same: (constant, coefficients...)."""
+    import numpy as np
+
+    x = np.array([[1.0, *features] for features, _ in rows])
+    y = np.array([label for _, label in rows], float)
+    weight = np.where(y == 1, 0.5 / y.mean(), 0.5 / (1 - y.mean()))
+    beta = np.zeros(x.shape[1])
+    for _ in range(steps):
+        p = 1 / (1 + np.exp(-x @ beta))
+        beta -= 2.0 * (x.T @ (weight * (p - y)) / len(y) + ridge * np.array([0, *beta[1:]]))
+    return [float(value) for value in beta]
+
+
+def calibrate(decisions: Sequence[Decision], *, false_abstention: float = 0.08) -> None:
+    """Fit, then move the constant to where ``false_abstention`` of the answerable questions fall below zero."""
+    for name, latin in (("_BOTH", True), ("_TERMS_ALONE", False)):
+        chosen = [d for d in decisions if (d.nearness is not None) == latin]
+        rows = [((d.coverage, d.nearness or 0.0) if latin else (d.coverage,), d.answerable) for d in chosen]
+        beta = fit(rows)
+        odds = sorted(sum(b * f for b, f in zip(beta, (1.0, *features), strict=True)) for features, yes in rows if yes)
+        shift = odds[int(false_abstention * len(odds))]
+        beta[0] -= shift
+        absent = [sum(b * f for b, f in zip(beta, (1.0, *features), strict=True)) for features, yes in rows if not yes]
+        caught = rate(value < 0 for value in absent)
+        print(f"{name} = ({', '.join(f'{b:.2f}' for b in beta)})  # abstains on unanswerable: {caught}")
+
+
+# -------------------------------------------------------------------------------------------------------- command line
+
+
+def questions_of(out: Path, split: str) -> list[planted.Question]:
+    if not (out / split / "questions.jsonl").exists():
+        planted.make(out / split, split)
+    return [planted.Question(**json.loads(line)) for line in (out / split / "questions.jsonl").open(encoding="utf-8")]
+
+
+def open_index(out: Path, split: str) -> Index:
+    index = Index.open(out / split / "index")
+    index.ingest([out / split / "files"])
+    return index
+
+
+def decisions_of(out: Path, split: str) -> list[Decision]:
+    questions = questions_of(out, split)
+    with open_index(out, split) as index:
+        made = [decide(index, question)[0] for question in questions]
+    lines = (json.dumps(asdict(decision), ensure_ascii=False) for decision in made)
+    (out / split / "decisions.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
+    return made
+
+
+def main(arguments: Sequence[str]) -> None:
+    command, out = arguments[0], Path(arguments[1])
+    if command == "calibrate":
+        calibrate(decisions_of(out, "calibration"))
+    elif command == "decide":
+        for split in ("report", "nearmiss"):
+            made = decisions_of(out, split)
+            for language in ("en", "zh"):
+                print(f"\n{split}, {language}")
+                for name, value in report([d for d in made if d.language == language]).items():
+                    print(f"  {name}: {value}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
