@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 import unicodedata
@@ -39,6 +40,13 @@ def print_json(data: Any) -> None:
     sys.stdout.flush()
     stream.write(text.encode("utf-8", "surrogatepass" if text.isascii() else "replace"))
     stream.flush()
+
+
+def accent(text: str) -> str:
+    """The one colour of stdout, for what a person follows: none where it is not a terminal or NO_COLOR is set."""
+    if not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return text
+    return f"\x1b[36m{text}\x1b[0m"
 
 
 def width(text: str) -> int:

@@ -151,17 +151,17 @@ class _NotHere(Exception):
 
 def _documents() -> str:
     """Parse and search a file of our own in a folder that is thrown away; no model is needed for BM25."""
-    from hornbook.retrieve.chunk import chunk
+    from hornbook.retrieve.chunk import chunks
     from hornbook.retrieve.parse import parse
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "self-test.md")
         path.write_text("# Self-test\n\nThe hornbook is made of oak.\n\n角书是一种识字板。\n", "utf-8")
         document = parse(path)
-        chunks = chunk(document, len)
-        if not chunks or any(document.text[c.start : c.end] != c.text for c in chunks):
+        passages = list(chunks(document, len))
+        if not passages or any(document.text[p.start : p.end] != p.text for p in passages):
             raise HornbookError("a parsed file does not keep its spans", "Reinstall Hornbook.")
-    return f"parsed and cut into {len(chunks)} passages"
+    return f"parsed and cut into {len(passages)} passages"
 
 
 def _model(settings: Settings) -> str:
