@@ -107,7 +107,7 @@ def _file(
         url = hub.hf_hub_url(source.name, sibling.rfilename, revision=commit)
         metadata = hub.get_hf_file_metadata(url)
         headers = {**hub.utils.build_hf_headers(), "Accept-Encoding": "identity"}  # sizes and ranges of the file itself
-        if urlsplit(metadata.location).netloc != urlsplit(url).netloc:
+        if urlsplit(metadata.location)[:2] != urlsplit(url)[:2]:
             headers.pop("authorization", None)  # a storage server with a signed address: the token is not for it
         size = sibling.size if sibling.size is not None else metadata.size
         with partial.open("ab") as file:
@@ -165,7 +165,7 @@ def _explained(source: Source, error: Exception) -> Exception:
     """What the hub's library raised, turned into what and remedy. The disk's own errors pass through."""
     from huggingface_hub import errors
 
-    if isinstance(error, OSError) and error.errno in FULL:
+    if isinstance(error, OSError) and (error.errno in FULL or error.filename):
         return error
     if isinstance(error, errors.OfflineModeIsEnabled):
         return OfflineError(f"{source}: the hub's library is offline", "Unset HF_HUB_OFFLINE and pull again.")
