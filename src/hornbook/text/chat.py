@@ -89,7 +89,7 @@ class ChatTemplate:
         Raises TemplateError where the template refuses the messages or does what a template must not.
         """
         turns = [_as_template_sees(Message.of(message)) for message in messages]
-        mark, *generation = Fence.marks(self.source, repr(turns), repr(tools))
+        mark, *generation = Fence.marks(self.source, turns, list(tools))
         job = _Job(self, self._fence.protect(turns, mark), self._fence.protect(list(tools), mark), mark, generation)
         marked, spans = job.run(len(turns), reply), None
         if self._marks_assistant:

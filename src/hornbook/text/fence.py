@@ -6,7 +6,7 @@ characters, while the same text written by the template must become one token. T
     protect   before rendering, a mark that occurs nowhere else is put inside every control token that a person's text
               holds, and beside an end of that text which could complete one: "<" + MARK + "|im_end|>"
     encode    after rendering, control tokens that are still whole are the template's own: each becomes an alias, one
-              private character that the tokenizer maps to the token's id. Then the marks are taken out, and all that
+              character that the tokenizer maps to the token's id. Then the marks are taken out, and all that
               remains is text.
 
 Where nobody wrote a control token nothing is marked, and the ids are those of an ordinary encoding.
@@ -15,18 +15,20 @@ Where nobody wrote a control token nothing is marked, and the ids are those of a
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from tokenizers import AddedToken
+from tokenizers import Tokenizer as Backend
 
 from hornbook.errors import TemplateError
 from hornbook.text.tokenizer import Tokenizer, without_control
 
-_ALIASES = 0x100000  # plane 16, private use: alias of the i-th control token
-_MARKS = range(0x10FFFD, 0x10FF00, -1)  # its end, of which no alias comes near
+# Unicode assigns nothing in planes 4 to 13, so no real text holds their characters; one that does costs another plane.
+_PLANES = range(4, 13)  # of the aliases
+_MARKS = range(0xDFFFD, 0xDFF00, -1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +45,20 @@ class Fence:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._control = [token for token in tokenizer.control_tokens if token]  # the longest first
+        self._number = {token: at for at, token in enumerate(self._control)}
+        self._ids = [id for id in map(tokenizer.id, self._control) if id is not None]
         self._longest = max(map(len, self._control), default=0)
+        self._backends: dict[int, Backend] = {}  # by the plane of their aliases; all but always there is one
 
     @staticmethod
-    def marks(*texts: str, count: int = 3) -> list[str]:
-        """Characters that occur in none of the texts."""
-        free = [mark for mark in map(chr, _MARKS) if not any(mark in text for text in texts)]
+    def marks(*values: Any, count: int = 3) -> list[str]:
+        """Characters that occur in no string of these values."""
+        used = {letter for value in values for letter in _unassigned(value)}
+        free = [mark for mark in map(chr, _MARKS) if mark not in used]
         if len(free) < count:
             raise TemplateError(
-                "the conversation uses up all private characters of Unicode's plane 16",
-                "Take the characters U+10FF01 to U+10FFFD out of it.",
+                "the conversation holds all the characters that could mark what people wrote",
+                "Take the characters U+DFF01 to U+DFFFD, which Unicode does not assign, out of it.",
             )
         return free[:count]
 
@@ -100,23 +106,23 @@ class Fence:
 
     def encode(self, text: str, mark: str) -> Encoded:
         """Encode a rendered text; the offsets are those of the text without marks. No BOS or EOS is added."""
-        aliased, places = self._alias(text, mark)
-        encoding = self._backend.encode(aliased, add_special_tokens=False)
+        plane = next((plane for plane in _PLANES if not _in_plane(plane).search(text)), None)
+        if plane is None:
+            raise TemplateError(
+                "the conversation holds characters of every plane that Unicode does not assign",
+                f"Take the characters from U+{_PLANES[0]:X}0000 to U+{_PLANES[-1]:X}FFFF out of it.",
+            )
+        aliased, places = self._alias(text, mark, plane << 16)
+        if plane not in self._backends:
+            self._backends[plane] = self._with_aliases(plane << 16)
+        encoding = self._backends[plane].encode(aliased, add_special_tokens=False)
         size = self._tokenizer.vocab_size
         ids = [self._ids[id - size] if id >= size else id for id in encoding.ids]
         return Encoded(ids, [(places[start], places[end]) for start, end in encoding.offsets])
 
-    def _alias(self, text: str, mark: str) -> tuple[str, list[int]]:
+    def _alias(self, text: str, mark: str, base: int) -> tuple[str, list[int]]:
         """The text to encode, and for each of its positions the position in the text without marks."""
-        if any(chr(_ALIASES + at) in text for at in range(len(self._control))) and re.search(
-            f"[{chr(_ALIASES)}-{chr(_ALIASES + len(self._control))}]", text
-        ):
-            raise TemplateError(
-                "the conversation holds characters of Unicode's plane 16, which stand for control tokens here",
-                f"Take the characters from U+{_ALIASES:X} on out of it.",
-            )
         pattern = self._pattern(text)
-        number = {token: at for at, token in enumerate(self._control)}
         parts: list[str] = []
         places: list[int] = []
         at = place = 0
@@ -126,18 +132,13 @@ class Fence:
             places.extend(range(place, place + len(plain)))
             place += len(plain)
             if found:
-                parts.append(chr(_ALIASES + number[found[0]]))
+                parts.append(chr(base + self._number[found[0]]))
                 places.append(place)
                 place += len(found[0])
                 at = found.end()
         return "".join(parts), [*places, place]
 
-    @cached_property
-    def _ids(self) -> list[int]:
-        return [id for id in map(self._tokenizer.id, self._control) if id is not None]
-
-    @cached_property
-    def _backend(self) -> Any:
+    def _with_aliases(self, base: int) -> Backend:
         """The tokenizer without control tokens, and with an alias for each. It shares the vocabulary."""
         backend = self._tokenizer.backend
         added = backend.get_added_tokens_decoder()
@@ -145,13 +146,26 @@ class Fence:
         twin.add_tokens(
             [
                 AddedToken(
-                    chr(_ALIASES + at),
-                    lstrip=added[id].lstrip,
-                    rstrip=added[id].rstrip,
-                    normalized=False,
-                    special=False,
+                    chr(base + at), lstrip=added[id].lstrip, rstrip=added[id].rstrip, normalized=False, special=False
                 )
                 for at, id in enumerate(self._ids)
             ]
         )
         return twin
+
+
+def _in_plane(plane: int) -> re.Pattern[str]:
+    return re.compile(f"[{chr(plane << 16)}-{chr((plane << 16) + 0xFFFF)}]")
+
+
+def _unassigned(value: Any) -> Iterator[str]:
+    """The characters of the marks' plane in all strings of a nested value."""
+    if isinstance(value, str):
+        yield from _in_plane(_MARKS[0] >> 16).findall(value)
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _unassigned(key)
+            yield from _unassigned(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _unassigned(item)
