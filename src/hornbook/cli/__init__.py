@@ -176,18 +176,21 @@ def _typer(verbs: list[str]) -> Any:
     for name in verbs:
         verb = VERBS[name]
         function = getattr(import_module(f"hornbook.cli.{verb.module}"), name.replace("-", "_"))
-        app.command(name, epilog=f"Example: {verb.example}")(_quiet_when_the_reader_leaves(function))
+        app.command(name, epilog=f"Example: {verb.example}")(_ending_well(function))
     return app
 
 
-def _quiet_when_the_reader_leaves(function: Callable[..., Any]) -> Callable[..., Any]:
+def _ending_well(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         try:
             result = function(*args, **kwargs)
             sys.stdout.flush()
             return result
-        except BrokenPipeError:  # caught here, before typer calls it a failure
+        except BrokenPipeError:  # both are caught here, before typer gives them its own meaning
             return _closed_early()
+        except KeyboardInterrupt:
+            _complain("stopped")
+            return 130
 
     return wrapped

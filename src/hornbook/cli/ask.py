@@ -142,6 +142,7 @@ class Printer:
         terminal = sys.stdout.isatty()
         self.columns = min(shutil.get_terminal_size().columns, WIDEST) if terminal else sys.maxsize
         self.at = 0  # columns used on this line; 0: nothing written yet
+        self.space = ""  # seen, and written only once a word follows it on the line
 
     def write(self, text: str) -> None:
         for word in _UNBROKEN.findall(text):
@@ -149,31 +150,22 @@ class Printer:
         sys.stdout.flush()
 
     def _word(self, word: str) -> None:
+        if word.isspace() and word != "\n":
+            self.space = " " if self.at else ""
+            return
+        wide = console.width(self.space + word)
+        if word == "\n" or (self.at and self.at + wide > self.columns and word not in _NEVER_FIRST):
+            sys.stdout.write("\n")
+            self.at, self.space = 0, ""
         if word == "\n":
-            self._out("\n")
-            self.at = 0
             return
-        if word.isspace():
-            if self.at:
-                self._out(" ")
-                self.at += 1
-            return
-        wide = console.width(word)
-        if self.at and self.at + wide > self.columns and word not in _NEVER_FIRST:
-            self._out("\n")
-            self.at = 0
-        if not self.at:
-            self._out(MARGIN)
-            self.at = len(MARGIN)
-        self._out(re.sub(r"\[\d+\]", lambda mark: console.accent(mark[0]), word))
-        self.at += wide
+        lead = self.space if self.at else MARGIN
+        sys.stdout.write(lead + re.sub(r"\[\d+\]", lambda mark: console.accent(mark[0]), word))
+        self.at += len(lead) + console.width(word)
+        self.space = ""
 
     def end(self) -> None:
         if self.at:
-            self._out("\n")
-            self.at = 0
+            sys.stdout.write("\n")
+            self.at, self.space = 0, ""
         sys.stdout.flush()
-
-    @staticmethod
-    def _out(text: str) -> None:
-        sys.stdout.write(text)
