@@ -36,6 +36,7 @@ from hornbook.types import Document, Embedder, Hit, IngestReport, Progress
 
 Mode: TypeAlias = Literal["hybrid", "dense", "sparse"]
 _CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_DAMAGE = (sqlite3.DatabaseError, zlib.error, UnicodeDecodeError)  # a damaged schema cannot even be quoted in a message
 _CACHED_CHARACTERS = 16_000_000  # of document texts kept between searches
 
 
@@ -121,13 +122,13 @@ class Index:
 
         try:
             return once()
-        except sqlite3.DatabaseError as error:
+        except _DAMAGE as error:
             if not _is_corrupt(error):
                 raise self._failure(error) from error
             self._begin_anew(error)
         try:
             return once()
-        except sqlite3.DatabaseError as error:
+        except _DAMAGE as error:
             raise self._failure(error) from error
 
     def delete(self, document_ids: str | Iterable[str]) -> int:
@@ -168,11 +169,15 @@ class Index:
         if mode not in get_args(Mode):
             raise UsageError(f"there is no search mode {mode!r}", f"The modes are: {', '.join(get_args(Mode))}.")
         condition = to_sql(where) if where else None
-        with self._lock, self._named_errors():
+        with self._lock:
             vector = None
-            if mode != "sparse" and not self._is_empty():
+            with self._named_errors():
+                empty = self._is_empty()
+            if empty:
+                return []
+            if mode != "sparse":
                 vector = self._model(self._database).embed([query], kind="query")[0]
-            with self._database.read():
+            with self._named_errors(), self._database.read():
                 self._view.refresh()
                 eligible = self._view.alive
                 if condition:
@@ -289,7 +294,7 @@ class Index:
                 raise IndexFailure(f"there is no index in {self.folder}", "Ingest some documents first.")
             try:
                 return Database.open(path, readonly=True)
-            except sqlite3.DatabaseError as error:
+            except _DAMAGE as error:
                 raise self._failure(error) from error
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -299,7 +304,7 @@ class Index:
             if path.exists() and path.stat().st_size:
                 try:
                     return Database.open(path, readonly=False)
-                except sqlite3.DatabaseError as error:
+                except _DAMAGE as error:
                     if not _is_corrupt(error):
                         raise
                     with self._file_lock():
@@ -311,7 +316,7 @@ class Index:
                 f"the index cannot be kept in {self.folder}: {error.strerror or error}",
                 "Choose another folder for the index, or free it.",
             ) from error
-        except sqlite3.DatabaseError as error:
+        except _DAMAGE as error:
             raise self._failure(error) from error
 
     def _put_aside(self, error: Exception) -> None:
@@ -364,14 +369,15 @@ class Index:
 
     @contextmanager
     def _named_errors(self) -> Iterator[None]:
+        """What a damaged file makes of SQLite, of zlib and of NumPy's views becomes one named error."""
         try:
             yield
-        except (sqlite3.DatabaseError, zlib.error) as error:
+        except (sqlite3.DatabaseError, zlib.error, ValueError, IndexError, KeyError, TypeError, OverflowError) as error:
             raise self._failure(error) from error
 
     def _failure(self, error: Exception) -> IndexFailure:
         path = self.folder / FILE_NAME
-        if isinstance(error, zlib.error) or _is_corrupt(error):
+        if _is_corrupt(error):
             return damaged(path, error)
         code = getattr(error, "sqlite_errorcode", None)
         if code is not None and code & 0xFF == sqlite3.SQLITE_FULL:
@@ -379,6 +385,9 @@ class Index:
         return IndexFailure(f"the index {path} cannot be used: {error}", REBUILD)
 
 
-def _is_corrupt(error: BaseException) -> bool:
-    code = getattr(error, "sqlite_errorcode", None)
-    return code is not None and (code & 0xFF) in _CORRUPT
+def _is_corrupt(error: Exception) -> bool:
+    """Is the file at fault? SQLite says so by its code, or could not decode what should be UTF-8."""
+    if isinstance(error, sqlite3.DatabaseError):
+        code = getattr(error, "sqlite_errorcode", None)
+        return isinstance(error, sqlite3.OperationalError) if code is None else (code & 0xFF) in _CORRUPT
+    return True
