@@ -1,7 +1,7 @@
 """The real models against two other engines on real text: transformers on the same file, and llama.cpp.
 
-transformers is given each file without its vocabulary (its reader takes half a minute for one); tensors and sizes are
-the file's own bytes. llama.cpp is called through the C interface of the xllamacpp wheel. It rounds activations to
+transformers is given each file with its vocabulary blanked (it would take half a minute to read it); tensors and sizes
+are the file's own bytes. llama.cpp is called through the C interface of the xllamacpp wheel. It rounds activations to
 8 bits and we do not, so that a few percent of the first choices differ where two tokens are nearly equal.
 """
 
@@ -26,7 +26,8 @@ TEXT = (
     "The sea was calm, and Mary (aged 31) wrote: 'E = mc^2, or so they say.' "
     "春天来了，河边的柳树都绿了。他说：“我们明天去北京吧，路上要走三个小时。” def f(x): return x + 1"
 )
-WINDOW, WINDOWS = 450, 5
+WINDOW = 450
+WINDOWS = {"llama": 5, "gemma3": 1}  # the larger model takes its time; on five it gave 95.5% and 0.3%
 
 
 @pytest.fixture(scope="module", params=["smollm2", "gemma"])
@@ -37,7 +38,7 @@ def checkpoint(request: pytest.FixtureRequest) -> Checkpoint:
 
 
 def without_vocabulary(path: Path, to: Path) -> Path:
-    """The same tensors, byte for byte, and the same sizes, written by the gguf package."""
+    """The same tensors, byte for byte, and the same sizes, written by the gguf package; every token is "x"."""
     from gguf import GGMLQuantizationType, GGUFWriter
 
     with GGUF.open(path) as file:
@@ -46,7 +47,7 @@ def without_vocabulary(path: Path, to: Path) -> Path:
         for key in file.metadata:
             if not key.startswith(("tokenizer.", "general.", "GGUF.")) and type(file.metadata[key]) in add:
                 add[type(file.metadata[key])](key, file.metadata[key])
-        writer.add_array("tokenizer.ggml.tokens", [""])
+        writer.add_array("tokenizer.ggml.tokens", ["x"] * file.tensors["token_embd.weight"].shape[0])
         for name, info in file.tensors.items():
             raw = file.raw(name).reshape(*info.shape[:-1], -1)
             writer.add_tensor(name, raw, raw_dtype=GGMLQuantizationType[info.type])
@@ -76,7 +77,8 @@ def test_first_choices_and_perplexity_agree_with_llama_cpp(checkpoint: Checkpoin
     with gzip.open(shared / "lm_text" / "wikitext2_valid.txt.gz", "rt", encoding="utf-8") as file:
         ids = checkpoint.tokenizer.encode(file.read(12_000), add_special=False)
     start = [checkpoint.tokenizer.bos_id] if checkpoint.tokenizer.add_bos else []
-    texts = [start + ids[i * WINDOW : (i + 1) * WINDOW] for i in range(WINDOWS)]
+    windows = WINDOWS[checkpoint.metadata["general.architecture"]]
+    texts = [start + ids[i * WINDOW : (i + 1) * WINDOW] for i in range(windows)]
     agreed = tokens = 0
     surprise = np.zeros(2)
     for text, theirs in zip(texts, llama_cpp(checkpoint.path, texts, checkpoint.config.vocab_size), strict=True):
@@ -90,7 +92,7 @@ def test_first_choices_and_perplexity_agree_with_llama_cpp(checkpoint: Checkpoin
         f"\n{checkpoint.path.name}: {tokens} tokens, same first choice {agreed / tokens:.2%}, "
         f"perplexity {perplexity[0]:.3f} here, {perplexity[1]:.3f} in llama.cpp"
     )
-    assert tokens >= 2000
+    assert tokens >= windows * WINDOW
     assert agreed / tokens >= 0.95
     assert abs(math.log(perplexity[0] / perplexity[1])) < 0.01
 

@@ -1,0 +1,189 @@
+"""A model is loaded whole or not at all: what is missing, strange, contradictory or NaN is named, with the numbers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from reference_models import CPU, Held, file_tensors, held, ours, save_gguf, tiny_bert, tiny_gemma, tiny_llama
+from safetensors.torch import save_file
+
+from hornbook.checkpoint import families
+from hornbook.checkpoint.gguf import GGUF
+from hornbook.checkpoint.load import build, load, pick_device, pick_dtype
+from hornbook.errors import ModelFileError, ModelNotFound, UnsupportedModel, UsageError
+
+LLAMA = families.llama.HUGGING_FACE
+
+
+@pytest.fixture
+def llama() -> tuple[Any, dict[str, torch.Tensor]]:
+    reference = tiny_llama()
+    source = held(reference)
+    return LLAMA.read_config(reference.config.to_dict(), source), dict(source.tensors)
+
+
+def test_a_missing_tensor_is_named(llama: Any) -> None:
+    config, tensors = llama
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    with pytest.raises(ModelFileError, match=r"the model has no model.layers.1.mlp.up_proj.weight"):
+        build(config, LLAMA, Held(tensors), torch.float32, CPU)
+
+
+def test_an_unused_tensor_is_named(llama: Any) -> None:
+    config, tensors = llama
+    tensors["model.layers.0.self_attn.q_norm.weight"] = torch.ones(8)
+    with pytest.raises(UnsupportedModel, match=r"does not use: model.layers.0.self_attn.q_norm.weight"):
+        build(config, LLAMA, Held(tensors), torch.float32, CPU)
+
+
+def test_a_shape_against_the_configuration_is_named_with_both(llama: Any) -> None:
+    config, tensors = llama
+    tensors["model.layers.2.self_attn.k_proj.weight"] = torch.ones(48, 48)
+    with pytest.raises(ModelFileError, match=r"k_proj.weight has the shape \[48, 48\], .* says \[16, 48\]"):
+        build(config, LLAMA, Held(tensors), torch.float32, CPU)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_numbers_that_are_not_finite_are_named_and_counted(llama: Any, bad: float) -> None:
+    config, tensors = llama
+    tensors["model.layers.2.mlp.down_proj.weight"][3, 4:6] = bad
+    with pytest.raises(ModelFileError, match=r"down_proj.weight has 2 of 3,840 weights"):
+        build(config, LLAMA, Held(tensors), torch.float32, CPU)
+
+
+def test_tensors_that_hold_nothing_of_ours_are_passed_over(llama: Any) -> None:
+    config, tensors = llama
+    tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(4)
+    build(config, LLAMA, Held(tensors), torch.float32, CPU)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_every_weight_has_the_dtype_asked_for(llama: Any, dtype: torch.dtype) -> None:
+    config, tensors = llama
+    model = build(config, LLAMA, Held(tensors), dtype, CPU)
+    assert {weight.dtype for weight in model.parameters()} == {dtype}
+    assert not any(weight.is_meta for weight in (*model.parameters(), *model.buffers()))
+    logits = model(torch.tensor([[1, 2, 3]])).logits
+    exact = build(config, LLAMA, Held(tensors), torch.float32, CPU)(torch.tensor([[1, 2, 3]])).logits
+    assert (logits - exact).abs().max() < {torch.float32: 1e-6}.get(dtype, 0.1) * exact.abs().max()
+
+
+def test_device_and_dtype_by_name() -> None:
+    assert pick_device("cpu") == CPU and pick_dtype("auto", CPU) == torch.float32
+    assert pick_dtype("auto", torch.device("cuda")) == torch.bfloat16
+    assert pick_dtype(torch.float16, CPU) == torch.float16
+    for wrong in ("float8", "int8", torch.int64):
+        with pytest.raises(UsageError, match="is not a dtype for a model"):
+            pick_dtype(wrong, CPU)
+    with pytest.raises(UsageError, match="'gpu9' is not a device"):
+        pick_device("gpu9")
+    if not torch.cuda.is_available():
+        with pytest.raises(UsageError, match="no device cuda"):
+            pick_device("cuda")
+
+
+# ---------------------------------------------------------------------------------------------------------- files
+
+
+def test_a_gguf_of_an_unknown_architecture_lists_the_known(tmp_path: Path) -> None:
+    path = save_gguf(tmp_path / "m.gguf", {"general.architecture": "llama4"}, {"x": torch.ones(32)})
+    with pytest.raises(UnsupportedModel, match="'llama4' is not known\nKnown: llama, "):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("llama.block_count", 4_000_000_000, "4,000,000,000 layers"),
+        ("llama.block_count", 4, "the model has no blk.3"),
+        ("llama.block_count", 2, "does not use: blk.2"),
+        ("llama.attention.head_count_kv", 4, "6 attention heads cannot share 4"),
+        ("llama.attention.head_count", 0, "heads is 0"),
+        ("llama.feed_forward_length", 81, r"ffn_gate.weight has the shape \[80, 48\], .* says \[81, 48\]"),
+        ("llama.embedding_length", "wide", "'wide', which is not of type int"),
+    ],
+)
+def test_gguf_metadata_that_contradicts_the_tensors(tmp_path: Path, key: str, value: Any, message: str) -> None:
+    model = ours(tiny_llama(), LLAMA)
+    metadata = families.llama.GGUF.write_config(model.config) | {key: value}
+    path = save_gguf(tmp_path / "m.gguf", metadata, file_tensors(model, families.llama.GGUF))
+    with pytest.raises((ModelFileError, UnsupportedModel), match=message):
+        load(path)
+
+
+@pytest.mark.parametrize("make", [tiny_llama, tiny_gemma, tiny_bert])
+@pytest.mark.parametrize("spoilt", ["num_hidden_layers", "hidden_size", "num_attention_heads"])
+def test_a_folder_whose_config_lacks_a_size(tmp_path: Path, make: Any, spoilt: str) -> None:
+    reference = make()
+    said = reference.config.to_dict()
+    del said[spoilt]
+    (tmp_path / "config.json").write_text(json.dumps(said))
+    save_file(dict(held(reference).tensors), tmp_path / "model.safetensors")
+    with pytest.raises(ModelFileError, match=f"has no {spoilt}"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        (None, ModelNotFound, "has no config.json"),
+        ("{", ModelFileError, "config.json cannot be read"),
+        ("[]", ModelFileError, "not hold a JSON object"),
+        ('{"model_type": "bart"}', UnsupportedModel, "'bart' is not known\nKnown: bert, "),
+        ('{"quantization_config": {"quant_method": "awq"}}', UnsupportedModel, r"quantised \(awq\)"),
+    ],
+)
+def test_a_folder_that_is_no_model(tmp_path: Path, text: str | None, error: type[Exception], message: str) -> None:
+    if text is not None:
+        (tmp_path / "config.json").write_text(text)
+    with pytest.raises(error, match=message):
+        load(tmp_path)
+
+
+def test_what_is_not_there_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFound, match="no file or folder"):
+        load(tmp_path / "absent.gguf")
+
+
+MEASURE = """
+import resource, sys, torch
+from pathlib import Path
+from hornbook.checkpoint import load as checkpoint
+def peak():
+    return int(next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM")).split()[1])
+def held(kind):
+    return int(next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(kind)).split()[1])
+loaded = checkpoint.load(sys.argv[1], device="cpu")   # once, for what imports and allocators keep
+del loaded
+Path("/proc/self/clear_refs").write_text("5")
+before = held("VmRSS")
+loaded = checkpoint.load(sys.argv[1], device="cpu")
+weights = sum(w.numel() * w.element_size() for w in loaded.model.parameters()) / 1024
+print((peak() - before) / weights)
+"""
+
+
+@pytest.mark.models
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_loading_needs_little_more_memory_than_the_weights(minilm_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", MEASURE, str(minilm_path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 1.15
+
+
+def test_a_file_may_be_closed_once_the_model_is_built(tmp_path: Path) -> None:
+    """No weight is a view of the map, which would read a file that is gone."""
+    model = ours(tiny_llama(), LLAMA)
+    metadata = families.llama.GGUF.write_config(model.config)
+    path = save_gguf(tmp_path / "m.gguf", metadata, file_tensors(model, families.llama.GGUF))
+    with GGUF.open(path) as file:
+        again = build(model.config, families.llama.GGUF, file, torch.float32, CPU)
+    path.write_bytes(b"\0" * path.stat().st_size)
+    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), again.state_dict().values(), strict=True))
+    assert torch.equal(again.state_dict()["blocks.0.feedforward.up.weight"], model.blocks[0].feedforward.up.weight)
