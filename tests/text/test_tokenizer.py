@@ -177,6 +177,9 @@ def test_an_unknown_pre_tokenizer_lists_the_known(vocabulary: Vocabulary) -> Non
         Tokenizer.from_gguf({**vocabulary("gpt-2"), "tokenizer.ggml.pre": "nobody-knows"})
     assert "'nobody-knows'" in error.value.what
     assert all(name in error.value.remedy for name in CUTS)
+    metadata = {key: value for key, value in vocabulary("gpt-2").items() if key != "tokenizer.ggml.pre"}
+    with pytest.raises(UnsupportedModel, match="no pre-tokenizer is named"):
+        Tokenizer.from_gguf(metadata)
 
 
 @pytest.mark.parametrize(
@@ -235,6 +238,20 @@ def test_a_damaged_folder_is_named(tmp_path: Path, files: dict[str, str], kind: 
         (tmp_path / name).write_text(text, "utf-8")
     with pytest.raises(kind, match=said):
         Tokenizer.from_folder(tmp_path)
+
+
+@pytest.mark.parametrize("fixture", ["smollm2", "phi3", "mistral3"])
+def test_a_saved_tokenizer_json_is_the_same_tokenizer(
+    shared: Path, tmp_path: Path, request: pytest.FixtureRequest, fixture: str
+) -> None:
+    before: Tokenizer = request.getfixturevalue(fixture)
+    before.backend.save(str(tmp_path / "tokenizer.json"))
+    after = Tokenizer.from_folder(tmp_path)
+    for text in [*first_articles(shared)[::20], WORLD, *before.control_tokens[:3], "  a", ""]:
+        assert after.encode(text) == before.encode(text)
+        ids = before.encode(text, parse_special=True)
+        assert after.encode(text, parse_special=True) == ids
+        assert after.decode(ids) == before.decode(ids)
 
 
 def test_an_unknown_decoder_is_named(minilm_path: Path, tmp_path: Path) -> None:

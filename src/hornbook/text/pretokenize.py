@@ -119,11 +119,12 @@ CUTS: dict[str, Cut] = {
 
 
 def cut_named(name: str | None) -> Cut:
-    """The cut that ``tokenizer.ggml.pre`` names; None is "default". Raise UnsupportedModel on a name not known."""
-    cut = CUTS.get("default" if name is None else name)
+    """The cut that ``tokenizer.ggml.pre`` names. Raise UnsupportedModel on a name not known, and on none at all."""
+    cut = CUTS.get(name or "")
     if cut is None:
+        said = f"the pre-tokenizer {name!r} is not one that Hornbook knows" if name else "no pre-tokenizer is named"
         raise UnsupportedModel(
-            f"the pre-tokenizer {name!r} is not one that Hornbook knows, so the text would be cut wrongly",
-            f"The known ones are: {', '.join(sorted(CUTS))}.",
+            f"{said}, so the text would be cut wrongly",
+            f"Convert the model with a newer llama.cpp, or look for another. Known are: {', '.join(sorted(CUTS))}.",
         )
     return cut

@@ -19,10 +19,12 @@ from typing import Any
 import numpy as np
 
 from hornbook.errors import ModelFileError, UnsupportedModel
+from hornbook.text.detokenize import SPACE
 
 MAX_BYTES = 256 << 20
 _FIX = "Pull the model again, or restore the file."
 _ALGORITHMS = {1: "t5", 2: "llama"}  # TrainerSpec.ModelType: unigram, BPE; word and character models are not in use
+_USER_DEFINED = 4
 _DEFAULT_IDS = {"unknown": (40, 0), "bos": (41, 1), "eos": (42, 2), "padding": (43, -1)}
 
 
@@ -50,9 +52,10 @@ def _metadata(data: bytes) -> dict[str, Any]:
     for field, value in _fields(data):
         if field == 1:
             piece = dict(_fields(_message(value)))
-            pieces.append(_message(piece.get(1, b"")).decode())
-            scores.append(struct.unpack("<f", _message(piece.get(2, b"\0\0\0\0")))[0])
             types.append(int(piece.get(3, 1)))
+            text = _message(piece.get(1, b"")).decode()
+            pieces.append(text.replace(SPACE, " ") if types[-1] == _USER_DEFINED else text)  # matched in text as it is
+            scores.append(struct.unpack("<f", _message(piece.get(2, b"\0\0\0\0")))[0])
         elif field == 2:
             trainer = dict(_fields(_message(value)))
         elif field == 3:
