@@ -89,15 +89,24 @@ def test_what_is_deleted_or_split_among_segments_changes_no_score() -> None:
     assert attainable == pytest.approx(most) and attainable > expected[0].max()
 
 
-def test_postings_survive_bytes_and_merging() -> None:
-    a = Postings(np.array([0, 2, 3], np.uint16), np.array([1, 255, 7], np.uint8))
-    b = Postings(np.array([1], np.uint16), np.array([9], np.uint8))
-    back = Postings.from_bytes(a.to_bytes())
-    assert back.rows.tolist() == [0, 2, 3] and back.counts.tolist() == [1, 255, 7]
-    merged = concatenate([(a, np.array([3, -1, 1, -1])), (b, np.array([-1, 0]))])
-    assert merged is not None
-    assert merged.rows.tolist() == [0, 1, 3] and merged.counts.tolist() == [9, 255, 1]
-    assert concatenate([(b, np.array([-1, -1]))]) is None
+def test_merged_postings_are_those_of_the_merged_passages() -> None:
+    passages = random_passages(120)
+    keep = np.random.default_rng(4).random(120) < 0.7
+    place = np.random.default_rng(5).permutation(int(keep.sum()))  # a merge may reorder the rows
+    new_row, lists, at = {}, [], 0
+    for id, (start, end) in enumerate([(0, 40), (40, 41), (41, 120)]):
+        alive = keep[start:end]
+        new_row[id] = np.full(end - start, -1)
+        new_row[id][alive] = place[at : at + alive.sum()]
+        at += alive.sum()
+        _, postings = invert(passages[start:end])
+        lists += [(term, id, rows.tobytes(), counts.tobytes()) for term, (rows, counts) in postings]
+    lists.sort()
+    live = [p for p, kept in zip(passages, keep, strict=True) if kept]
+    ordered = [live[old] for old in np.argsort(place)]
+    expected = [(term, rows.tolist(), counts.tolist()) for term, (rows, counts) in invert(ordered)[1]]
+    merged = [(term, rows.tolist(), counts.tolist()) for term, (rows, counts) in concatenate(lists, new_row)]
+    assert merged == expected
 
 
 def test_a_count_beyond_a_byte_saturates() -> None:

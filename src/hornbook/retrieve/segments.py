@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
 
 from hornbook.errors import IndexFailure
 from hornbook.retrieve import dense, sparse
-from hornbook.retrieve.sparse import SEGMENT_ROWS, Postings
+from hornbook.retrieve.sparse import SEGMENT_ROWS
 from hornbook.retrieve.store import Database, batched
 
 MERGE_FACTOR = 8
@@ -27,6 +26,8 @@ _BLOCK_ROWS = 4096  # of vectors not in cells: what one read brings into memory
 _NO_CELL = -1
 CELLED_ROWS = 8192  # a smaller segment is searched whole: its cells would hold a few rows each
 _TRAINING_ROWS = 65_536
+_MERGE_LISTS = 50_000
+_ADD_POSTING = "INSERT INTO posting VALUES (?, ?, ?, ?)"
 
 
 class NewChunk(NamedTuple):
@@ -56,7 +57,7 @@ def write_segment(database: Database, chunks: Sequence[NewChunk]) -> None:
         ((segment * SEGMENT_ROWS + row, *chunk[:8]) for row, chunk in enumerate(chunks)),
     )
     connection.executemany(
-        "INSERT INTO posting VALUES (?, ?, ?)", ((segment, term, lists.to_bytes()) for term, lists in postings)
+        _ADD_POSTING, ((segment, term, rows.tobytes(), counts.tobytes()) for term, (rows, counts) in postings)
     )
     _write_vectors(connection, segment, np.stack([chunk.vector for chunk in chunks]), None)
 
@@ -164,19 +165,34 @@ def _merge_postings(
     connection: sqlite3.Connection, segment: int, group: Sequence[int], new_row: dict[int, np.ndarray]
 ) -> None:
     marks = ",".join("?" * len(group))
-    # The sort is SQLite's own and spills to a file: memory stays bounded whatever the vocabulary.
-    rows = connection.execute(
-        f"SELECT term, segment, data FROM posting WHERE segment IN ({marks}) ORDER BY term, segment", tuple(group)
+    # The sort is SQLite's own and spills to a file; what is held here are some lists at a time, whole terms of them.
+    cursor = connection.execute(
+        f"SELECT term, segment, rows, counts FROM posting WHERE segment IN ({marks}) ORDER BY term, segment",
+        tuple(group),
     )
-    waiting: list[tuple[int, str, bytes]] = []
-    for term, same in groupby(rows, key=lambda row: row[0]):
-        merged = sparse.concatenate((Postings.from_bytes(data), new_row[id]) for _, id, data in same)
-        if merged is not None:
-            waiting.append((segment, term, merged.to_bytes()))
-        if len(waiting) >= 4096:
-            connection.executemany("INSERT INTO posting VALUES (?, ?, ?)", waiting)
-            waiting.clear()
-    connection.executemany("INSERT INTO posting VALUES (?, ?, ?)", waiting)
+    held: list[tuple[str, int, bytes, bytes]] = []
+    while some := cursor.fetchmany(_MERGE_LISTS):
+        held += some
+        last = next(at for at in range(len(held) - 1, -1, -1) if at == 0 or held[at - 1][0] != held[at][0])
+        _add_merged(connection, segment, held[:last], new_row)
+        held = held[last:]  # the last term may go on
+    _add_merged(connection, segment, held, new_row)
+
+
+def _add_merged(
+    connection: sqlite3.Connection,
+    segment: int,
+    lists: Sequence[tuple[str, int, bytes, bytes]],
+    new_row: dict[int, np.ndarray],
+) -> None:
+    if lists:
+        connection.executemany(
+            _ADD_POSTING,
+            (
+                (segment, term, rows.tobytes(), counts.tobytes())
+                for term, (rows, counts) in sparse.concatenate(lists, new_row)
+            ),
+        )
 
 
 def organise(database: Database, dimensions: int) -> None:

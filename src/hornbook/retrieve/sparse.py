@@ -14,7 +14,7 @@ A segment holds at most 65,536 passages, so that a row is two bytes; a posting l
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -30,14 +30,6 @@ class Postings(NamedTuple):
     rows: np.ndarray  # [n] uint16, ascending
     counts: np.ndarray  # [n] uint8, saturating at 255: beyond that BM25's curve is flat
 
-    def to_bytes(self) -> bytes:
-        return self.rows.astype("<u2").tobytes() + self.counts.tobytes()
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Postings:
-        count = len(data) // 3
-        return cls(np.frombuffer(data, "<u2", count), np.frombuffer(data, np.uint8, count, 2 * count))
-
 
 class SegmentLengths(NamedTuple):
     """What scoring knows of a segment without reading a posting."""
@@ -51,34 +43,47 @@ def invert(passages: Sequence[Sequence[str]]) -> tuple[np.ndarray, Iterator[tupl
     """Passages as terms -> (lengths [rows] uint32, (term, Postings) in term order)."""
     assert len(passages) <= SEGMENT_ROWS
     lengths = np.fromiter((len(terms) for terms in passages), np.uint32, len(passages))
-    where: dict[str, tuple[list[int], list[int]]] = {}
-    for row, terms in enumerate(passages):
-        for term, count in Counter(terms).items():
-            rows, counts = where.setdefault(term, ([], []))
-            rows.append(row)
-            counts.append(min(count, 255))
-
-    def postings() -> Iterator[tuple[str, Postings]]:
-        for term in sorted(where):
-            rows, counts = where[term]
-            yield term, Postings(np.array(rows, np.uint16), np.array(counts, np.uint8))
-
-    return lengths, postings()
+    numbers: dict[str, int] = {}
+    said = np.fromiter((numbers.setdefault(term, len(numbers)) for terms in passages for term in terms), np.int64)
+    ordered = sorted(numbers)
+    place = np.empty(len(ordered), np.int64)
+    place[[numbers[term] for term in ordered]] = np.arange(len(ordered))
+    rows = np.repeat(np.arange(len(passages)), lengths)
+    keys, counts = np.unique(place[said] * SEGMENT_ROWS + rows, return_counts=True)
+    return lengths, _lists(ordered, keys, np.minimum(counts, 255))
 
 
-def concatenate(parts: Iterable[tuple[Postings, np.ndarray]]) -> Postings | None:
-    """One term's postings of several segments, each with its map [rows] from old row to new (-1: deleted); None: gone."""
-    rows, counts = [], []
-    for postings, new_row in parts:
-        moved = new_row[postings.rows]
-        kept = moved >= 0
-        rows.append(moved[kept])
-        counts.append(postings.counts[kept])
-    all_rows = np.concatenate(rows)
-    if not len(all_rows):
-        return None
-    order = np.argsort(all_rows, kind="stable")
-    return Postings(all_rows[order].astype(np.uint16), np.concatenate(counts)[order])
+def concatenate(
+    lists: Sequence[tuple[str, int, bytes, bytes]], new_row: Mapping[int, np.ndarray]
+) -> Iterator[tuple[str, Postings]]:
+    """Posting lists (term, segment, rows, counts) in term order -> one list a term, in the rows of the merged segment.
+
+    new_row: segment -> [rows] int64, from its old rows to the new ones, -1 for the deleted. A term that only deleted
+    passages said is gone.
+    """
+    terms = list(dict.fromkeys(term for term, _, _, _ in lists))
+    number = {term: at for at, term in enumerate(terms)}
+    sizes = [len(counts) for _, _, _, counts in lists]
+    # one flat array of all maps, so that every list finds its segment's map by an offset
+    offsets = dict(zip(new_row, np.cumsum([0, *map(len, new_row.values())]).tolist(), strict=False))
+    flat = np.concatenate(list(new_row.values()))
+    old = np.frombuffer(b"".join(rows for _, _, rows, _ in lists), "<u2").astype(np.int64)
+    moved = flat[old + np.repeat([offsets[segment] for _, segment, _, _ in lists], sizes)]
+    said = np.frombuffer(b"".join(counts for _, _, _, counts in lists), np.uint8)
+    keys = np.repeat([number[term] for term, _, _, _ in lists], sizes) * SEGMENT_ROWS + moved
+    kept = np.flatnonzero(moved >= 0)
+    kept = kept[np.argsort(keys[kept])]
+    return _lists(terms, keys[kept], said[kept])
+
+
+def _lists(terms: Sequence[str], keys: np.ndarray, counts: np.ndarray) -> Iterator[tuple[str, Postings]]:
+    """Cut sorted keys (number of the term * SEGMENT_ROWS + row) where the term changes."""
+    numbers, rows = np.divmod(keys, SEGMENT_ROWS)
+    present, starts = np.unique(numbers, return_index=True)
+    ends = [*starts[1:].tolist(), len(keys)]
+    rows, counts = rows.astype("<u2"), counts.astype(np.uint8)
+    for at, start, end in zip(present.tolist(), starts.tolist(), ends, strict=True):
+        yield terms[at], Postings(rows[start:end], counts[start:end])
 
 
 def bm25(

@@ -56,7 +56,8 @@ CREATE TABLE chunk (
 CREATE INDEX chunk_of_document ON chunk (document);
 CREATE INDEX chunk_of_digest ON chunk (digest);
 CREATE TABLE posting (
-    segment INTEGER NOT NULL, term TEXT NOT NULL, data BLOB NOT NULL, PRIMARY KEY (segment, term)) WITHOUT ROWID;
+    segment INTEGER NOT NULL, term TEXT NOT NULL, rows BLOB NOT NULL, counts BLOB NOT NULL,
+    PRIMARY KEY (segment, term)) WITHOUT ROWID;
 CREATE TABLE vector (
     segment INTEGER NOT NULL, cell INTEGER NOT NULL, first INTEGER NOT NULL, data BLOB NOT NULL,
     UNIQUE (segment, first));

@@ -99,13 +99,15 @@ class View:
         ids = [segment.id for segment in self._segments]
         for some_terms in batched(sorted(set(terms)), 200):
             for some_ids in batched(ids, 200):
-                rows = self._database.connection.execute(
-                    f"SELECT term, segment, data FROM posting WHERE segment IN ({_marks(some_ids)}) "
+                found = self._database.connection.execute(
+                    f"SELECT term, segment, rows, counts FROM posting WHERE segment IN ({_marks(some_ids)}) "
                     f"AND term IN ({_marks(some_terms)})",
                     (*some_ids, *some_terms),
                 )
-                for term, segment, data in rows:
-                    postings.setdefault(term, {})[segment] = Postings.from_bytes(data)
+                for term, segment, in_rows, counts in found:
+                    postings.setdefault(term, {})[segment] = Postings(
+                        np.frombuffer(in_rows, "<u2"), np.frombuffer(counts, np.uint8)
+                    )
         return postings
 
     # ------------------------------------------------------------------------------------------------------- dense
