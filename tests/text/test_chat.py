@@ -261,6 +261,22 @@ def test_a_space_only_at_the_start_of_all_is_kept_so(phi3: Tokenizer, tmp_path: 
     assert control_count(tokenizer, hostile) == 5
 
 
+def test_ids_beyond_a_gap_in_the_vocabulary_are_kept(minilm_path: Path, tmp_path: Path) -> None:
+    """Added tokens may lie far behind the vocabulary; nothing may be mistaken for one of them."""
+    saved = json.loads((minilm_path / "tokenizer.json").read_text("utf-8"))
+    del saved["model"]["vocab"]["##～"]  # id 30521, the last one
+    late = {"id": 30521, "content": "<late>", "special": True, "normalized": False}
+    late |= {"single_word": False, "lstrip": False, "rstrip": False}
+    data = {**late, "id": 30522, "content": "<data>", "special": False}
+    saved["added_tokens"] += [late, data]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(saved), "utf-8")
+    tokenizer = Tokenizer.from_folder(tmp_path)
+    rendered = ChatTemplate("<late>{{ messages[0].content }}[SEP]", tokenizer).render([user("a <data> <late>")])
+    assert rendered.ids[0] == tokenizer.id("<late>") and rendered.ids[-1] == tokenizer.id("[SEP]")
+    assert rendered.ids.count(tokenizer.id("<data>") or -1) == 1
+    assert control_count(tokenizer, rendered.ids) == 2
+
+
 # ----------------------------------------------------------------------------------------------------- the loss mask
 
 

@@ -48,7 +48,9 @@ class Fence:
         self._number = {token: at for at, token in enumerate(self._control)}
         self._ids = [id for id in map(tokenizer.id, self._control) if id is not None]
         self._longest = max(map(len, self._control), default=0)
-        self._backends: dict[int, Backend] = {}  # by the plane of their aliases; all but always there is one
+        self._backends: dict[
+            int, tuple[Backend, dict[int, int]]
+        ] = {}  # by the plane of their aliases; all but always there is one
 
     @staticmethod
     def marks(*values: Any, count: int = 3) -> list[str]:
@@ -115,10 +117,12 @@ class Fence:
         aliased, places = self._alias(text, mark, plane << 16)
         if plane not in self._backends:
             self._backends[plane] = self._with_aliases(plane << 16)
-        encoding = self._backends[plane].encode(aliased, add_special_tokens=False)
-        size = self._tokenizer.vocab_size
-        ids = [self._ids[id - size] if id >= size else id for id in encoding.ids]
-        return Encoded(ids, [(places[start], places[end]) for start, end in encoding.offsets])
+        backend, meant = self._backends[plane]
+        encoding = backend.encode(aliased, add_special_tokens=False)
+        return Encoded(
+            [meant.get(id, id) for id in encoding.ids],
+            [(places[start], places[end]) for start, end in encoding.offsets],
+        )
 
     def _alias(self, text: str, mark: str, base: int) -> tuple[str, list[int]]:
         """The text to encode, and for each of its positions the position in the text without marks."""
@@ -138,8 +142,8 @@ class Fence:
                 at = found.end()
         return "".join(parts), [*places, place]
 
-    def _with_aliases(self, base: int) -> Backend:
-        """The tokenizer without control tokens, and with an alias for each. It shares the vocabulary."""
+    def _with_aliases(self, base: int) -> tuple[Backend, dict[int, int]]:
+        """The tokenizer with an alias for each control token, and what each alias's id means. It shares the vocabulary."""
         backend = self._tokenizer.backend
         added = backend.get_added_tokens_decoder()
         twin = without_control(backend)
@@ -151,7 +155,8 @@ class Fence:
                 for at, id in enumerate(self._ids)
             ]
         )
-        return twin
+        aliases = (twin.token_to_id(chr(base + at)) for at in range(len(self._ids)))
+        return twin, {alias: id for alias, id in zip(aliases, self._ids, strict=True) if alias is not None}
 
 
 def _in_plane(plane: int) -> re.Pattern[str]:
