@@ -122,7 +122,7 @@ def test_an_embedding_model_does_not_write(hb: Any, minilm_path: Path) -> None:
 
 def test_a_cut_answer_says_so_on_stderr(hb: Any, tiny: str) -> None:
     result = hb("run", tiny, "Hello", "--max-tokens", "2")
-    assert "cut after 2 tokens" in result.err
+    assert "cut at the limit of 2 tokens" in result.err
 
 
 def test_a_terminal_is_given_no_control_characters() -> None:
@@ -201,12 +201,17 @@ def test_a_turn_that_cannot_fit_is_refused_and_not_remembered(talking: Any) -> N
     assert "Fine" in held.say("short")
 
 
+def test_an_answer_that_fills_the_context_says_so(talking: Any) -> None:
+    held = talking(lambda prompt: "word " * 50, context_length=20)
+    assert "cut because the context of 20 tokens is full" in held.say("Hello")
+
+
 def test_set_changes_how_answers_are_drawn_and_refuses_what_it_does_not_know(talking: Any) -> None:
     held = talking()
     assert "temperature = 0.0" in held.say("/set")
     held.say("/set temperature 0.9")
     held.say("/set max_tokens=2")
-    assert "cut after 2 tokens" in held.say("Hello")
+    assert "cut at the limit" in held.say("Hello")
     assert held.llm.asked[-1].sampling.temperature == 0.9
     held.say('/set stop "and you" x')
     assert held.held.sampling.stop == ("and you", "x")
@@ -319,7 +324,7 @@ def test_chat_on_a_terminal(endless: str, home: Path) -> None:
     assert "65,536 tokens of context" in banner
     assert "\x1b[3" not in banner  # no colour
     terminal.send("Hello\n")
-    terminal.until("cut after 4 tokens.*> ")
+    terminal.until("cut at the limit.*> ")
     terminal.send("/set max_tokens 100000\n/set ignore\n")
     terminal.until("no setting 'ignore'.*> ")
     terminal.send('"""first\nsecond"""\n')
@@ -370,3 +375,18 @@ def test_a_reader_that_leaves_early_ends_run_quietly(tiny: str, home: Path) -> N
     complaint = process.stderr.read().decode()
     process.stderr.close()
     assert (process.wait(60), complaint) == (0, "")
+
+
+def test_ctrl_c_ends_run_with_130_and_keeps_what_was_printed(endless: str, home: Path) -> None:
+    environment = {**os.environ, "HORNBOOK_HOME": str(home), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hornbook", "run", endless, "Hello", "--max-tokens", "60000"],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment,
+    )  # fmt: skip
+    assert process.stdout is not None
+    first = process.stdout.read(20)
+    process.send_signal(signal.SIGINT)
+    rest, complaint = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert (first + rest).endswith(b"\n")
+    assert complaint.decode() == "hornbook: stopped\n"

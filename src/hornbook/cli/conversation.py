@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hornbook.cli import console
-from hornbook.cli.talk import speak
+from hornbook.cli.talk import speak, why_cut
 from hornbook.errors import ContextTooLong, HornbookError, UsageError
-from hornbook.types import Message, SamplingParams
+from hornbook.types import Message, SamplingParams, Token
 
 if TYPE_CHECKING:
     from hornbook.llm import LocalLLM
@@ -140,18 +140,18 @@ class Conversation:
             count = "the oldest turn was" if left_out == 1 else f"the {left_out} oldest turns were"
             console.say(f"  (the context of {self.llm.context_length:,} tokens is full: {count} left out)")
         self.left_out = left_out
-        said: list[str] = []
+        said: list[Token] = []
         try:
             for token in speak(self.llm.stream_chat(messages, sampling=self.sampling)):
-                said.append(token.text)
+                said.append(token)
                 if token.finish_reason == "length":
-                    console.say(f"  (cut after {len(said)} tokens: /set max_tokens {2 * self.sampling.max_tokens})")
+                    console.say(f"  ({why_cut(said, self.sampling, self.llm)})")
         except KeyboardInterrupt:
             if not self.interactive:
                 raise
             console.say("  (stopped)")
         if said:
-            self.turns += [question, Message("assistant", "".join(said))]
+            self.turns += [question, Message("assistant", "".join(token.text for token in said))]
 
     def _fitting(self, turns: Sequence[Message]) -> tuple[list[Message], int]:
         """The messages that leave room for an answer, and how many of the oldest turns are not among them.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Annotated
 
@@ -70,8 +70,8 @@ def run(
                     "seconds": round(seconds, 3),
                 }
             )
-    if tokens[-1].finish_reason == "length" and not as_json:
-        console.say(f"  (cut after {max_tokens} tokens: --max-tokens sets the limit)")
+        elif tokens[-1].finish_reason == "length":
+            console.say(f"  ({why_cut(tokens, sampling, llm)})")
 
 
 def chat(
@@ -143,6 +143,13 @@ def speak(tokens: Iterator[Token], *, silent: bool = False) -> Iterator[Token]:
             if not silent and not last.endswith("\n"):
                 sys.stdout.write("\n")
                 sys.stdout.flush()
+
+
+def why_cut(tokens: Sequence[Token], sampling: SamplingParams, llm: LocalLLM) -> str:
+    """Which limit ended an answer whose finish_reason is "length"."""
+    if len(tokens) >= sampling.max_tokens:
+        return f"cut at the limit of {sampling.max_tokens:,} tokens"
+    return f"cut because the context of {llm.context_length:,} tokens is full"
 
 
 def harmless(text: str) -> str:

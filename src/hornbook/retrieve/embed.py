@@ -43,9 +43,11 @@ class TorchEmbedder:
     """An encoder that runs in this process. Safe to use from several threads.
 
     ``truncated`` counts the texts so far that were longer than ``max_tokens`` and lost their end.
+    ``batch_tokens``, padding included, is small enough for a batch's states to stay in a CPU's cache (measured with
+    MiniLM: 1,024 is a sixth faster than 4,096); a GPU wants more.
     """
 
-    def __init__(self, checkpoint: Checkpoint, *, name: str = "", batch_tokens: int = 4096) -> None:
+    def __init__(self, checkpoint: Checkpoint, *, name: str = "", batch_tokens: int = 1024) -> None:
         path = Path(checkpoint.path)
         layout = read_layout(path)
         self.name = name or path.stem
