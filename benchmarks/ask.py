@@ -2,8 +2,7 @@
 
     python benchmarks/ask.py calibrate OUT              # fit the decision on OUT/calibration; prints the coefficients
     python benchmarks/ask.py decide OUT                 # report and nearmiss, without a language model
-    python benchmarks/ask.py answer OUT MODEL N         # N answerable and N/2 unanswerable questions, end to end
-    python benchmarks/ask.py support OUT                # the support score on sentences altered and cut short
+    python benchmarks/ask.py answer OUT MODEL N         # N answerable questions of the report half, end to end
 
 How it is judged, and what it does not show:
 - *gold among the top 5*: one of five hits is a chunk of the gold file of which more than half of the characters lie in
@@ -18,18 +17,23 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 import planted
 
+import hornbook
+from hornbook.rag import prompt
+from hornbook.rag.ask import retrieve
 from hornbook.rag.evidence import gather, widen
 from hornbook.rag.language import TermWeights, question_terms
 from hornbook.retrieve.index import Index
-from hornbook.types import Document, Hit
+from hornbook.types import Answer, Document, Hit, SamplingParams
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ def holds(question: planted.Question, quote: str) -> bool:
 
 
 def decide(index: Index, question: planted.Question, k: int = 5) -> tuple[Decision, list[Hit]]:
-    hits = index.search(question.text, k)
+    hits = retrieve(index, question.text, k)
     weights = TermWeights(*index.frequencies(question_terms(question.text)))
     found = gather(question.text, hits, weights)
     quote = widen(found.windows[0]) if found.windows else None
@@ -154,6 +158,73 @@ def calibrate(decisions: Sequence[Decision], *, false_abstention: float = 0.08) 
         print(f"{name} = ({', '.join(f'{b:.2f}' for b in beta)})  # abstains on unanswerable: {caught}")
 
 
+# ------------------------------------------------------------------------------------------------------- whole answers
+
+
+def answers_of(out: Path, model: str, count: int) -> list[dict[str, Any]]:
+    """What ``ask`` answers to ``count`` answerable questions, one judged record each.
+
+    The model writes in batches, for speed; what it wrote then goes through ``ask`` sentence by sentence, by a
+    ScriptedLLM with the model's own prompts and context, which is what ``ask`` does with a model that streams.
+    """
+    asked = [question for question in questions_of(out, "report") if question.answerable]
+    random.Random(0).shuffle(asked)
+    english = [question for question in asked if question.language == "en"][: count - count // 2]
+    chosen = english + [question for question in asked if question.language == "zh"][: count // 2]
+    llm = hornbook.load(model)
+    records: list[dict[str, Any]] = []
+    with open_index(out, "report") as index:
+        for start in range(0, len(chosen), 16):
+            batch = chosen[start : start + 16]
+            prompts: dict[str, Any] = {}
+            for question in batch:
+                weights = TermWeights(*index.frequencies(question_terms(question.text)))
+                found = gather(question.text, retrieve(index, question.text, 5), weights)
+                if found.answers:
+                    prompts[question.id] = prompt.build(question.text, found.windows, llm).prompt
+            sampling = SamplingParams(max_tokens=prompt.REPLY_TOKENS, stop=prompt.STOPS, logprobs=False)
+            written = dict(zip(prompts, llm.generate(list(prompts.values()), sampling), strict=True)) if prompts else {}
+            for question in batch:
+                text = written[question.id].text if question.id in written else ""
+                answer = hornbook.ask((), question.text, model=hornbook.ScriptedLLM(text or "…"), index=index)
+                records.append(_judged(question, answer, text))
+                print(json.dumps(records[-1], ensure_ascii=False), flush=True)
+    return records
+
+
+def _judged(question: planted.Question, answer: Answer, written: str) -> dict[str, Any]:
+    documents = {hit.document.path: hit.document for hit in answer.hits}
+    right = [inside(question, documents[c.path], c.start, c.end) for c in answer.citations]
+    return {
+        "id": question.id,
+        "dataset": question.dataset,
+        "question": question.text,
+        "written": written,
+        "answer": answer.text,
+        "abstained": answer.abstained,
+        "citations": len(right),
+        "right": sum(right),
+        "supported": sum(bool(s.citations) and not s.quoted for s in answer.sentences),
+        "withheld": len(answer.withheld),
+        "quoted": sum(s.quoted for s in answer.sentences),
+        "holds": any(holds(question, c.quote) for c in answer.citations),
+    }
+
+
+def summary(records: Sequence[dict[str, Any]]) -> dict[str, str]:
+    answered = [r for r in records if not r["abstained"]]
+    return {
+        "answered with a citation in the gold passage (coverage)": rate(bool(r["right"]) for r in records),
+        "citation precision": wilson(sum(r["right"] for r in answered), sum(r["citations"] for r in answered)),
+        "false abstention": rate(r["abstained"] for r in records),
+        "answers with a sentence of the model's own": rate(r["supported"] > 0 for r in answered),
+        "sentences of the model withheld": wilson(
+            sum(r["withheld"] for r in answered), sum(r["withheld"] + r["supported"] for r in answered)
+        ),
+        "CMRC: a cited quote holds the gold answer": rate(r["holds"] for r in answered if r["dataset"] == "cmrc"),
+    }
+
+
 # -------------------------------------------------------------------------------------------------------- command line
 
 
@@ -189,6 +260,12 @@ def main(arguments: Sequence[str]) -> None:
                 print(f"\n{split}, {language}")
                 for name, value in report([d for d in made if d.language == language]).items():
                     print(f"  {name}: {value}")
+    elif command == "answer":
+        records = answers_of(out, arguments[2], int(arguments[3]))
+        for language, chosen in (("en", ("boolq", "pubmedqa")), ("zh", ("cmrc",))):
+            print(f"\n{arguments[2]}, {language}", file=sys.stderr)
+            for name, value in summary([r for r in records if r["dataset"] in chosen]).items():
+                print(f"  {name}: {value}", file=sys.stderr)
 
 
 if __name__ == "__main__":

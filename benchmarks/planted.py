@@ -97,7 +97,8 @@ def cmrc(shared: Path) -> list[Passage]:
     def rows() -> Iterator[tuple[str, str, str, str]]:
         for row in _rows(shared / "reasoning" / "cmrc2018_trial_qa_zh.jsonl.gz"):
             context = row["context"]
-            yield context.strip(), titles.get(context, ""), row["question"].strip(), row["answers"][0]["text"].strip()
+            bare = re.sub(r"</?nowiki>", "", context).strip()  # markup that one passage carries, and .md and .html lose
+            yield bare, titles.get(context, ""), row["question"].strip(), row["answers"][0]["text"].strip()
 
     return _grouped("cmrc", rows())
 

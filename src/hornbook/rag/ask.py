@@ -27,7 +27,7 @@ from hornbook.retrieve import sentences
 from hornbook.retrieve.index import Index
 from hornbook.retrieve.location import index_folder
 from hornbook.settings import Settings
-from hornbook.types import LLM, Answer, IngestReport, Progress, SamplingParams, Usage
+from hornbook.types import LLM, Answer, Hit, IngestReport, Progress, SamplingParams, Usage
 
 Stream = Callable[[str], None]
 PathLike = str | os.PathLike[str]
@@ -94,8 +94,10 @@ def ask(
                 on_ingest(report)
             if not report.chunks:
                 raise _nothing_readable(named, report.failed)
+        elif not index.stats["chunks"]:
+            raise HornbookError(f"the index {index.folder} is empty", "Ingest documents into it, or name their folder.")
         with clock("retrieve"):
-            hits = index.search(question, k)
+            hits = retrieve(index, question, k)
             evidence = gather(question, hits, _weights(index, question))
         composer = cite.Composer(question, strict)
         say = stream or (lambda piece: None)
@@ -124,6 +126,19 @@ def ask(
         prompt=built.text if usage else "",
         left_out=built.left_out if usage else tuple(hits),
     )
+
+
+def retrieve(index: Index, question: str, k: int) -> list[Hit]:
+    """The ``k`` best passages by words and meaning together, the best two by words alone always among them.
+
+    In a folder of several languages an encoder that cannot read the question's finds every passage of that language
+    equally near, and the mixture can bury a passage that has all of the question's words.
+    """
+    hits = index.search(question, k)
+    there = {hit.chunk.id for hit in hits}
+    by_words = index.search(question, k // 2, mode="sparse")[:2] if k > 1 else []
+    missing = [hit for hit in by_words if hit.chunk.id not in there]
+    return [*hits[: k - len(missing)], *missing]
 
 
 # ------------------------------------------------------------------------------------------------------------ writing

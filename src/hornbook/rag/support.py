@@ -56,6 +56,17 @@ _UNKNOWING = re.compile(
     r"|没有(?:提到|提及|说明|回答)|不清楚|无法确定",
     re.IGNORECASE,
 )
+_WORD = re.compile(r"[^\W\d_]+")
+_SCOPE = 3  # content terms that an English negation reaches
+_CLAUSE_END = re.compile(r"[,;:.!?()]|\b(?:but|and|while|although|though|however|because)\b")
+# Of and for are left out: they join a name to anything. In, on, at, within and inside place it alike.
+_PREPOSITIONS = (
+    "in on at by from to near within under over before after between against with without outside inside until since"
+)
+_ALIKE = {"on": "in", "at": "in", "within": "in", "inside": "in"}
+_PLACED = re.compile(
+    rf"\b((?i:{'|'.join(_PREPOSITIONS.split())}))\s+(?:(?i:the|a|an|its|their|his|her)\s+)?((?:[A-Z]|\d)[\w.,%-]*)"
+)
 _LEADING = re.compile(r"\A\s*(yes|no|是的?|不是?|没有)\b\s*[,，.:：。!！]\s*", re.IGNORECASE)
 
 _OPPOSITES = """
@@ -81,6 +92,9 @@ class Statement:
     names: frozenset[str]  # as content terms
     sides: frozenset[str]  # words that have an opposite
     negated: bool
+    denied: frozenset[str] = frozenset()  # terms that follow a negation within its clause
+    asserted: frozenset[str] = frozenset()  # terms that do not
+    placed: frozenset[tuple[str, str]] = frozenset()  # (preposition, first term of the name or number after it)
 
 
 def support(sentence: str, source: Sequence[str], *, context: str = "", weights: TermWeights | None = None) -> float:
@@ -92,7 +106,7 @@ def support(sentence: str, source: Sequence[str], *, context: str = "", weights:
     lead = _LEADING.match(sentence)
     bare = sentence[lead.end() :] if lead else sentence
     claim = statement(bare, claim=True)
-    if len(claim.terms) < _FEWEST_TERMS or _UNKNOWING.search(bare):
+    if len(claim.terms) < _FEWEST_TERMS or (_UNKNOWING.search(bare) and not _UNKNOWING.search(" ".join(source))):
         return 0.0
     if lead and (lead.group(1).lower() in ("yes", "是", "是的")) == claim.negated:
         return 0.0
@@ -119,6 +133,16 @@ def _vetoed(claim: Statement, parts: Sequence[Statement], held: set[str], around
         return True
     if not parts:
         return True
+    # What the source only denies, the claim must not assert; what the claim denies, the source must deny in part.
+    denied = {term for part in parts for term in part.denied}
+    only_denied = denied - {term for part in parts for term in part.asserted}
+    if claim.asserted & only_denied or (claim.denied and not claim.denied & denied):
+        return True
+    # "within Paris" is not "near Paris".
+    placed = {pair for part in parts for pair in part.placed}
+    where = {name for _, name in placed}
+    if any(name in where and (preposition, name) not in placed for preposition, name in claim.placed):
+        return True
     # The sentence of the source that the claim is nearest to must be as negative as the claim itself.
     wanted = set(claim.terms)
     nearest = max(parts, key=lambda part: len(wanted & set(part.terms)))
@@ -130,10 +154,47 @@ def statement(text: str, *, claim: bool = False) -> Statement:
     """Take a sentence apart. ``claim``: leave out the words of reporting ("the study found that")."""
     text = unicodedata.normalize("NFKC", text)
     terms = tuple(claim_terms(text) if claim else content_terms(text))
-    words = {word.lower() for word in re.findall(r"[^\W\d_]+", text)} if text.isascii() or " " in text else set()
+    lower = _NOT_NEGATION.sub(" ", text.lower())
+    words = set(_WORD.findall(lower)) if " " in text else set()
     sides = frozenset(side for side in _opposites() if (side in words if side.isascii() else side in text))
-    negated = bool(_NEGATION.search(_NOT_NEGATION.sub(" ", text.lower())))
-    return Statement(terms, frozenset(_numbers(text)), frozenset(_names(text)), sides, negated)
+    denied = _denied(lower)
+    return Statement(
+        terms,
+        frozenset(_numbers(text)),
+        frozenset(_names(text)),
+        sides,
+        bool(_NEGATION.search(lower)),
+        frozenset(denied),
+        frozenset(terms) - denied | _asserted_twice(terms, denied, lower),
+        frozenset(_placed(text)),
+    )
+
+
+def _denied(lower: str) -> set[str]:
+    """The content terms that follow an English negation within its clause, at most ``_SCOPE`` of them."""
+    denied: set[str] = set()
+    for match in _NEGATION.finditer(lower):
+        if match.group()[0].isascii():
+            clause = _CLAUSE_END.split(lower[match.end() :], maxsplit=1)[0]
+            denied.update(content_terms(clause)[:_SCOPE])
+    return denied
+
+
+def _asserted_twice(terms: Sequence[str], denied: set[str], lower: str) -> set[str]:
+    """Denied terms that the sentence also says elsewhere: more often than in the scope of a negation."""
+    scopes = len(_NEGATION.findall(lower))
+    return {term for term in denied if terms.count(term) > scopes}
+
+
+def _placed(text: str) -> set[tuple[str, str]]:
+    """(preposition, first term) of names and numbers that a preposition stands before: ("near", "destin")."""
+    found: set[tuple[str, str]] = set()
+    for match in _PLACED.finditer(text):
+        terms = content_terms(match.group(2))
+        if terms:
+            word = match.group(1).lower()
+            found.add((_ALIKE.get(word, word), terms[0]))
+    return found
 
 
 def _numbers(text: str) -> set[str]:
