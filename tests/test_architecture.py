@@ -55,7 +55,11 @@ def imports(path: Path, *, top_level_only: bool = False) -> set[str]:
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno}: write the import in full"
-            found.update({node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names})
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            # `from package import module` needs the module; anything else needs what the package itself defines
+            found.update(
+                names if all(name.removeprefix("hornbook.") in FILES for name in names) else names | {node.module}
+            )
         for child in ast.iter_child_nodes(node):
             visit(child)
 
