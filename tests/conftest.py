@@ -96,7 +96,7 @@ def tiny_llm_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=384, special_tokens=specials, initial_alphabet=alphabet)
-    backend.train_from_iterator([Path(__file__).read_text("utf-8")], trainer)
+    backend.train_from_iterator([(Path(__file__).parents[1] / "LICENSE").read_text("utf-8")], trainer)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend, bos_token="<|endoftext|>", eos_token="<|im_end|>", chat_template=TINY_TEMPLATE
     )

@@ -261,13 +261,15 @@ def test_a_leading_space_is_text_and_near_misses_are_offered(talking: Any) -> No
 
 # ------------------------------------------------------------------------------------------------- on a real terminal
 
-pty = pytest.importorskip("pty")  # none on Windows
+on_unix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pty and other signals")
 
 
 class Terminal:
     """``hornbook ...`` under a pty."""
 
     def __init__(self, arguments: list[str], home: Path) -> None:
+        import pty
+
         self.master, slave = pty.openpty()
         environment = {**os.environ, "HORNBOOK_HOME": str(home), "TERM": "dumb", "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(
@@ -318,6 +320,7 @@ def endless(tiny_llm_path: Path, tmp_path: Path) -> str:
     return str(folder)
 
 
+@on_unix
 def test_chat_on_a_terminal(endless: str, home: Path) -> None:
     terminal = Terminal(["chat", endless, "--temperature", "0", "--max-tokens", "4"], home)
     banner = terminal.until("> ")
@@ -361,6 +364,7 @@ def test_ctrl_c_in_mid_answer_keeps_what_was_said(
     assert held.held.turns == [Message("user", "Count"), Message("assistant", "one two")]
 
 
+@on_unix
 def test_a_reader_that_leaves_early_ends_run_quietly(tiny: str, home: Path) -> None:
     """hornbook run ... | head -c 1"""
     environment = {**os.environ, "HORNBOOK_HOME": str(home), "OMP_NUM_THREADS": "1"}
@@ -377,6 +381,7 @@ def test_a_reader_that_leaves_early_ends_run_quietly(tiny: str, home: Path) -> N
     assert (process.wait(60), complaint) == (0, "")
 
 
+@on_unix
 def test_ctrl_c_ends_run_with_130_and_keeps_what_was_printed(endless: str, home: Path) -> None:
     environment = {**os.environ, "HORNBOOK_HOME": str(home), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
