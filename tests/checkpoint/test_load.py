@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 
 from hornbook.checkpoint import families
 from hornbook.checkpoint.gguf import GGUF
-from hornbook.checkpoint.load import build, load, pick_device, pick_dtype
-from hornbook.errors import ModelFileError, ModelNotFound, UnsupportedModel, UsageError
+from hornbook.checkpoint.load import build, load, pick_device, pick_dtype, read_config
+from hornbook.errors import HornbookError, ModelFileError, ModelNotFound, UnsupportedModel, UsageError
 
 LLAMA = families.llama.HUGGING_FACE
 
@@ -100,7 +100,7 @@ def test_a_gguf_of_an_unknown_architecture_lists_the_known(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("llama.block_count", 4_000_000_000, "4,000,000,000 layers"),
+        ("llama.block_count", 4_000_000_000, "layers is 4000000000"),
         ("llama.block_count", 4, "the model has no blk.3"),
         ("llama.block_count", 2, "does not use: blk.2"),
         ("llama.attention.head_count_kv", 4, "6 attention heads cannot share 4"),
@@ -144,6 +144,40 @@ def test_a_folder_that_is_no_model(tmp_path: Path, text: str | None, error: type
         (tmp_path / "config.json").write_text(text)
     with pytest.raises(error, match=message):
         load(tmp_path)
+
+
+@pytest.mark.parametrize("make", [tiny_llama, tiny_gemma, tiny_bert])
+def test_no_value_of_a_configuration_ends_in_anything_but_a_model_or_a_named_error(make: Any) -> None:
+    reference = make()
+    source, said = held(reference), reference.config.to_dict()
+    family = families.HUGGING_FACE[said["model_type"]]
+    refused = 0
+    for key, good in said.items():
+        for bad in (
+            None,
+            "x",
+            -1,
+            0,
+            0.0,
+            1e308,
+            10**30,
+            7,
+            [],
+            [[]],
+            {},
+            {"rope_type": 3},
+            {"full_attention": 1},
+            True,
+        ):
+            try:
+                config = read_config(family, said | {key: bad}, source)
+                build(config, family, source, torch.float32, CPU)
+            except HornbookError as error:
+                assert error.what and error.remedy
+                refused += 1
+            except Exception as error:
+                raise AssertionError(f"{key} = {bad!r} in place of {good!r}") from error
+    assert refused > 80
 
 
 def test_what_is_not_there_is_said(tmp_path: Path) -> None:

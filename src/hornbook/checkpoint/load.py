@@ -99,7 +99,7 @@ def _load_gguf(path: Path, dtype: torch.dtype, device: torch.device) -> Checkpoi
         if not isinstance(architecture, str):
             raise ModelFileError(f"{path.name} does not say its general.architecture", AGAIN)
         family: Family = choose(families.GGUF, architecture, "the architecture")
-        config = family.read_config(file.metadata, file)
+        config = read_config(family, file.metadata, file)
         with ThreadPoolExecutor(1) as aside:
             tokenizer = aside.submit(Tokenizer.from_gguf, file.metadata)
             model = build(config, family, file, dtype, device)
@@ -113,11 +113,12 @@ def _load_folder(path: Path, dtype: torch.dtype, device: torch.device) -> Checkp
     if raw is None:
         raise ModelNotFound(f"{path} has no config.json", "Name a folder of a Hugging Face model, or a .gguf file.")
     if "quantization_config" in raw:
-        method = (raw["quantization_config"] or {}).get("quant_method", "unknown")
+        said = raw["quantization_config"]
+        method = said.get("quant_method") if isinstance(said, dict) else said
         raise UnsupportedModel(f"the weights are quantised ({method})", "Take the model unquantised, or as GGUF.")
     family: Family = choose(families.HUGGING_FACE, str(raw.get("model_type")), "the architecture (model_type)")
     with SafetensorsFolder.open(path) as source:
-        config = replace(family.read_config(raw, source), pooling=_read_pooling(path))
+        config = replace(read_config(family, raw, source), pooling=_read_pooling(path))
         model = build(config, family, source, dtype, device)
     tokenizer = Tokenizer.from_folder(path)
     return Checkpoint(model, config, tokenizer, ChatTemplate.from_folder(path, tokenizer), path, raw)
@@ -153,6 +154,14 @@ def _read_pooling(path: Path) -> Literal["mean", "first", "last"] | None:
 
 
 # ---------------------------------------------------------------------------------------------------------- build
+
+
+def read_config(family: Family, raw: Mapping[str, Any], source: TensorSource) -> ModelConfig:
+    """The model's configuration; raises ModelFileError or UnsupportedModel, whatever the file says."""
+    try:
+        return family.read_config(raw, source)
+    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
+        raise ModelFileError(f"the model's configuration cannot be understood: {error}", AGAIN) from error
 
 
 def build(

@@ -12,7 +12,8 @@ from typing import Literal
 
 from hornbook.errors import ModelFileError
 
-MAX_LAYERS = 4096  # a file that says more is damaged
+# A file that says more is damaged, and is refused before anything of that size is made.
+MAX_LAYERS, MAX_HEAD_WIDTH, MAX_SIZE = 4096, 1 << 16, 1 << 31
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +100,14 @@ class ModelConfig:
     def __post_init__(self) -> None:
         sizes = ("vocab_size", "layers", "width", "heads", "kv_heads", "head_width", "feedforward_width")
         for name in (*sizes, "context_length"):
-            if getattr(self, name) < 1:
-                raise ModelFileError(f"the model's {name} is {getattr(self, name)}", "It must be at least 1.")
+            most = MAX_HEAD_WIDTH if name == "head_width" else MAX_SIZE
+            if not 1 <= getattr(self, name) <= most:
+                raise ModelFileError(f"the model's {name} is {getattr(self, name)}", f"It must be 1 to {most:,}.")
+        if not 0 <= self.token_types <= MAX_SIZE:
+            raise ModelFileError(f"the model's token_types is {self.token_types}", f"It must be 0 to {MAX_SIZE:,}.")
+        for kind in self.pattern:
+            if (kind.window is not None and kind.window < 1) or (kind.rotary is not None and not kind.rotary.base > 0):
+                raise ModelFileError(f"a layer cannot be of the kind {kind}", "Windows and bases must be positive.")
         if self.heads % self.kv_heads:
             raise ModelFileError(
                 f"{self.heads} attention heads cannot share {self.kv_heads} key/value heads",

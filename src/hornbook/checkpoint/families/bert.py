@@ -80,9 +80,10 @@ def rules(config: ModelConfig) -> list[Rule]:
     found = [
         one("embeddings.word_embeddings.weight", "embed.tokens.weight"),
         one("embeddings.position_embeddings.weight", "embed.positions.weight"),
-        one("embeddings.token_type_embeddings.weight", "embed.types.weight"),
         *linear("embeddings.LayerNorm", "embed.norm"),
     ]
+    if config.token_types:
+        found.append(one("embeddings.token_type_embeddings.weight", "embed.types.weight"))
     if config.pooler:
         found += linear("pooler.dense", "pooler.dense")
     for i in range(config.layers):
