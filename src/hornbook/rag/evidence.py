@@ -119,22 +119,22 @@ def gather(question: str, hits: Sequence[Hit], weights: TermWeights) -> Evidence
         return Evidence((), 0.0, 0.0, None)
     latin = is_latin(question)
 
-    def covered(text: str) -> float:
-        held = set(content_terms(text))
+    def covered(held: set[str]) -> float:
         return sum(weight for term, weight in asked.items() if term in held) / total
 
     ranked = []
     for hit in hits:
         near = hit.parts.get("dense", 0.0) if latin else 0.0
+        held_by = {span: set(content_terms(hit.document.text[slice(*span)])) for span in sentences_of(hit)}
         for window in windows_of(hit):
-            coverage = covered(window.text)
+            coverage = covered(set().union(*(held_by[span] for span in window.sentences)))
             score = coverage + _NEARNESS * near - _LONGER * (len(window.sentences) - 1)
             ranked.append(replace(window, score=score, coverage=coverage))
     ranked.sort(key=lambda window: -window.score)
 
     dense = [hit.parts["dense"] for hit in hits if "dense" in hit.parts]
     nearness = max(dense) if dense and latin else None
-    coverage = max(covered(hit.chunk.text) for hit in hits)
+    coverage = max(covered(set(content_terms(hit.chunk.text))) for hit in hits)
     return Evidence(tuple(ranked), probability(coverage, nearness), coverage, nearness)
 
 

@@ -47,7 +47,7 @@ _COMPLETE: dict[Language, str] = {"en": "Answer:", "zh": "回答：", "ja": "答
 
 STOPS = ("\n\n", "\nQuestion", "\n问题", "\n質問", "\nExcerpts", "\n<<<", "\n>>>")
 
-_CONTROL = re.compile(r"<(?=[|/]?\w*[|>])|(?<=[|])>|\[(?=/?INST\])")
+_CONTROL = re.compile(r"<(?=[|/<])|[|>](?=>)|\[(?=/?INST\])")
 _TO_AN_ASSISTANT = re.compile(
     r"\b(?:ignore|disregard|forget|override|bypass)\b[^.!?\n]{0,40}\b(?:instructions?|prompts?|rules|directions|guidelines|context)\b"
     r"|\b(?:you are now|act as|pretend to be|from now on,? you|new instructions?:|system prompt|as an ai\b|your (?:system )?instructions)\b"
@@ -75,9 +75,7 @@ def speaks_to_an_assistant(sentence: str) -> bool:
 
 def as_data(text: str) -> str:
     """A stretch of a document as one line that cannot close the delimiters, open a turn, or spell a control token."""
-    line = " ".join(text.split())
-    line = _CONTROL.sub(lambda sign: sign.group() + " ", line)
-    return re.sub(r"[<>]{2,}", lambda run: " ".join(run.group()), line)
+    return _CONTROL.sub(lambda sign: sign.group() + " ", " ".join(text.split()))
 
 
 def build(question: str, windows: Sequence[Window], llm: LLM, *, reply_tokens: int = REPLY_TOKENS) -> Built:

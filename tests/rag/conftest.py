@@ -1,0 +1,79 @@
+"""A folder of small documents, an index of it without a model, and the planted set."""
+
+from __future__ import annotations
+
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+
+from hornbook.retrieve import analyze
+from hornbook.retrieve.index import Index
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+class WordEmbedder:
+    """An Embedder without a model: texts that share words are near, whatever the words mean."""
+
+    name = fingerprint = "words"
+    dimensions = 256
+    max_tokens = 256
+
+    def embed(self, texts: Sequence[str], *, kind: Literal["passage", "query"] = "passage") -> np.ndarray[Any, Any]:
+        vectors = np.full((len(texts), self.dimensions), 1e-3, np.float32)
+        for row, text in enumerate(texts):
+            for term in analyze.terms(text):
+                vectors[row, zlib.crc32(term.encode()) % self.dimensions] += 1
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+    def count_tokens(self, text: str) -> int:
+        return len(text.split())
+
+
+BATCH = (
+    "The second experiment was limited by activation memory, not by the weights. "
+    "Halving the sequence length to 512 tokens allowed the batch to be doubled. "
+    "The learning rate was 0.001 in all runs."
+)
+KIWI = "The kiwi is a flightless bird of New Zealand. It lays one large egg. The kiwi is not a fruit in this text.[3]"
+PANDA = "大熊猫主要以竹子为食，每天进食约十二小时。大熊猫生活在中国四川省的山区。成年大熊猫体重约100公斤。"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    papers = tmp_path / "papers"
+    papers.mkdir()
+    (papers / "training.md").write_text(f"# Memory\n\n## Results\n\n{BATCH}\n", "utf-8")
+    (papers / "birds.txt").write_text(KIWI, "utf-8")
+    (papers / "panda.txt").write_text(PANDA, "utf-8")
+    return papers
+
+
+@pytest.fixture
+def index_of(tmp_path: Path) -> Iterator[Callable[[], Index]]:
+    """Open the index of this test; closed at its end."""
+    opened: list[Index] = []
+
+    def open_index() -> Index:
+        opened.append(Index.open(tmp_path / "index", embedder=WordEmbedder()))
+        return opened[-1]
+
+    yield open_index
+    for index in opened:
+        index.close()
+
+
+@pytest.fixture(scope="session")
+def benchmarks() -> Any:
+    """The module benchmarks/ask.py: the tests judge as the published figures do."""
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        import ask as module
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+    return module
