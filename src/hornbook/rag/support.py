@@ -25,7 +25,7 @@ from functools import cache, lru_cache
 
 from hornbook.rag.language import TermWeights, claim_terms, content_terms
 
-THRESHOLD = 0.75
+THRESHOLD = 0.85
 ORDER = 0.3
 _FEWEST_TERMS = 2  # below that a sentence ("Yes.", "It is.") says nothing that a source could hold
 
@@ -46,6 +46,9 @@ _NEGATION = re.compile(
     r"\b(?:not|no|never|none|neither|nor|cannot|without|nobody|nothing|nowhere|hardly|unable|lacks?|fail(?:s|ed)? to)\b"
     r"|n['’]t\b|不|没|無|无|非|未|别|ない|ません|なかった|ず[、。]"
 )
+_UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]")
+_PARTICLES = frozenset("的了是在也都而且和与就等其它他她这那所以因为有个之於于及又则，。、；：")
+_NOT = frozenset("不没無无非未别")
 _NOT_NEGATION = re.compile(
     r"\bnot only\b|\bno longer than\b|\bno doubt\b|\bno\. ?\d|不仅|不但|不断|不少|不同|不久|不过|无论|非常|未来|别墅|别名|特别|分别|区别|类别|级别|性别|个别|"
     r"非洲|无线|不只|不得不|差不多"
@@ -58,7 +61,7 @@ _UNKNOWING = re.compile(
 )
 _WORD = re.compile(r"[^\W\d_]+")
 _SCOPE = 3  # content terms that an English negation reaches
-_CLAUSE_END = re.compile(r"[,;:.!?()]|\b(?:but|and|while|although|though|however|because)\b")
+_CLAUSE_END = re.compile(r"[,;:!?()，；：。！？]|\.\s|\b(?:but|and|while|although|though|however|because)\b")
 # Of and for are left out: they join a name to anything. In, on, at, within and inside place it alike.
 _PREPOSITIONS = (
     "in on at by from to near within under over before after between against with without outside inside until since"
@@ -84,10 +87,16 @@ earlier later|with without|include exclude|includes excludes|included excluded|a
 
 
 @dataclass(frozen=True, slots=True)
+class Clause:
+    terms: frozenset[str]
+    negated: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Statement:
     """What a text asserts, in the parts that are compared."""
 
-    terms: tuple[str, ...]
+    terms: tuple[str, ...]  # content terms in order, numbers aside
     numbers: frozenset[str]
     names: frozenset[str]  # as content terms
     sides: frozenset[str]  # words that have an opposite
@@ -95,6 +104,21 @@ class Statement:
     denied: frozenset[str] = frozenset()  # terms that follow a negation within its clause
     asserted: frozenset[str] = frozenset()  # terms that do not
     placed: frozenset[tuple[str, str]] = frozenset()  # (preposition, first term of the name or number after it)
+    characters: frozenset[str] = frozenset()  # of scripts without spaces
+    clauses: tuple[Clause, ...] = ()
+
+    def foreign_to(self, parts: Sequence[Statement], besides: set[str]) -> bool:
+        """Whether it says something in a word that the source does not have.
+
+        Of scripts without spaces the single character is the word: pairs are broken wherever something was left out.
+        But a negation and what it stands before belong together ("不能").
+        """
+        held = {term for part in parts for term in part.terms}
+        foreign = set(self.terms) - held - besides
+        if any(not _UNSPACED.match(term) for term in foreign):
+            return True
+        characters = {character for part in parts for character in part.characters}
+        return bool(self.characters - characters - _PARTICLES) or any(term[0] in _NOT for term in foreign)
 
 
 def support(sentence: str, source: Sequence[str], *, context: str = "", weights: TermWeights | None = None) -> float:
@@ -106,7 +130,11 @@ def support(sentence: str, source: Sequence[str], *, context: str = "", weights:
     lead = _LEADING.match(sentence)
     bare = sentence[lead.end() :] if lead else sentence
     claim = statement(bare, claim=True)
-    if len(claim.terms) < _FEWEST_TERMS or (_UNKNOWING.search(bare) and not _UNKNOWING.search(" ".join(source))):
+    if (
+        not claim.terms
+        or len(claim.terms) + len(claim.numbers) < _FEWEST_TERMS
+        or (_UNKNOWING.search(bare) and not _UNKNOWING.search(" ".join(source)))
+    ):
         return 0.0
     if lead and (lead.group(1).lower() in ("yes", "是", "是的")) == claim.negated:
         return 0.0
@@ -126,12 +154,12 @@ def support(sentence: str, source: Sequence[str], *, context: str = "", weights:
 def _vetoed(claim: Statement, parts: Sequence[Statement], held: set[str], around: set[str]) -> bool:
     if claim.numbers - {number for part in parts for number in part.numbers}:
         return True
-    if claim.names - held - around:
+    if claim.foreign_to(parts, around & claim.names):
         return True
     sides = {side for part in parts for side in part.sides}
     if any(side not in sides and _opposites()[side] & sides for side in claim.sides):
         return True
-    if not parts:
+    if not any(part.clauses for part in parts):
         return True
     # What the source only denies, the claim must not assert; what the claim denies, the source must deny in part.
     denied = {term for part in parts for term in part.denied}
@@ -143,17 +171,20 @@ def _vetoed(claim: Statement, parts: Sequence[Statement], held: set[str], around
     where = {name for _, name in placed}
     if any(name in where and (preposition, name) not in placed for preposition, name in claim.placed):
         return True
-    # The sentence of the source that the claim is nearest to must be as negative as the claim itself.
+    # Of several clauses, the one that the claim is nearest to must be as negative as the claim itself.
     wanted = set(claim.terms)
-    nearest = max(parts, key=lambda part: len(wanted & set(part.terms)))
-    return nearest.negated != claim.negated
+    clauses = [clause for part in parts for clause in part.clauses]
+    nearest = max(clauses, key=lambda clause: len(wanted & clause.terms))
+    return nearest.negated not in (
+        {clause.negated for clause in claim.clauses} if len(claim.clauses) > 1 else {claim.negated}
+    )
 
 
 @lru_cache(maxsize=4096)
 def statement(text: str, *, claim: bool = False) -> Statement:
     """Take a sentence apart. ``claim``: leave out the words of reporting ("the study found that")."""
     text = unicodedata.normalize("NFKC", text)
-    terms = tuple(claim_terms(text) if claim else content_terms(text))
+    terms = tuple(term for term in (claim_terms if claim else content_terms)(text) if not _is_number(term))
     lower = _NOT_NEGATION.sub(" ", text.lower())
     words = set(_WORD.findall(lower)) if " " in text else set()
     sides = frozenset(side for side in _opposites() if (side in words if side.isascii() else side in text))
@@ -167,6 +198,12 @@ def statement(text: str, *, claim: bool = False) -> Statement:
         frozenset(denied),
         frozenset(terms) - denied | _asserted_twice(terms, denied, lower),
         frozenset(_placed(text)),
+        frozenset(_UNSPACED.findall(text)) - _HAN_DIGITS.keys() - set("十百千万亿"),
+        tuple(
+            Clause(frozenset(content_terms(clause)), bool(_NEGATION.search(clause)))
+            for clause in _CLAUSE_END.split(lower)
+            if clause.strip()
+        ),
     )
 
 
@@ -202,6 +239,20 @@ def _numbers(text: str) -> set[str]:
     found = {match.replace(",", "").rstrip(".") for match in _NUMBER.findall(text)}
     found |= {_WORD_NUMBERS[word.lower()] for word in _WORD_NUMBER.findall(text)}
     return found | {_han_value(match) for match in _HAN_NUMBER.findall(text)}
+
+
+def _is_number(term: str) -> bool:
+    """Whether a term is a number, which is compared by its value and not as a word."""
+    return (
+        term[0].isdigit()
+        or term in _number_terms()
+        or all(char in _HAN_DIGITS or char in "十百千万亿" for char in term)
+    )
+
+
+@cache
+def _number_terms() -> frozenset[str]:
+    return frozenset(content_terms(" ".join(_WORD_NUMBERS)))
 
 
 def _han_value(text: str) -> str:
