@@ -7,7 +7,7 @@ cells nearest to it. The vectors of a cell lie together on disk, so that a searc
 vector in thirty and holds none in memory.
 
 Vectors are kept as 16-bit fixed point: components of a unit vector lie in [-1, 1], so x is stored as round(32767 x).
-The error of a component is at most 2^-16, less than that of a half float, and NumPy widens it ten times faster.
+The error of a component is at most 2^-16, less than that of a half float, and NumPy widens it four times faster.
 """
 
 from __future__ import annotations

@@ -24,10 +24,10 @@ from __future__ import annotations
 import numpy as np
 
 POOL = 200
-SPARSE_FLOOR = 0.05  # of the best BM25 score that the query could reach
+SPARSE_FLOOR = 0.04  # of the best BM25 score that the query could reach
 DENSE_FLOOR = 0.08  # of cosine
 _LEADERS = 5  # passages that the query moves towards
-_STEP = 0.5  # how far: 0 stays, 1 forgets the query
+_STEP = 0.35  # how far: 0 stays, 1 forgets the query
 _SHARPNESS = 2.0  # e to the power of this, a standard deviation: how much the first of the leaders counts more
 
 

@@ -27,7 +27,7 @@ from hornbook.retrieve.parse import parse_bytes
 from hornbook.retrieve.segments import NewChunk
 from hornbook.retrieve.sparse import SEGMENT_ROWS
 from hornbook.retrieve.store import Database, batched
-from hornbook.retrieve.walk import Found, Skipped, walk
+from hornbook.retrieve.walk import Found, walk
 from hornbook.types import Chunk, Document, Embedder, IngestReport, Progress
 
 BATCH_CHUNKS = 256
@@ -148,6 +148,7 @@ class Ingest:
         ):
             self._unchanged(path, known)
             return
+        sha256 = b""
         try:
             data = _read(found.path, self._max_bytes)
             sha256 = hashlib.sha256(data).digest()
@@ -157,7 +158,6 @@ class Ingest:
                 return
             document = replace(parse_bytes(data, found.path), id=document_id(path), path=path)
         except ParseError as error:
-            sha256 = hashlib.sha256(data).digest() if "data" in locals() else b""
             self._fail(found, sha256, error.what, known)
             return
         chunks = list(chunk.chunks(document, self._load_embedder().count_tokens))
@@ -235,7 +235,7 @@ class Ingest:
         self._merge(segments.due_merges(self._database))
 
     def _vectors(self, embedder: Embedder, texts: Sequence[str], digests: Sequence[bytes]) -> dict[bytes, np.ndarray]:
-        """digest -> [d] int16; embeds only what the index has never seen, longest first so that batches are even."""
+        """digest -> [d] int16; embeds only what the index has never seen, shortest first so that batches are even."""
         wanted = dict(zip(digests, texts, strict=True))
         vectors = segments.known_vectors(self._database, list(wanted), embedder.dimensions)
         missing = sorted((d for d in wanted if d not in vectors), key=lambda d: len(wanted[d]))
@@ -270,10 +270,12 @@ class Ingest:
                 segments.merge(self._database, group, int(self._database.meta("dimensions")))
 
     def _tidy(self) -> None:
-        if self._database.meta("dimensions") is None:
-            return
-        self._merge(segments.due_merges(self._database))
-        segments.organise(self._database, int(self._database.meta("dimensions")))
+        if self._database.connection.execute("SELECT 1 FROM pending LIMIT 1").fetchone():
+            with self._database.write() as connection:  # of a file that changed after its ingest was interrupted
+                connection.execute("DELETE FROM pending")
+        if (dimensions := self._database.meta("dimensions")) is not None:
+            self._merge(segments.due_merges(self._database))
+            segments.organise(self._database, int(dimensions))
 
 
 def document_id(path: str) -> str:
@@ -295,6 +297,3 @@ def _read(path: Path, max_bytes: int) -> bytes:
     if len(data) > max_bytes:
         raise ParseError(f"larger than {max_bytes / 2**20:g} MB")
     return data
-
-
-__all__ = ["BATCH_CHUNKS", "Ingest", "Skipped", "document_id"]
