@@ -5,7 +5,7 @@
     score           the share of the question's terms that the window holds, and how near its hit is as a vector
 
 The decision to answer is a logistic regression over two numbers: the share of the question's terms (weighted, see
-TermWeights) that the best hit holds, and the cosine of the question and the best hit. An encoder that cannot read the
+TermWeights) that the best hit holds, its headings included, and the cosine of the question and the best hit. An encoder that cannot read the
 question's script says nothing, so that questions not in Latin letters are decided by the terms alone. The coefficients
 come from the calibration half of the planted set: ``python benchmarks/ask.py calibrate``; docs/results/ask.md has the
 figures on the other half, and docs/decisions/0007-citations.md the reasons.
@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 
 from hornbook.rag.language import TermWeights, content_terms, is_latin, question_terms
 from hornbook.retrieve import sentences
+from hornbook.retrieve.chunk import context
 from hornbook.types import Hit
 
 MAX_SENTENCES = 3
@@ -35,7 +36,7 @@ class Window:
     end: int
     sentences: tuple[tuple[int, int], ...]
     score: float = 0.0  # how much it bears on the question
-    coverage: float = 0.0  # the weighted share of the question's terms that it holds
+    coverage: float = 0.0  # the weighted share of the question's terms that it holds, or the headings above it
 
     @property
     def text(self) -> str:
@@ -123,28 +124,33 @@ def gather(question: str, hits: Sequence[Hit], weights: TermWeights) -> Evidence
         return sum(weight for term, weight in asked.items() if term in held) / total
 
     ranked = []
+    coverage = 0.0
     for hit in hits:
+        above = set(content_terms(context(hit.document, hit.chunk.section)))
+        coverage = max(coverage, covered(above.union(content_terms(hit.chunk.text))))
         near = hit.parts.get("dense", 0.0) if latin else 0.0
         held_by = {span: set(content_terms(hit.document.text[slice(*span)])) for span in sentences_of(hit)}
         for window in windows_of(hit):
-            coverage = covered(set().union(*(held_by[span] for span in window.sentences)))
-            score = coverage + _NEARNESS * near - _LONGER * (len(window.sentences) - 1)
-            ranked.append(replace(window, score=score, coverage=coverage))
+            own = covered(above.union(*(held_by[span] for span in window.sentences)))
+            score = own + _NEARNESS * near - _LONGER * (len(window.sentences) - 1)
+            ranked.append(replace(window, score=score, coverage=own))
     ranked.sort(key=lambda window: -window.score)
 
     dense = [hit.parts["dense"] for hit in hits if "dense" in hit.parts]
     nearness = max(dense) if dense and latin else None
-    coverage = max(covered(set(content_terms(hit.chunk.text))) for hit in hits)
     return Evidence(tuple(ranked), probability(coverage, nearness), coverage, nearness)
 
 
 # Logistic regression: log-odds that the hits answer. The threshold is folded into the constant: 0.5 is the decision.
 _BOTH = (-6.25, 4.95, 8.22)  # constant, coverage, nearness
+_FARTHEST = 0.25
 _TERMS_ALONE = (-2.68, 9.68)  # constant, coverage
 
 
 def probability(coverage: float, nearness: float | None) -> float:
     """That the hits answer the question, 0 to 1, calibrated so that 0.5 is where Hornbook abstains."""
+    if nearness is not None and nearness < _FARTHEST:
+        return 0.0  # all of the words and nothing of the meaning: "the capital of France" in a list of examples
     if nearness is None:
         odds = _TERMS_ALONE[0] + _TERMS_ALONE[1] * coverage
     else:

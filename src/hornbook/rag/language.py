@@ -25,6 +25,7 @@ _LATIN = re.compile(r"[A-Za-z\u00c0-\u024f]")
 _ASKING = re.compile(
     "请问|什么时候|什么地方|为什么|是什么|有什么|什么样|什么|哪一?[年天日月个位次种座家部支项届些]|哪里|哪儿|哪|多少|多[大长高远久重]|几[年月日个次人岁位种]?|如何|"
     "怎么样|怎么|怎样|为何|何时|何地|何处|何人|是谁|谁|是否|是不是|有没有|吗|呢|"
+    "[的是了有在被由]|"  # particles: the pairs that they form with their neighbours are no words
     "ですか|ますか|でしょうか|何ですか|なぜ|どこ|だれ|誰|いつ|どの|どう|何"
 )
 # Words with which a report speaks of its source; they are true of any source and support nothing.
