@@ -145,6 +145,23 @@ def ours(collection: Collection, embedder: object, scratch: Path) -> tuple[dict[
     return figures, note
 
 
+def bm25_on_whole_passages(collection: Collection) -> Figures:
+    """Our BM25 with every passage as one unit, as bm25s has it: the like-for-like comparison, without chunks."""
+    from hornbook.retrieve import sparse
+    from hornbook.retrieve.analyze import terms
+
+    names = list(collection.passages)
+    lengths, lists = sparse.invert([terms(passage) for passage in collection.passages.values()])
+    segment = sparse.SegmentLengths(0, lengths.astype(np.float32), np.ones(len(names), bool))
+    postings = {term: {0: places} for term, places in lists}
+
+    def search(query: str) -> list[str]:
+        (scores,), _ = sparse.bm25(terms(query), [segment], postings)
+        return [names[i] for i in np.argsort(-scores, kind="stable")[:60]]
+
+    return measure(collection, search)
+
+
 def peers(collection: Collection, model: Path) -> dict[str, Figures]:
     """bm25s (English stemmed, its stop list; CJK as unigrams and bigrams), sentence-transformers, plain rank fusion."""
     import re
@@ -235,6 +252,7 @@ def main() -> None:
             results[name], note = ours(collection, embedder, Path(scratch))
         notes.append(f"- {name}: {note}.")
         print(notes[-1], file=sys.stderr, flush=True)
+        results[name]["sparse, whole passages"] = bm25_on_whole_passages(collection)
         if given.peers:
             results[name] |= peers(collection, Store(Settings.load()).ensure("minilm").path)
         print("\n".join(table({name: results[name]})), flush=True)
