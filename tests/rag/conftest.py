@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -71,9 +72,18 @@ def index_of(tmp_path: Path) -> Iterator[Callable[[], Index]]:
 @pytest.fixture(scope="session")
 def benchmarks() -> Any:
     """The module benchmarks/ask.py: the tests judge as the published figures do."""
+    return _benchmark("ask")
+
+
+@pytest.fixture(scope="session")
+def support_benchmark() -> Any:
+    """The module benchmarks/support.py."""
+    return _benchmark("support")
+
+
+def _benchmark(name: str) -> Any:
     sys.path.insert(0, str(BENCHMARKS))
     try:
-        import ask as module
+        return importlib.import_module(name)
     finally:
         sys.path.remove(str(BENCHMARKS))
-    return module

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from hornbook.rag.support import THRESHOLD, support
@@ -72,3 +75,15 @@ def test_the_score_stays_between_zero_and_one_for_any_text() -> None:
     for text in ("\x00", "[1]" * 50, "no " * 500, "一" * 300, "1,000.5 % of 3", "ﬁ ½ ² Ⅳ", "𝔘𝔫𝔦"):
         assert 0.0 <= support(text, [text]) <= 1.0
         assert support("The plain sentence of five words.", [text]) == 0.0
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_sentences_of_real_documents_altered_and_not(support_benchmark: Any, shared: Path, language: str) -> None:
+    def share(changes: tuple[Any, ...]) -> float:
+        counts = [support_benchmark.accepted("report", language, change, THRESHOLD, limit=120) for change in changes]
+        return sum(accepted for accepted, _ in counts) / sum(tried for _, tried in counts)
+
+    assert share((support_benchmark.unchanged,)) >= 0.98
+    assert share(support_benchmark.TRUE) >= 0.90
+    assert share(support_benchmark.FALSE) <= 0.06
+    assert share((support_benchmark.negated,)) <= 0.03

@@ -100,7 +100,7 @@ class Statement:
     numbers: frozenset[str]
     names: frozenset[str]  # as content terms
     sides: frozenset[str]  # words that have an opposite
-    negated: bool
+    negations: int
     denied: frozenset[str] = frozenset()  # terms that follow a negation within its clause
     asserted: frozenset[str] = frozenset()  # terms that do not
     placed: frozenset[tuple[str, str]] = frozenset()  # (preposition, first term of the name or number after it)
@@ -136,7 +136,7 @@ def support(sentence: str, source: Sequence[str], *, context: str = "", weights:
         or (_UNKNOWING.search(bare) and not _UNKNOWING.search(" ".join(source)))
     ):
         return 0.0
-    if lead and (lead.group(1).lower() in ("yes", "是", "是的")) == claim.negated:
+    if lead and (lead.group(1).lower() in ("yes", "是", "是的")) == bool(claim.negations):
         return 0.0
     parts = [statement(text) for text in source]
     held = {term for part in parts for term in part.terms}
@@ -173,11 +173,12 @@ def _vetoed(claim: Statement, parts: Sequence[Statement], held: set[str], around
         return True
     # Of several clauses, the one that the claim is nearest to must be as negative as the claim itself.
     wanted = set(claim.terms)
+    if claim.negations > max(parts, key=lambda part: len(wanted & set(part.terms))).negations:
+        return True
     clauses = [clause for part in parts for clause in part.clauses]
     nearest = max(clauses, key=lambda clause: len(wanted & clause.terms))
-    return nearest.negated not in (
-        {clause.negated for clause in claim.clauses} if len(claim.clauses) > 1 else {claim.negated}
-    )
+    own = {clause.negated for clause in claim.clauses} if len(claim.clauses) > 1 else {claim.negations > 0}
+    return nearest.negated not in own
 
 
 @lru_cache(maxsize=4096)
@@ -194,7 +195,7 @@ def statement(text: str, *, claim: bool = False) -> Statement:
         frozenset(_numbers(text)),
         frozenset(_names(text)),
         sides,
-        bool(_NEGATION.search(lower)),
+        len(_NEGATION.findall(lower)),
         frozenset(denied),
         frozenset(terms) - denied | _asserted_twice(terms, denied, lower),
         frozenset(_placed(text)),
