@@ -4,8 +4,8 @@
     python benchmarks/retrieval.py --peers --write     # and bm25s, sentence-transformers; into docs/results/retrieval.md
 
 Each passage becomes a .txt file, is ingested, and counts as found at the rank of its best chunk. Figures are means over
-the queries; the last two columns are hybrid's nDCG@10 on every other query (from which the constants of fuse.py were
-chosen) and on the queries in between (from which nothing was).
+the queries; "even" and "odd" are nDCG@10 on every other query and on those in between: a constant of fuse.py that were
+fitted to chance would hold on one and not on the other.
 
 cranfield is given twice: with the gain 2^code - 1 for its codes 1 to 4 (the form in which reference figures were stated),
 and with every code above 0 counting 1, as its readme suggests. Its code -1 is not relevant.

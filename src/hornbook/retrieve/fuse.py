@@ -15,8 +15,8 @@ that the query could have had (BM25: every word of it, as often as can be), and 
 Then one round of relevance feedback in the encoder's space (Rocchio, 1971): the query moves towards the passages that
 both retrievers put first, which a retriever alone could not choose, and the moved query scores the candidates again.
 
-No weight here depends on a language or a collection. The constants were chosen on every other query of four
-collections and hold on the queries in between: docs/results/retrieval.md.
+No weight here depends on a language or a collection. The constants were chosen on four collections, with one encoder;
+both halves of their queries agree, and docs/results/retrieval.md says what other choices give.
 """
 
 from __future__ import annotations
