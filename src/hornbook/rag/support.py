@@ -2,17 +2,19 @@
 
     score = coverage · (1 - ORDER + ORDER · order)       0 where a veto speaks
 
-coverage  the weighted share (TermWeights) of the sentence's content terms that the source holds
+coverage  the weighted share (TermWeights) of the sentence's content terms that the source holds. After the vetoes it
+          falls below 1 for scripts without spaces only, whose pairs of characters break where something was left out.
 order     how much of the sentence comes in the source's order: longest common subsequence of the terms over their
           number. "A owns B" against "B owns A" shares every word.
-vetoes    what changes the truth and few words: a number that the source does not have; a name that it does not have; a
-          negation on one side only; a word where the source has its opposite ("increased" for "decreased"); a leading
-          yes or no against the sentence's own polarity; an expression of not knowing.
+vetoes    a content word (in scripts without spaces: a character) or a name that the source does not have; a number that
+          it does not have, compared by value; a negation more or less, or over other words; a word where the source has
+          its opposite ("increased" for "decreased"); a place or time under another preposition ("within Paris" for
+          "near Paris"); a leading yes or no against the sentence's own polarity; a statement of not knowing.
 
 A paraphrase in other words fails, and is meant to: a true sentence withheld costs a quotation in its place, a false one
-with a citation costs the reader's trust. An embedding's cosine is left out because it cannot tell these cases apart: for
-sentences with one number, name or negation changed it stays above 0.9 (docs/decisions/0007-citations.md).
-The threshold is calibrated on sentences altered in just these ways and on sentences cut short: docs/results/ask.md.
+with a citation costs the reader's trust. An embedding's cosine is left out because it cannot tell these cases apart:
+docs/decisions/0007-citations.md has the measurement. The threshold is calibrated on sentences of real documents altered
+in just these ways, and on true ones cut short: benchmarks/support.py, docs/results/ask.md.
 """
 
 from __future__ import annotations
