@@ -131,3 +131,7 @@ def test_context_names_the_document_and_the_headings_once() -> None:
     assert context(doc, "Guide > Install") == "Guide > Install"
     assert context(doc, "Install > Linux") == "Guide > Install > Linux"
     assert len(context(doc, "x" * 5000)) < 300
+    chinese = context(doc, "分布式训练技术原理" * 30)
+    assert len(chinese) < 60  # a character is about a token: the passage must still fit beside it
+    assert chinese.startswith("Guide > 分布式")
+    assert chinese.endswith("技术原理")

@@ -25,7 +25,7 @@ from hornbook.types import Chunk, Document, Piece
 
 BUDGET = 200  # tokens of a passage; docs/results/retrieval.md has the measurement
 OVERLAP = 32
-_CONTEXT_CHARACTERS = 200
+_CONTEXT_ROOM = 200  # ASCII characters of a passage's context, about 50 tokens; any other character counts as four
 _CHARACTERS_PER_TOKEN = 8  # a longer run than this per counted token is not language: WordPiece counts base64 as one
 
 CountTokens = Callable[[str], int]
@@ -72,9 +72,18 @@ def context(document: Document, section: str) -> str:
     if document.title and document.title not in parts:
         parts.insert(0, document.title)
     line = " > ".join(parts)
-    if len(line) > _CONTEXT_CHARACTERS:  # keep both ends: the document's name and the nearest heading
-        line = f"{line[: _CONTEXT_CHARACTERS // 2]} … {line[-_CONTEXT_CHARACTERS // 2 :]}"
-    return line
+    if _room(line) <= _CONTEXT_ROOM:
+        return line
+    start = end = 0  # keep both ends: the document's name and the nearest heading
+    while _room(line[: start + 1]) <= _CONTEXT_ROOM // 2:
+        start += 1
+    while _room(line[len(line) - end - 1 :]) <= _CONTEXT_ROOM // 2:
+        end += 1
+    return f"{line[:start]} … {line[len(line) - end :]}"
+
+
+def _room(text: str) -> int:
+    return sum(1 if character.isascii() else 4 for character in text)
 
 
 def _groups(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
