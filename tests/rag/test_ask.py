@@ -37,6 +37,10 @@ def test_a_supported_sentence_is_cited_with_its_exact_span(folder: Path, index_o
     assert not answer.abstained and not answer.sentences[0].quoted and answer.sentences[0].support > 0.9
 
 
+def test_a_list_s_dash_is_not_part_of_the_answer(folder: Path, index_of: Opened) -> None:
+    assert ask(folder, index_of(), QUESTION, f"- {LIMITED}")[0].text == f"{LIMITED} [1]"
+
+
 def test_strict_withholds_what_no_span_supports(folder: Path, index_of: Opened) -> None:
     invented = "The experiment was run on nine hundred cards in Geneva."
     answer, _ = ask(folder, index_of(), QUESTION, f"{LIMITED} {invented}")

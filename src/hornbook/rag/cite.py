@@ -34,8 +34,9 @@ UNSUPPORTED: dict[Language, str] = {
 
 
 def without_marks(text: str) -> str:
-    """The model's writing without what looks like citations; it does not get to make them."""
-    return re.sub(r"\s+([.,;:!?])", r"\1", _BRACKETED.sub("", text)).strip()
+    """The model's writing without what looks like citations, which it does not get to make, and without a list's dash."""
+    bare = re.sub(r"\A\s*[-*•]\s+", "", _BRACKETED.sub("", text))
+    return re.sub(r"\s+([.,;:!?])", r"\1", bare).strip()
 
 
 def attribute(
