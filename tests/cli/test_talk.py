@@ -264,6 +264,15 @@ def test_a_leading_space_is_text_and_near_misses_are_offered(talking: Any) -> No
 on_unix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pty and other signals")
 
 
+# Takes the pty as its controlling terminal, so that Ctrl-C reaches it. Not a preexec_fn: Python code between fork and
+# exec may wait for ever for a lock that another thread of this process held.
+_WITH_A_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.executable, [sys.executable, "-m", "hornbook", *sys.argv[1:]])
+"""
+
+
 class Terminal:
     """``hornbook ...`` under a pty."""
 
@@ -273,9 +282,8 @@ class Terminal:
         self.master, slave = pty.openpty()
         environment = {**os.environ, "HORNBOOK_HOME": str(home), "TERM": "dumb", "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "hornbook", *arguments],
+            [sys.executable, "-c", _WITH_A_TERMINAL, *arguments],
             stdin=slave, stdout=slave, stderr=slave, env=environment, start_new_session=True,
-            preexec_fn=lambda: __import__("fcntl").ioctl(0, __import__("termios").TIOCSCTTY, 0),
         )  # fmt: skip
         os.close(slave)
         self.seen = ""

@@ -23,7 +23,7 @@ import typer
 
 from hornbook.cli import console
 from hornbook.cli.index import opened, paths_and_question, place, say_report, shorten
-from hornbook.cli.models import announce
+from hornbook.cli.models import fetch
 from hornbook.settings import Settings
 from hornbook.types import Answer
 
@@ -57,7 +57,7 @@ def ask(
 
     paths, question = paths_and_question(words, have_index=index is not None)
     settings = Settings.load(model=model, device=device, offline=offline or None)
-    fetch(settings, [settings.model, settings.embedder])
+    fetch(settings, settings.model, settings.embedder)
     show = Printer() if not as_json else None
     with opened(paths, index, settings) as place_of_index, console.progress() as progress:
         answer = answer_from(
@@ -82,17 +82,6 @@ def ask(
     _figures(answer)
     if verbose:
         _verbose(answer)
-
-
-def fetch(settings: Settings, models: list[str]) -> None:
-    """Pull what is not here yet, saying what, how much, where to and under which licence."""
-    from hornbook.checkpoint.store import Store
-
-    store = Store(settings)
-    for model in models:
-        announce(store, model)
-        with console.progress("bytes") as progress:
-            store.ensure(model, progress=progress)
 
 
 def _sources(answer: Answer) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hornbook.cli import console
+from hornbook.cli.models import fetch
 from hornbook.errors import UsageError
 from hornbook.retrieve.location import index_folder
 from hornbook.settings import Settings
@@ -39,6 +40,7 @@ def ingest(
     """Read files into an index, or bring it up to date: only what changed is read again."""
     settings = Settings.load(embedder=embedder, max_file_mb=max_file_mb, offline=offline or None)
     paths = existing(paths)
+    fetch(settings, settings.embedder)
     with opened(paths, index, settings) as opened_index, console.progress() as progress:
         report = opened_index.ingest(paths, progress=progress)
         folder = opened_index.folder
@@ -65,6 +67,7 @@ def search(
     """Find passages without a language model. What changed on disk is read first."""
     paths, query = paths_and_question(words, have_index=index is not None)
     settings = Settings.load(offline=offline or None)
+    fetch(settings, settings.embedder)
     with opened(paths, index, settings) as opened_index:
         if paths:
             with console.progress() as progress:

@@ -43,10 +43,7 @@ def pull(
 
 
 def announce(store: Store, name: str) -> bool:
-    """Say on stderr what a pull is going to fetch, how much, and where it goes; False (silence) when none is needed.
-
-    Every verb that may pull a model by itself calls this first.
-    """
+    """Say on stderr what a pull is going to fetch, how much, and where it goes; False (silence) when none is needed."""
     from hornbook.errors import ModelFileError, ModelNotFound, UsageError
 
     short = store.short_names.get(name)
@@ -67,6 +64,17 @@ def announce(store: Store, name: str) -> bool:
     size = f"{console.bytes_text(short.download)} " if short else ""
     console.say(f"  fetching {size}into {store.folder}")
     return True
+
+
+def fetch(settings: Settings, *models: str) -> None:
+    """Pull what is not here yet, saying so. Every verb that may pull a model by itself calls this first."""
+    from hornbook.checkpoint.store import Store
+
+    store = Store(settings)
+    for model in models:
+        announce(store, model)
+        with console.progress("bytes") as progress:
+            store.ensure(model, progress=progress)
 
 
 def list(as_json: AsJson = False) -> None:

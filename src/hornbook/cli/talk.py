@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hornbook.cli import console
+from hornbook.cli.models import fetch
 from hornbook.errors import UsageError
 from hornbook.settings import Settings
 from hornbook.types import Message, SamplingParams, Token
@@ -104,8 +105,8 @@ def opened(model: str, settings: Settings, device: str) -> Iterator[LocalLLM]:
     """The language model, closed at the end. Raises UsageError for a model that cannot write."""
     from hornbook.llm import LocalLLM, load
 
-    with console.progress("bytes") as progress:
-        llm = load(model, device=device, settings=settings, progress=progress)
+    fetch(settings, model)
+    llm = load(model, device=device, settings=settings)
     with closing(llm):
         if not isinstance(llm, LocalLLM):
             raise UsageError(
