@@ -298,19 +298,18 @@ def test_pulls_at_once_fetch_each_model_once_and_all_succeed(index: Served, stor
 
 
 def test_a_full_disk_while_pip_writes_is_named_and_leaves_nothing(index: Served, store: Store) -> None:
-    resource = pytest.importorskip("resource", reason="needs a limit on the size of files")
+    pytest.importorskip("resource", reason="needs a limit on the size of files")
     make_wheel(index.folder, "one-model", "1.0", {"one_model/m.gguf": gguf(1, 400_000)})
     script = PULL.replace(
         "Store(Settings.load()).pull(sys.argv[1])", "import hornbook.cli; hornbook.cli.main(['pull', sys.argv[1]])"
     )
-    limit = 200_000
-
-    def small() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-
+    small = """
+import resource, signal
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+"""
     run = subprocess.run(
-        [sys.executable, "-c", script, "pypi:one-model"], preexec_fn=small, capture_output=True, text=True, check=False
+        [sys.executable, "-c", small + script, "pypi:one-model"], capture_output=True, text=True, check=False
     )
     assert run.returncode == 1
     assert "no room left on the disk" in run.stderr
