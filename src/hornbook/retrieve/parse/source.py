@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePath
@@ -26,6 +27,7 @@ _LIKELY = [
     *["cp932", "euc_jp", "gb18030", "big5", "euc_kr", "cp949"],
     *["cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "koi8_r", "mac_roman"],
 ]
+_HALF_WIDTH = re.compile("[\uff61-\uff9f]")
 _SAMPLE = 32_768  # bytes that are enough to tell encodings apart
 _TEXT_CONTROLS = b"\t\n\v\f\r\x1b"
 _CONTROLS = bytes(set(range(32)) - set(_TEXT_CONTROLS)) + b"\x7f"
@@ -59,6 +61,10 @@ def decode(data: bytes, declared: str | None = None) -> str:
             return data.decode(encoding, "replace")
     if b"\0" in data:
         return _without_mark(data)
+    if b"\x1b$" in data or (declared and declared.lower() in ("hz-gb-2312", "utf-7", "iso-2022-kr")):
+        # seven bits a byte, so that it would pass for ASCII
+        with suppress(LookupError, UnicodeDecodeError):
+            return data.decode("iso2022_jp_2" if b"\x1b$B" in data or b"\x1b$@" in data else str(declared))
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -67,10 +73,8 @@ def decode(data: bytes, declared: str | None = None) -> str:
     if looks_binary(data):
         raise ParseError("binary file")
     if declared:
-        try:
+        with suppress(LookupError, UnicodeDecodeError):
             return data.decode(_as_browsers_do(declared))
-        except (LookupError, UnicodeDecodeError):
-            pass
     return data.decode(_detect(data), "replace")
 
 
@@ -118,4 +122,10 @@ def _detect(data: bytes) -> str:
     found = list(from_bytes(sample, cp_isolation=_LIKELY, preemptive_behaviour=False))
     # near ties (cp1250 and cp1252 share most letters) go to the better language model, then to the commoner encoding
     best = min(found, key=lambda m: (round(m.chaos, 2), -m.coherence, _LIKELY.index(m.encoding)), default=None)
-    return best.encoding if best else "cp1252"
+    if best is None:
+        return "cp1252"
+    if best.encoding == "cp932" and len(_HALF_WIDTH.findall(str(best))) > 0.3 * len(str(best)):
+        with suppress(UnicodeDecodeError):  # bytes of two-byte Chinese read as one-byte katakana
+            sample.decode("gb18030")
+            return "gb18030"
+    return best.encoding
