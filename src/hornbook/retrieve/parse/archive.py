@@ -73,7 +73,9 @@ class Archive:
         out = io.BytesIO()
         with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as copy:
             for name in dict.fromkeys(self.names):
-                copy.writestr(zipfile.ZipInfo(name), self.read(name) if name.lower().endswith((".xml", ".rels")) else b"")
+                copy.writestr(
+                    zipfile.ZipInfo(name), self.read(name) if name.lower().endswith((".xml", ".rels")) else b""
+                )
         out.seek(0)
         return out
 

@@ -30,6 +30,12 @@ _SPACES = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f]")  # the ideograph
 _TRAILING = re.compile(r"[ \t]+(?=\n|\Z)")
 _BLANKS = re.compile(r"\n{3,}")
 _RUNS = re.compile(r"\s+")
+_DESCRIPTION = re.compile(r"\S \S|[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7a3]{2}")  # two words, or two signs of a word
+_PLACEHOLDER = re.compile(
+    r"(?:图片|图像|图|圖片|画像|이미지|image|img|picture|photo|screenshot|logo|icon|figure)[\s\d._()-]*"
+    r"|.*\.(?:png|jpe?g|gif|svg|webp|bmp)",
+    re.IGNORECASE,
+)
 LATIN_LIGATURES = str.maketrans(
     {"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st"}  # U+FB00 to U+FB06
 )
@@ -44,6 +50,12 @@ def clean(text: str) -> str:
 def one_line(text: str) -> str:
     """The text with every run of white space as one space: what a title, a cell or flowing markup means."""
     return _RUNS.sub(" ", clean(text)).strip()
+
+
+def described(alternative: str) -> str:
+    """The alternative text of a picture where somebody wrote one, "" for a placeholder ("图片") or a file's name."""
+    words = one_line(alternative)
+    return words if _DESCRIPTION.search(words) and not _PLACEHOLDER.fullmatch(words) else ""
 
 
 class Builder:

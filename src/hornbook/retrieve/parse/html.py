@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-from hornbook.retrieve.parse.builder import Builder, Kind, one_line
+from hornbook.retrieve.parse.builder import Builder, Kind, described, one_line
 from hornbook.retrieve.parse.source import Source
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class _Writer:
             self._heading = int(tag[1])
         elif tag == "br":
             self._inline.append("\n")
-        elif tag == "img" and (words := one_line(element.get("alt") or "")) and " " in words:
+        elif tag == "img" and (words := described(element.get("alt") or "")):
             self._inline.append(f" {words} ")
         elif tag in ("td", "th"):
             self._inline.append(" ")

@@ -25,6 +25,8 @@ _ITEM = re.compile(r"(?:[•◦▪‣●○■□–—-]|\(?\d{1,3}[.)、]|\(?[
 _COMPOUND = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")
 _WORD_END = re.compile(r"([^\W\d_]+)\Z")
 _WORD_START = re.compile(r"[^\W\d_]+")
+_FIGURE = re.compile(r"\d[\d.,:%)]*\Z")
+_NARROW = 45  # characters: a till's receipt, narrower than a column of prose
 _GUTTER_ROWS = 4  # rows that each side of a gutter must have
 _PROSE = 18  # mean characters of a span of prose
 
@@ -314,6 +316,8 @@ def _breaks(before: Line, after: Line) -> bool:
     centred = abs(before.left + before.right - after.left - after.right) < after.size
     if centred and abs(before.left - after.left) > after.size:
         return True
+    if len(before.text) < _NARROW and _FIGURE.search(before.text) and after.text[:1].isupper():
+        return True  # "SUBTOTAL $863.91" over "Sales Tax $66.23": entries, not a sentence
     word = after.text.split(maxsplit=1)[0] if after.text.strip() else ""
     if _CJK_EDGE.match(word):
         word = word[:1]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hornbook.retrieve.parse import html
-from hornbook.retrieve.parse.builder import Builder
+from hornbook.retrieve.parse.builder import Builder, described
 from hornbook.retrieve.parse.source import Source
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def write(text: str, builder: Builder, *, first_line: int | None = 1) -> None:
 
 
 def _inline(tokens: Sequence[Token]) -> str:
-    """The words of a run of inline tokens: link texts and alternative texts stay, addresses go."""
+    """The words of a run of inline tokens: link texts and descriptions of pictures stay, addresses go."""
     parts: list[str] = []
     for token in tokens:
         if token.type in ("text", "code_inline"):
@@ -94,7 +94,7 @@ def _inline(tokens: Sequence[Token]) -> str:
         elif token.type in ("softbreak", "hardbreak"):
             parts.append("\n")
         elif token.type == "image":
-            parts.append(_inline(token.children or ()))
+            parts.append(described(_inline(token.children or ())))
         elif token.type == "html_inline" and token.content.lower().startswith("<br"):
             parts.append("\n")
     return "".join(parts)

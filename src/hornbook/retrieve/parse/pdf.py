@@ -24,6 +24,7 @@ _REASONS = {
     "security": ParseError("password protected", "Save a copy without a password."),
 }
 _DATE = re.compile(r"D:(\d{4})(\d{2})?(\d{2})?")
+_AMOUNT = re.compile(r"[$€£¥]\s*-?\d")
 _HYPHENS = "\x02\ufffe"  # what PDFium puts for a hyphen at a line's end
 
 
@@ -148,6 +149,7 @@ def _is_heading(block: layout.Block, text: str, body: float) -> bool:
         or len(text) > 160
         or not re.search(r"[^\W\d_]{2}", text)
         or text.endswith((",", ";", "。"))
+        or _AMOUNT.search(text)  # the total of a bill is set large, and is no heading
     ):
         return False
     if all(line.size >= 1.12 * body for line in block.lines):

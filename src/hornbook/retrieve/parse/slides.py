@@ -11,7 +11,7 @@ from typing import Any
 
 from hornbook.errors import ParseError
 from hornbook.retrieve.parse.archive import Archive
-from hornbook.retrieve.parse.builder import Builder, one_line
+from hornbook.retrieve.parse.builder import Builder, described, one_line
 from hornbook.retrieve.parse.source import Source
 
 _A = "{http://schemas.openxmlformats.org/drawingml/2006/main}"
@@ -58,7 +58,7 @@ def _slide(slide: Any, number: int, builder: Builder) -> None:
             _chart(shape.chart, builder)
         elif shape.has_text_frame:
             _frame(shape.text_frame, builder)
-        elif (words := one_line(_alternative(shape))) and " " in words:
+        elif words := described(_alternative(shape)):
             builder.add(words)
     if slide.has_notes_slide and slide.notes_slide.notes_text_frame is not None:
         notes = _frame_text(slide.notes_slide.notes_text_frame)
