@@ -146,14 +146,16 @@ def parse_bytes(data: bytes, path: str | os.PathLike[str]) -> Document:
     builder = Builder()
     try:
         import_module(f"{__name__}.{format.module}").parse(source, builder)
-    except ParseError:
-        raise
+    except ParseError as error:  # a library's words inside may run over several lines
+        raise ParseError(" ".join(error.what.split()), error.remedy) from error
     except RecursionError as error:
         raise ParseError(f"damaged {format.name}: nested too deeply") from error
     except MemoryError as error:
         raise ParseError(f"{format.name} needs more memory than there is") from error
     except Exception as error:  # a library met what its author did not expect: the file is at fault, and skipped
-        raise ParseError(f"damaged {format.name} ({type(error).__name__}: {str(error)[:120]})") from error
+        raise ParseError(
+            f"damaged {format.name} ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
+        ) from error
     if builder.empty:
         raise ParseError("no text found")
     identity = hashlib.sha256(Path(path).as_posix().encode("utf-8", "surrogateescape")).hexdigest()[:16]

@@ -27,7 +27,7 @@ _INVISIBLE = re.compile(
 )
 _LINE_ENDS = re.compile("\r\n?|[\x0b\x0c\x85\u2028\u2029]")
 _SPACES = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f]")  # the ideographic space U+3000 is left: it is wide
-_TRAILING = re.compile(r"[ \t]+(?=\n|\Z)")
+_TRAILING = re.compile(r"(?<![ \t])[ \t]++(?=\n|\Z)")  # linear: begins and ends only where a run does
 _BLANKS = re.compile(r"\n{3,}")
 _RUNS = re.compile(r"\s+")
 _DESCRIPTION = re.compile(r"\S \S|[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7a3]{2}")  # two words, or two signs of a word

@@ -35,7 +35,7 @@ _SQL = re.compile(
 )
 _SHELL = re.compile(r"(?:function\s+)?([\w-]+)\s*\(\)")
 _YAML_KEY = re.compile(r"[\"']?([\w./-][^:#\"']{0,80}?)[\"']?\s*:(?:\s|$)")
-_TABLE = re.compile(r"\[{1,2}\s*([^\]]+?)\s*\]{1,2}\s*(?:[#;].*)?$")
+_TABLE = re.compile(r"\[{1,2}([^\]]+)\]{1,2}\s*(?:[#;].*)?$")
 
 _NAMES: dict[str, tuple[re.Pattern[str], ...]] = {
     **dict.fromkeys([".py", ".pyi"], (_PYTHON,)),
@@ -77,7 +77,7 @@ def _blocks(lines: list[str], suffix: str) -> list[tuple[int, int, str]]:
         if not inside or (
             suffix in (".py", ".pyi") and outer and line.startswith("    ") and not line.startswith("     ")
         ):
-            name = next((found.group(1) for p in patterns if (found := p.match(head))), "")
+            name = next((found.group(1).strip() for p in patterns if (found := p.match(head))), "")
         if name:
             start = _with_leading(lines, at, cuts[-1][0], inside)
             if inside:

@@ -123,7 +123,7 @@ class _Writer:
         elif tag == "li":
             self._item += 1
             number = self._lists[-1][0] if self._lists else None
-            self._marker = "  " * max(0, len(self._lists) - 1) + ("- " if number is None else f"{number}. ")
+            self._marker = "  " * min(max(0, len(self._lists) - 1), 8) + ("- " if number is None else f"{number}. ")
             if number is not None:
                 self._lists[-1][0] = number + 1
         elif tag == "pre":

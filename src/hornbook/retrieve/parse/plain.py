@@ -12,7 +12,8 @@ from hornbook.retrieve.parse.source import Source
 
 _LINES_A_PIECE = 40  # a log or a poem without blank lines is cut here
 _ADORNMENT = re.compile(r"([=\-`:.'\"~^_*+#<>])\1{2,}\s*")  # reStructuredText, "Sections"
-_ORG_HEADING = re.compile(r"(\*+)\s+(?:(?:TODO|DONE)\s+)?(.+?)(?:\s+:[\w@:]+:)?\s*")
+_ORG_HEADING = re.compile(r"(\*+)\s+(?:(?:TODO|DONE)\s+)?(.+)")
+_ORG_TAGS = re.compile(r":[\w@:]+:")
 _ORG_KEYWORD = re.compile(r"#\+(\w+):\s*(.*)", re.IGNORECASE)
 
 
@@ -80,7 +81,9 @@ def _parse_org(lines: list[str], builder: Builder) -> None:
         paragraphs.feed(lines[start:at], start + 1)
         start = at + 1
         if heading:
-            builder.heading(heading.group(2), len(heading.group(1)), line=at + 1)
+            words, _, last = heading.group(2).strip().rpartition(" ")
+            title = words if words and _ORG_TAGS.fullmatch(last) else heading.group(2)
+            builder.heading(title, len(heading.group(1)), line=at + 1)
         elif keyword and (name := keyword.group(1).lower()) in ("title", "author", "date"):
             if name == "title":
                 builder.title = keyword.group(2)

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import datetime
 import io
-import re
 from collections.abc import Iterator, Sequence
 from typing import IO, Any
+from xml.parsers import expat
 
 from hornbook.errors import ParseError
 from hornbook.retrieve.parse import delimited, grid, html
 from hornbook.retrieve.parse.archive import Archive
 from hornbook.retrieve.parse.builder import Builder
+from hornbook.retrieve.parse.compound import check_chains
 from hornbook.retrieve.parse.source import Source
 
 MAX_CELLS = 20_000_000  # of one sheet's rectangle: 640 MB inside calamine
+SPARSE_CELLS = 2_000_000  # a larger rectangle must hold something in one of a hundred cells
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
-_REFERENCE = re.compile(rb"""<(?:\w+:)?(?:c|row)\b[^>]{0,400}?\sr\s*=\s*["']\$?([A-Za-z]{0,3})\$?(\d{1,9})["']""")
 
 
 def parse(source: Source, builder: Builder) -> None:
@@ -30,12 +31,13 @@ def parse(source: Source, builder: Builder) -> None:
         (html if data.lstrip()[:1] == b"<" else delimited).parse(source, builder)
         return
     if data.startswith(_OLE) and source.suffix == ".xls":
+        check_chains(data)
         _write(io.BytesIO(data), builder)
         return
     archive = Archive(data, "a workbook")
     for name in archive.names:
-        if name.startswith("xl/worksheets/") and name.endswith(".xml"):
-            _measure(archive.read(name))
+        if name.lower().endswith(".xml"):  # a sheet may lie anywhere
+            _measure(archive.read(name), name)
     if "docProps/core.xml" in archive.names:
         for element in archive.xml("docProps/core.xml").iter():
             tag = str(element.tag).rpartition("}")[2]
@@ -46,17 +48,43 @@ def parse(source: Source, builder: Builder) -> None:
     _write(archive.stream(), builder)
 
 
-def _measure(sheet: bytes) -> None:
-    """Refuse a sheet whose filled rectangle calamine could not hold."""
+def _measure(data: bytes, name: str) -> None:
+    """Refuse a sheet whose rectangle calamine could not hold, or a table of strings that claims more than it has.
+
+    calamine allocates what the file claims, and ends the whole program where there is no such memory.
+    """
     columns = rows = 1
-    for letters, digits in _REFERENCE.findall(sheet):
-        rows = max(rows, int(digits))
-        at = 0
-        for letter in letters.upper():
-            at = at * 26 + letter - 64
-        columns = max(columns, at)
-    if rows * columns > MAX_CELLS:
-        raise ParseError(f"a sheet claims {rows:,} rows by {columns:,} columns, the limit is {MAX_CELLS:,} cells")
+    filled = 0
+
+    def element(tag: str, attributes: dict[str, str]) -> None:
+        nonlocal columns, rows, filled
+        local = tag.rpartition(":")[2]
+        if local in ("c", "row"):
+            place = attributes.get("r", "").replace("$", "").upper()
+            letters = place.rstrip("0123456789")
+            if letters.isascii() and len(letters) <= 8:
+                at = 0
+                for letter in letters:
+                    at = at * 26 + ord(letter) - 64
+                columns = max(columns, at)
+            digits = place[len(letters) :]
+            rows = max(rows, int(digits) if 0 < len(digits) < 20 else filled)
+            filled += 1
+        elif local == "sst":
+            for claim in (attributes.get("uniqueCount", ""), attributes.get("count", "")):
+                if claim.isdigit() and (len(claim) > 10 or int(claim) > 100 * len(data)):
+                    raise ParseError(f"damaged workbook: claims {claim[:20]} strings in {len(data):,} bytes")
+
+    parser = expat.ParserCreate()
+    parser.StartElementHandler = element
+    try:
+        parser.Parse(data, True)
+    except expat.ExpatError as error:
+        raise ParseError(f"damaged workbook: {name} is not well-formed XML ({error})") from error
+    cells = rows * columns
+    if cells > MAX_CELLS or (cells > SPARSE_CELLS and cells > 100 * filled):
+        limit = MAX_CELLS if cells > MAX_CELLS else SPARSE_CELLS
+        raise ParseError(f"a sheet claims {rows:,} rows by {columns:,} columns, the limit is {limit:,} cells")
 
 
 def _write(file: IO[bytes], builder: Builder) -> None:

@@ -85,8 +85,9 @@ def _write(value: Any, builder: Builder) -> None:
         if isinstance(value, dict):
             builder.add("\n".join(_render(plain)), section=path)
         else:
-            for first in range(0, len(plain), 25):
-                some = list(plain.items())[first : first + 25]
+            items = list(plain.items())
+            for first in range(0, len(items), 25):
+                some = items[first : first + 25]
                 builder.add("\n".join(_render([member for _, member in some])), section=f"{path}[{some[0][0]}]")
         stack.extend(reversed(opened))
 
