@@ -1,6 +1,6 @@
 """HTML, as a reader sees it: headings, paragraphs, lists, tables and code; no scripts, navigation or hidden parts.
 
-The tree is walked without recursion (a page may be nested as deep as it likes) and in one pass. Used for web pages,
+The tree is walked without recursion (a page may be nested deeply) and in one pass. Used for web pages,
 for the chapters of a book, for the bodies of mail and for HTML inside Markdown and feeds.
 """
 
@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
+from hornbook.errors import ParseError
 from hornbook.retrieve.parse.builder import Builder, Kind, described, one_line
 from hornbook.retrieve.parse.source import Source
 
@@ -46,14 +47,17 @@ def parse(source: Source, builder: Builder) -> None:
 
 
 def tree(text: str) -> _Element:
-    """Any text as an HTML tree. Nothing outside the text is read."""
+    """Any text as an HTML tree. Nothing outside the text is read. Raise ParseError for one nested beyond reason."""
     from lxml import etree, html
 
     parser = html.HTMLParser(no_network=True, remove_comments=True, remove_pis=True, huge_tree=True, encoding="utf-8")
     try:
-        return html.document_fromstring(_sound(text).encode("utf-8"), parser=parser, ensure_head_body=True)
+        root = html.document_fromstring(_sound(text).encode("utf-8"), parser=parser, ensure_head_body=True)
     except etree.ParserError:  # nothing but comments and space
         return html.document_fromstring("<html><body></body></html>")
+    if any(error.type_name == "ERR_RESOURCE_LIMIT" for error in parser.error_log):
+        raise ParseError("HTML nested more than 2,048 deep")  # libxml2 stops there, and what follows would be lost
+    return root
 
 
 def write_fragment(markup: str, builder: Builder, *, line: int | None = None) -> None:
