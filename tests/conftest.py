@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # as the command does: see hornbook.cli._share_the_processors
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no reference library may reach out
 os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
 

@@ -56,6 +56,7 @@ hornbook --help lists every verb; hornbook VERB --help explains one.
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """The entry point of the ``hornbook`` command. Never returns: it ends the process with the verb's exit code."""
+    _share_the_processors()
     given = list(sys.argv[1:] if arguments is None else arguments)
     if "_HORNBOOK_COMPLETE" in os.environ:  # the shell asks for completions
         _typer(list(VERBS))(prog_name="hornbook")
@@ -68,6 +69,17 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     with contextlib.suppress(BrokenPipeError, ValueError, OSError):
         sys.stdout.flush()
     _leave(code)
+
+
+def _share_the_processors() -> None:
+    """Let torch's threads wait for each other asleep, not spinning, unless the person has said otherwise.
+
+    Spinning gains 1 to 3% on an idle machine. But where another program holds one of two cores, the thread that spins
+    takes the time that the thread it waits for needs: reading a prompt took ten times as long
+    (docs/decisions/0008-threads-that-sleep.md). GNU's OpenMP reads this once, when torch is loaded.
+    """
+    if not os.environ.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}:
+        os.environ["GOMP_SPINCOUNT"] = "2000"
 
 
 def _dispatch(given: list[str]) -> int:
