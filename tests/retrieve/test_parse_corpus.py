@@ -115,3 +115,8 @@ def test_every_listed_format_has_its_module() -> None:
     for suffix, format in FORMATS.items():
         assert suffix == suffix.lower() and suffix.startswith(".")
         assert callable(import_module(f"hornbook.retrieve.parse.{format.module}").parse)
+
+
+def test_the_page_of_formats_names_every_suffix() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "documents.md").read_text("utf-8")
+    assert {suffix for suffix in FORMATS if f"`{suffix}`" not in page} == set()
