@@ -28,6 +28,7 @@ _LIKELY = [
     *["cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "koi8_r", "mac_roman"],
 ]
 _HALF_WIDTH = re.compile("[\uff61-\uff9f]")
+_KANA = re.compile("[\u3041-\u3096]")
 _SAMPLE = 32_768  # bytes that are enough to tell encodings apart
 _TEXT_CONTROLS = b"\t\n\v\f\r\x1b"
 _CONTROLS = bytes(set(range(32)) - set(_TEXT_CONTROLS)) + b"\x7f"
@@ -119,6 +120,9 @@ def _detect(data: bytes) -> str:
 
     cut = data.rfind(b"\n", 0, _SAMPLE) if len(data) > _SAMPLE else len(data)
     sample = data[: cut if cut > 0 else _SAMPLE]
+    with suppress(UnicodeDecodeError):  # kana in Shift-JIS are also valid, rare Korean syllables in cp949
+        if len(_KANA.findall(japanese := sample.decode("cp932"))) > 0.2 * len(japanese):
+            return "cp932"
     found = list(from_bytes(sample, cp_isolation=_LIKELY, preemptive_behaviour=False))
     # near ties (cp1250 and cp1252 share most letters) go to the better language model, then to the commoner encoding
     best = min(found, key=lambda m: (round(m.chaos, 2), -m.coherence, _LIKELY.index(m.encoding)), default=None)
