@@ -81,6 +81,23 @@ def test_word_inserted_text_is_read_and_deleted_or_hidden_text_is_not() -> None:
     assert saved(document, "t.docx").text == "shown new"
 
 
+def test_word_text_box_in_a_cell_is_read_once_though_it_is_kept_twice() -> None:
+    import docx
+    from lxml import etree
+
+    document = docx.Document()
+    cell = document.add_table(1, 2).cell(0, 0)
+    document.tables[0].cell(0, 1).text = "beside"
+    box = "<w:txbxContent><w:p><w:r><w:t>boxed</w:t></w:r></w:p></w:txbxContent>"
+    shape = (
+        f'<w:r xmlns:w="{cell._tc.nsmap["w"]}" xmlns:mc="http://schemas.openxmlformats.org/markup-compatibility/2006">'
+        f"<mc:AlternateContent><mc:Choice Requires='wps'>{box}</mc:Choice><mc:Fallback>{box}</mc:Fallback>"
+        "</mc:AlternateContent></w:r>"
+    )
+    cell.paragraphs[0]._p.append(etree.fromstring(shape))
+    assert saved(document, "t.docx").text == "boxed | beside"
+
+
 def test_word_header_and_footer_are_said_to_be_such(docs: Path) -> None:
     document = parse(docs / "unstructured/docx-hdrftr.docx")
     assert find(document, "First header para").section == "Header"

@@ -123,7 +123,7 @@ class _Writer:
                     cells.append("")  # the cell above reaches down to here
                     continue
                 boxes: list[_Element] = []
-                words = [self._cell_text(part, boxes) for part in cell.iter(_W + "p")]
+                words = [self._cell_text(part, boxes) for part in _paragraphs(cell)]
                 cells.append(" ".join(word for word in words if word))
             rows.append(cells)
         if depth > _MAX_DEPTH:
@@ -141,7 +141,7 @@ class _Writer:
         """The texts of the headers or footers, each once however many sections show it."""
         seen: set[str] = set()
         for part in self._parts(kind):
-            for paragraph in part.iter(_W + "p"):
+            for paragraph in _paragraphs(part):
                 text = self._cell_text(paragraph, [])
                 if text and text not in seen and not text.isdigit():
                     seen.add(text)
@@ -152,7 +152,7 @@ class _Writer:
             for note in part.iter(_W + child):
                 if note.get(_W + "type") in ("separator", "continuationSeparator", "continuationNotice"):
                     continue
-                text = "\n".join(filter(None, (self._cell_text(p, []) for p in note.iter(_W + "p"))))
+                text = "\n".join(filter(None, (self._cell_text(p, []) for p in _paragraphs(note))))
                 author = note.get(_W + "author")
                 self._builder.add(f"{author}: {text}" if author and text else text, section=name.capitalize())
 
@@ -200,6 +200,17 @@ def _hidden(run: _Element) -> bool:
 
 def _is_page_break(br: _Element) -> bool:
     return bool(br.get(_W + "type") == "page")
+
+
+def _paragraphs(parent: _Element) -> Iterator[_Element]:
+    """Every paragraph below, those in text boxes and inner tables too, but not the copy of a shape for old programs."""
+    stack = [parent]
+    while stack:
+        item = stack.pop()
+        if item.tag == _W + "p":
+            yield item
+        if item.tag != _MC + "Fallback":
+            stack.extend(reversed(item))
 
 
 def _children(parent: _Element, name: str) -> Iterator[_Element]:
