@@ -93,6 +93,14 @@ def test_chinese_text_is_read(docs: Path) -> None:
     assert parse(docs / "zh/ocr_test.pdf").text == "我是文字"
 
 
+def test_a_font_of_one_point_that_a_matrix_enlarges_has_one_size(docs: Path) -> None:
+    document = parse(docs / "unstructured/pdf/embedded-link.pdf")
+    assert lines_of(document)[-1] == (
+        "2. Now, what would happen if the embedded url is across two lines with broken list item group capturing?"
+    )
+    assert not [piece for piece in document.pieces if piece.kind == "heading"]
+
+
 def test_a_scan_says_that_it_has_no_text(docs: Path) -> None:
     for name in ("markitdown/MEDRPT-2024-PAT-3847_medical_report_scan.pdf", "unstructured/pdf/loremipsum-flat.pdf"):
         with pytest.raises(ParseError, match="no text found \\(scanned\\?\\)"):

@@ -127,7 +127,7 @@ class SpanBuilder:
         span = self._spans[-1]
         span.origin = origin
         height = max(abs(span.top - span.bottom), abs(span.right - span.left))
-        # some producers scale a font of one point by the text matrix: then the box tells
+        # a size that nobody could read or print is a mistake of the producer: then the box tells
         span.size = round(size, 1) if 3 <= size <= 200 else round(max(height, 3.0) * 1.3, 1)
         span.angle, span.bold = angle if angle > 0 else 0.0, weight >= 600
 

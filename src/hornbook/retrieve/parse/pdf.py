@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import re
 from collections import Counter
+from math import hypot
 from typing import TYPE_CHECKING, Any
 
 from hornbook.errors import ParseError
@@ -99,6 +100,7 @@ def _spans(textpage: Any, raw: Any) -> list[layout.Span]:
     builder = layout.SpanBuilder()
     left, right, bottom, top = (ctypes.c_double() for _ in range(4))
     refs = [ctypes.byref(value) for value in (left, right, bottom, top)]
+    matrix = raw.FS_MATRIX()
     get_origin = raw.FPDFText_GetCharOrigin
     get_unicode, get_box = raw.FPDFText_GetUnicode, raw.FPDFText_GetCharBox
     get_size, get_angle, get_weight = raw.FPDFText_GetFontSize, raw.FPDFText_GetCharAngle, raw.FPDFText_GetFontWeight
@@ -116,7 +118,9 @@ def _spans(textpage: Any, raw: Any) -> list[layout.Span]:
             if starts:
                 get_origin(textpage, at, *refs[:2])
                 origin = (left.value, right.value)
-                builder.style(get_size(textpage, at), get_angle(textpage, at), get_weight(textpage, at), origin)
+                # many producers set a font of one point and let the matrix enlarge it
+                scale = hypot(matrix.c, matrix.d) if raw.FPDFText_GetMatrix(textpage, at, matrix) else 1.0
+                builder.style(get_size(textpage, at) * scale, get_angle(textpage, at), get_weight(textpage, at), origin)
     return builder.finish()
 
 
