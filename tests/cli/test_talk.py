@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -12,8 +13,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -276,6 +278,8 @@ os.execv(sys.executable, [sys.executable, "-m", "hornbook", *sys.argv[1:]])
 class Terminal:
     """``hornbook ...`` under a pty."""
 
+    started: ClassVar[list[subprocess.Popen[bytes]]] = []
+
     def __init__(self, arguments: list[str], home: Path) -> None:
         import pty
 
@@ -287,6 +291,7 @@ class Terminal:
         )  # fmt: skip
         os.close(slave)
         self.seen = ""
+        Terminal.started.append(self.process)
 
     def send(self, text: str) -> None:
         os.write(self.master, text.encode())
@@ -304,6 +309,16 @@ class Terminal:
         found, self.seen = self.seen[: match.end()], self.seen[match.end() :]
         return found
 
+    def press_until(self, key: str, pattern: str) -> None:
+        """Press a key as a person does, again when nothing happens: between a prompt and the wait for a key, Python's
+        input() takes a signal only with the next key."""
+        for _ in range(20):
+            self.send(key)
+            with contextlib.suppress(AssertionError):
+                self.until(pattern, 3.0)
+                return
+        pytest.fail(f"{key!r} did not bring {pattern!r}; the terminal shows:\n{self.seen}")
+
     def end(self) -> int:
         try:
             return self.process.wait(30)
@@ -311,6 +326,17 @@ class Terminal:
             if self.process.poll() is None:
                 os.killpg(self.process.pid, signal.SIGKILL)
             os.close(self.master)
+
+
+@pytest.fixture(autouse=True)
+def no_terminal_left_behind() -> Iterator[None]:
+    """A test that failed in the middle of a conversation does not leave it running."""
+    yield
+    while Terminal.started:
+        process = Terminal.started.pop()
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 @pytest.fixture
@@ -343,8 +369,7 @@ def test_chat_on_a_terminal(endless: str, home: Path) -> None:
     terminal.send("\x03")
     terminal.until(r"\(stopped\).*> ")
     assert terminal.process.poll() is None  # the answer stopped, the program did not
-    terminal.send("\x03")  # at the prompt
-    terminal.until(r"leaves\).*> ")
+    terminal.press_until("\x03", r"leaves\).*> ")  # at the prompt
     terminal.send("/clear\n")
     terminal.until("forgotten.*> ")
     terminal.send("\x04")
