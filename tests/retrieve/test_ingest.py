@@ -13,6 +13,7 @@ from toy_embedder import ToyEmbedder
 from hornbook.errors import IndexFailure
 from hornbook.retrieve import ingest as ingest_module
 from hornbook.retrieve.index import Index
+from hornbook.retrieve.parse.worker import Worker
 from hornbook.types import IngestReport
 
 LONG_AGO = 1_600_000_000
@@ -69,7 +70,7 @@ def test_nothing_changed_means_nothing_read_loaded_or_written(
     index.close()
     before = {path: path.read_bytes() for path in (tmp_path / "index").glob("index.sqlite*")}
     monkeypatch.setattr(ingest_module, "_read", lambda *_: pytest.fail("an unchanged file was read"))
-    monkeypatch.setattr(ingest_module, "parse_bytes", lambda *_: pytest.fail("an unchanged file was parsed"))
+    monkeypatch.setattr(Worker, "parse", lambda *_: pytest.fail("an unchanged file was parsed"))
     with Index.open(tmp_path / "index") as again:  # no embedder: loading one would fail offline, and must not be tried
         assert counts(again.ingest(files)) == (0, 0, 0, 3)
         assert again._embedder is None
@@ -116,8 +117,8 @@ def test_a_file_that_cannot_be_read_is_said_each_time_and_tried_again_when_it_ch
 ) -> None:
     write(files / "broken.docx", "this is no zip archive at all")
     tried = []
-    parse = ingest_module.parse_bytes
-    monkeypatch.setattr(ingest_module, "parse_bytes", lambda data, path: tried.append(path.name) or parse(data, path))
+    parse = Worker.parse
+    monkeypatch.setattr(Worker, "parse", lambda self, data, path: tried.append(path.name) or parse(self, data, path))
     first = index.ingest(files)
     assert counts(first) == (3, 0, 0, 0)
     assert [(Path(path).name, bool(reason)) for path, reason in first.failed] == [("broken.docx", True)]

@@ -23,7 +23,7 @@ import numpy as np
 import hornbook
 from hornbook.errors import ParseError
 from hornbook.retrieve import analyze, chunk, dense, segments
-from hornbook.retrieve.parse import parse_bytes
+from hornbook.retrieve.parse.worker import Worker
 from hornbook.retrieve.segments import NewChunk
 from hornbook.retrieve.sparse import SEGMENT_ROWS
 from hornbook.retrieve.store import Database, batched
@@ -82,15 +82,19 @@ class Ingest:
         self._progress: Progress = progress or (lambda what, done, total: None)
         self._tally = _Tally()
         self._waiting: list[_Read] = []
+        self._worker = Worker()
 
     def run(self, paths: Sequence[Path], *, exclude: Path) -> IngestReport:
         """``paths`` are absolute; nothing under ``exclude`` (the index's own folder) is read."""
         began = time.monotonic()
         known = self._known(paths)
         found, present, unreadable = self._walk(paths, exclude)
-        for done, file in enumerate(found):
-            self._progress("reading", done, len(found))
-            self._file(file, known.get(str(file.path)))
+        try:
+            for done, file in enumerate(found):
+                self._progress("reading", done, len(found))
+                self._file(file, known.get(str(file.path)))
+        finally:
+            self._worker.close()
         self._commit()
         self._progress("reading", len(found), len(found))
         self._remove(known, present, unreadable)
@@ -156,7 +160,7 @@ class Ingest:
                 self._touch(found, known)
                 self._unchanged(path, known)
                 return
-            document = replace(parse_bytes(data, found.path), id=document_id(path), path=path)
+            document = replace(self._worker.parse(data, found.path), id=document_id(path), path=path)
         except ParseError as error:
             self._fail(found, sha256, error.what, known)
             return

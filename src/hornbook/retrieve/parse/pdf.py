@@ -1,7 +1,8 @@
 """PDF through pypdfium2: characters with their boxes, then lines, columns, paragraphs and headings (layout.py).
 
-PDFium is the engine of a browser that opens hostile files all day, and is fuzzed as such; it runs in this process. A
-page that it cannot load is left out and said in the metadata; a file without any text raises "no text found".
+PDFium is the engine of a browser that opens hostile files all day, and is fuzzed as such; an ingest runs it in a
+process of its own all the same (worker.py). A page that it cannot load is left out and said in the metadata; a file
+without any text raises "no text found".
 """
 
 from __future__ import annotations
