@@ -60,6 +60,7 @@ def test_each_of_200_spoiled_files_is_parsed_or_refused_with_a_reason(
         ("list.json", b"[" + b",".join(b'"word %d"' % i for i in range(50_000)) + b"]"),
         ("one-line.js", b"function a(b){return b*2};var x=[1,2,3];" * 125_000),
         ("wide.csv", (b",".join(b"c%d" % i for i in range(10_000)) + b"\n") * 10),
+        ("links.rtf", b"{\\rtf1 " + b'{\\field{\\*\\fldinst{HYPERLINK "a"}{\\fldrslt {b}}} and ' * 20_000 + b"}"),
         ("parts.eml", b"Content-Type: multipart/mixed; boundary=b\n\n" + b"--b\n\nhello\n" * 5_000 + b"--b--\n"),
     ],
 )

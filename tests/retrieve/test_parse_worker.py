@@ -80,9 +80,17 @@ def test_the_child_gives_the_same_documents_and_the_same_reasons(shared: Path, i
     assert len(children) == 1 and None not in children  # one child read them all
 
 
-def test_other_formats_start_no_child(isolated: Worker) -> None:
-    assert isolated.parse(b"Hello.", "a.txt").text == "Hello."
+def test_other_formats_need_no_child_until_they_are_large(isolated: Worker) -> None:
+    assert isolated.parse(b"Hello.", "README").text == "Hello."
     assert isolated._child is None
+    large = "Grüße, 你好.\n\n".encode() * 20_000
+    assert isolated.parse(large, "README") == parse_bytes(large, "README")
+    assert isolated._child is not None
+
+
+def test_a_large_file_without_a_suffix_has_a_name_too() -> None:
+    with pytest.raises(ParseError, match="the text file reader stopped on it"):
+        Worker(stand_in("")).parse(b"a" * 1_000_000, "README")
 
 
 @LINUX

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 from hornbook.errors import ParseError
 from hornbook.retrieve.parse.builder import Builder
 from hornbook.retrieve.parse.source import Source
+
+# striprtf puts the address of the last link of a line into the text, by a search that takes cubic time; the space, which
+# only ends the control word, keeps it from that: as elsewhere a link's words stay and its address goes
+_LINK = re.compile(r"(\\fldinst)\{", re.IGNORECASE)
 
 
 def parse(source: Source, builder: Builder) -> None:
@@ -13,7 +19,8 @@ def parse(source: Source, builder: Builder) -> None:
     if not source.data.lstrip().startswith(b"{\\rtf"):
         raise ParseError("damaged RTF file (it does not begin as one)")
     # RTF is ASCII by its own rule; bytes over 127 belong to the code page that the file names
-    text: str = rtf_to_text(source.data.decode("latin-1"), errors="replace")  # type: ignore[no-untyped-call]
+    markup = _LINK.sub(r"\1 {", source.data.decode("latin-1"))
+    text: str = rtf_to_text(markup, errors="replace")  # type: ignore[no-untyped-call]
     rows: list[list[str]] = []
     for line in [*text.split("\n"), ""]:
         stripped = line.strip()

@@ -1,8 +1,8 @@
 """A child process that parses what native code reads, so that a damaged file ends that process and not the program.
 
-PDFium and calamine can abort on a file, or fill the memory; an RTF file can take hours. ``Worker.parse`` is
-``parse_bytes`` for every format: a file of ISOLATED goes to one child, started at the first of them (about 0.15 s) and
-kept for the next, and what befalls it there is a ParseError. Where no child can be started (no processes, an
+PDFium and calamine can abort on a file or fill the memory, and some large texts take hours. ``Worker.parse`` is
+``parse_bytes``, but a file of ISOLATED, or a large one, goes to one child, started at the first of them (about 0.15 s)
+and kept for the next, and what befalls it there is a ParseError. Where no child can be started (no processes, an
 application frozen into one file) it is parsed here.
 
 In: a line of JSON {"path", "size"} and the bytes of the file. Out: a line of JSON, the Document or the ParseError.
@@ -31,6 +31,7 @@ from hornbook.retrieve.parse import FORMATS, parse_bytes
 from hornbook.types import Document, Piece
 
 ISOLATED = {suffix for suffix, format in FORMATS.items() if format.module in ("pdf", "sheets", "rtf")}
+ISOLATED_BYTES = 256 << 10  # from this size on a file of any format: the slowest read 40 kB a second
 SECONDS = 120.0  # for one file
 MEMORY = 4 << 30  # bytes of address space beyond what the child starts with; only Linux tells and holds this
 _START_SECONDS = 60.0  # a cold disk and a virus scanner
@@ -53,14 +54,15 @@ class Worker:
     def parse(self, data: bytes, path: str | os.PathLike[str]) -> Document:
         """As parse_bytes. Raise ParseError, also where the reader crashes or passes its limit of time or memory."""
         suffix = Path(path).suffix.lower()
-        if suffix not in ISOLATED or (child := self._start()) is None:
+        if (suffix not in ISOLATED and len(data) < ISOLATED_BYTES) or (child := self._start()) is None:
             return parse_bytes(data, path)
         header = json.dumps({"path": os.fspath(path), "size": len(data)}).encode() + b"\n"
         answer = self._exchange(child, [header, data], self._seconds)
         if answer is None or not answer.endswith(b"\n"):
             self.close()
-            late = f"took longer than {self._seconds:g} s"
-            raise ParseError(late if answer is None else f"the {FORMATS[suffix].name} reader stopped on it (damaged?)")
+            if answer is None:
+                raise ParseError(f"took longer than {self._seconds:g} s")
+            raise ParseError(f"the {FORMATS.get(suffix, FORMATS['.txt']).name} reader stopped on it (damaged?)")
         if max(len(data), len(answer)) > _LARGE:
             self.close()
         said = json.loads(answer)
