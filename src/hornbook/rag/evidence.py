@@ -36,7 +36,7 @@ class Window:
     end: int
     sentences: tuple[tuple[int, int], ...]
     score: float = 0.0  # how much it bears on the question
-    coverage: float = 0.0  # the weighted share of the question's terms that it holds, or the headings above it
+    coverage: float = 0.0  # the share of the question's terms that it holds; those of its headings count half
 
     @property
     def text(self) -> str:
@@ -131,7 +131,9 @@ def gather(question: str, hits: Sequence[Hit], weights: TermWeights) -> Evidence
         near = hit.parts.get("dense", 0.0) if latin else 0.0
         held_by = {span: set(content_terms(hit.document.text[slice(*span)])) for span in sentences_of(hit)}
         for window in windows_of(hit):
-            own = covered(above.union(*(held_by[span] for span in window.sentences)))
+            held = set().union(*(held_by[span] for span in window.sentences))
+            # Half for its own words: under a heading that is the question, every sentence would be as good as any.
+            own = (covered(held) + covered(held | above)) / 2
             score = own + _NEARNESS * near - _LONGER * (len(window.sentences) - 1)
             ranked.append(replace(window, score=score, coverage=own))
     ranked.sort(key=lambda window: -window.score)
