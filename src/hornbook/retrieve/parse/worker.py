@@ -1,7 +1,7 @@
 """A child process that parses what native code reads, so that a damaged file ends that process and not the program.
 
 PDFium and calamine can abort on a file or fill the memory, and some large texts take hours. ``Worker.parse`` is
-``parse_bytes``, but a file of ISOLATED, or a large one, goes to one child, started at the first of them (about 0.15 s)
+``parse_bytes``, but a file of ISOLATED, or a large one, goes to one child, started at the first of them (about 0.1 s)
 and kept for the next, and what befalls it there is a ParseError. Where no child can be started (no processes, an
 application frozen into one file) it is parsed here.
 
