@@ -302,3 +302,8 @@ def test_pieces_wrap_at_words_and_between_wide_characters(capsys: pytest.Capture
     printer.end()
     lines = capsys.readouterr().out.splitlines()
     assert lines == ["  Made of", "  oak [1].", "  角书是一种", "  识字板。"]
+    hanging = Printer(following="      ")
+    hanging.columns = 16
+    hanging.write("[1] a.md · one two")
+    hanging.end()
+    assert capsys.readouterr().out.splitlines() == ["  [1] a.md · one", "      two"]

@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 import shutil
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -25,7 +26,7 @@ from hornbook.cli import console
 from hornbook.cli.index import opened, paths_and_question, place, say_report, shorten
 from hornbook.cli.models import fetch
 from hornbook.settings import Settings
-from hornbook.types import Answer
+from hornbook.types import Answer, IngestReport
 
 MARGIN = "  "
 WIDEST = 100
@@ -59,7 +60,15 @@ def ask(
     settings = Settings.load(model=model, device=device, offline=offline or None)
     fetch(settings, settings.model, settings.embedder)
     show = Printer() if not as_json else None
-    with opened(paths, index, settings) as place_of_index, console.progress() as progress:
+    with opened(paths, index, settings) as place_of_index, ExitStack() as bar:
+        progress = bar.enter_context(console.progress())
+
+        def ingested(report: IngestReport) -> None:
+            bar.close()  # before the answer begins, so that nothing is drawn over it
+            if show is not None:
+                say_report(report)
+                console.say()
+
         answer = answer_from(
             paths,
             question,
@@ -68,7 +77,7 @@ def ask(
             k=k,
             strict=strict,
             stream=show.write if show and stream else None,
-            on_ingest=None if as_json else say_report,
+            on_ingest=ingested,
             settings=settings,
             progress=progress,
         )
@@ -90,7 +99,9 @@ def _sources(answer: Answer) -> None:
     print()
     for citation in answer.citations:
         where = place(citation.path, citation.page, citation.section)
-        print(f'{MARGIN}{console.accent(f"[{citation.n}]")} {where} · "{shorten(citation.quote, QUOTE)}"')
+        line = Printer(following=MARGIN + " " * len(f"[{citation.n}] "))
+        line.write(f'[{citation.n}] {where} · "{shorten(citation.quote, QUOTE)}"')
+        line.end()
 
 
 def _figures(answer: Answer) -> None:
@@ -127,7 +138,8 @@ class Printer:
     Where stdout is not a terminal nothing is wrapped: a sentence stays on its line for whoever reads the file.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, following: str = MARGIN) -> None:
+        self.margin, self.following = MARGIN, following  # of the first line, and of those that it is wrapped to
         terminal = sys.stdout.isatty()
         self.columns = min(shutil.get_terminal_size().columns, WIDEST) if terminal else sys.maxsize
         self.at = 0  # columns used on this line; 0: nothing written yet
@@ -145,10 +157,10 @@ class Printer:
         wide = console.width(self.space + word)
         if word == "\n" or (self.at and self.at + wide > self.columns and word not in _NEVER_FIRST):
             sys.stdout.write("\n")
-            self.at, self.space = 0, ""
+            self.at, self.space, self.margin = 0, "", self.following
         if word == "\n":
             return
-        lead = self.space if self.at else MARGIN
+        lead = self.space if self.at else self.margin
         sys.stdout.write(lead + re.sub(r"\[\d+\]", lambda mark: console.accent(mark[0]), word))
         self.at += len(lead) + console.width(word)
         self.space = ""

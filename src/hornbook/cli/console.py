@@ -108,9 +108,10 @@ def _bar(unit: str) -> Iterator[Progress]:
     )
     began = time.monotonic()
     tasks: dict[str, Any] = {}
+    ended = False
 
     def report(what: str, done: int, total: int) -> None:
-        if not tasks and time.monotonic() - began < 0.5:
+        if ended or (not tasks and time.monotonic() - began < 0.5):
             return
         if not bar.live.is_started:
             bar.start()
@@ -124,6 +125,7 @@ def _bar(unit: str) -> Iterator[Progress]:
     try:
         yield report
     finally:
+        ended = True
         if bar.live.is_started:
             bar.stop()
 
