@@ -114,11 +114,14 @@ def test_a_readonly_index_searches_and_refuses_to_write(folder: Path, files: Pat
 
 
 _READ = """
-import os, sys
+import os, pathlib, sys, tempfile
 from toy_embedder import ToyEmbedder
-from hornbook.retrieve import analyze
 from hornbook.retrieve.index import Index
-analyze.terms("owl"), ToyEmbedder().embed(["owl"])  # import everything while it may be read
+with tempfile.TemporaryDirectory() as top:  # a whole search first: everything is imported while it may be read
+    pathlib.Path(top, "owl.txt").write_text("An owl.")
+    with Index.open(pathlib.Path(top, "index"), embedder=ToyEmbedder()) as index:
+        index.ingest([pathlib.Path(top, "owl.txt")])
+        assert index.search("owl", 5)
 if os.getuid() == 0:
     os.setgid(65534)
     os.setuid(65534)
