@@ -21,8 +21,8 @@ from hornbook.checkpoint.packing import Small, TooLarge, half, nibbles
 from hornbook.checkpoint.quantize_k import PACKERS as K_PACKERS
 from hornbook.errors import ModelFileError, UnsupportedModel
 
-PIECE = 1 << 15  # values packed at a time: what the search holds of them stays in the processor's cache
-WORTH_THREADS = 1 << 17  # values; below this a thread costs more than it saves
+PIECE = 1 << 17  # values packed at a time: smaller ones spend their time in Python, larger ones leave the cache
+WORTH_THREADS = 1 << 18  # values; below this a thread costs more than it saves
 
 
 def quantize(values: np.ndarray[Any, Any], type: str, *, name: str = "the tensor") -> Bytes:

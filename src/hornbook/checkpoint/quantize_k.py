@@ -91,8 +91,8 @@ def fit_scale_and_minimum(
         np.multiply(a, x, out=b)
         sum_qx = total(b)
         determinant = sum_w * sum_qq - sum_q * sum_q
-        fitted: Floats = (sum_w * sum_qx - sum_x * sum_q) / determinant
-        offset: Floats = (sum_qq * sum_x - sum_q * sum_qx) / determinant
+        fitted = np.divide(sum_w * sum_qx - sum_x * sum_q, determinant)
+        offset = np.divide(sum_qq * sum_x - sum_q * sum_qx, determinant)
         positive = offset > 0  # a minimum can only be taken away
         np.copyto(fitted, sum_qx / sum_qq, where=positive)
         np.copyto(offset, 0, where=positive)
