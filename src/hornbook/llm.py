@@ -31,7 +31,7 @@ from hornbook.settings import Settings
 from hornbook.types import Completion, Message, Progress, Prompt, SamplingParams, Score, Token
 
 if TYPE_CHECKING:
-    from hornbook.checkpoint.load import Checkpoint
+    from hornbook.checkpoint.loading import Checkpoint
     from hornbook.engine.generate import Generator, Step
     from hornbook.retrieve.embed import TorchEmbedder
 
@@ -53,7 +53,7 @@ def load(
     dtype: "auto", "float32", "bfloat16" or "float16".
     Raises ModelNotFound, OfflineError, DownloadError, ModelFileError, UnsupportedModel, UsageError.
     """
-    from hornbook.checkpoint import load as checkpoint
+    from hornbook.checkpoint import loading as checkpoint
     from hornbook.checkpoint.store import Store
 
     settings = settings or Settings.load()

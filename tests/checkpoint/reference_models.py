@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from hornbook.checkpoint.load import build
-from hornbook.checkpoint.rules import Family
+from hornbook.checkpoint.loading import build
+from hornbook.checkpoint.family import Family
+from hornbook.checkpoint.rules import expand
 from hornbook.model.transformer import Transformer
 
 CPU = torch.device("cpu")
@@ -86,7 +87,7 @@ def file_tensors(model: Transformer, family: Family) -> dict[str, Tensor]:
     weights = model.state_dict()
     return {
         name: tensor
-        for rule in family.rules(model.config)
+        for rule in expand(family.table(model.config), model.config, weights)
         for name, tensor in zip(rule.theirs, rule.transform.theirs(tuple(weights[n] for n in rule.ours)), strict=True)
     }
 

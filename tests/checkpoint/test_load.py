@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from hornbook.checkpoint import families
 from hornbook.checkpoint.gguf import GGUF
-from hornbook.checkpoint.load import build, load, pick_device, pick_dtype, read_config
+from hornbook.checkpoint.loading import build, load, pick_device, pick_dtype, read_config
 from hornbook.errors import HornbookError, ModelFileError, ModelNotFound, UnsupportedModel, UsageError
 
 LLAMA = families.llama.HUGGING_FACE
@@ -188,7 +188,7 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
 MEASURE = """
 import resource, sys, torch
 from pathlib import Path
-from hornbook.checkpoint import load as checkpoint
+from hornbook.checkpoint import loading as checkpoint
 def peak():
     return int(next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM")).split()[1])
 def held(kind):

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hornbook.checkpoint.load import load
+from hornbook.checkpoint.loading import load
 from hornbook.model.heads import pool
 
 pytestmark = pytest.mark.models

@@ -13,7 +13,7 @@ from torch import nn
 
 from hornbook.checkpoint import families
 from hornbook.checkpoint.gguf import GGUF
-from hornbook.checkpoint.load import build
+from hornbook.checkpoint.loading import build
 from hornbook.model.cache import ContiguousCache
 from hornbook.model.config import LayerKind, Rotary
 from hornbook.model.heads import Pooler

@@ -9,7 +9,7 @@ import torch
 from reference_models import Held, file_tensors, held, ours, tiny_bert, tiny_gemma, tiny_llama
 
 from hornbook.checkpoint import families
-from hornbook.checkpoint.load import build
+from hornbook.checkpoint.loading import build
 from hornbook.checkpoint.rules import SAME, Family, Interleaved, Shift, Transform, choose, read_key
 from hornbook.errors import ModelFileError, UnsupportedModel
 

@@ -68,13 +68,15 @@ def test_rotation_turns_each_pair_by_its_angle_and_scores_depend_on_distance_alo
     on = frequencies(Rotary(10_000.0), 8)
     torch.testing.assert_close(on, torch.tensor([10_000.0 ** (-2 * i / 8) for i in range(4)]))
     x, position = random(1, 1, 1, 8), torch.tensor([[5]])
-    found = rotate(x, turn(position, on))[0, 0, 0]
+    found = rotate(x, turn(position, on, Rotary()))[0, 0, 0]
     for i in range(4):
         pair = complex(x[0, 0, 0, i], x[0, 0, 0, i + 4]) * complex(math.cos(5 * on[i]), math.sin(5 * on[i]))
         assert complex(found[i], found[i + 4]) == pytest.approx(pair, abs=1e-5)
 
     def score(m: int, n: int) -> float:
-        q, k = (rotate(random(1, 1, 1, 8, seed=s), turn(torch.tensor([[at]]), on)) for s, at in ((1, m), (2, n)))
+        q, k = (
+            rotate(random(1, 1, 1, 8, seed=s), turn(torch.tensor([[at]]), on, Rotary())) for s, at in ((1, m), (2, n))
+        )
         return (q * k).sum().item()
 
     assert score(3, 1) == pytest.approx(score(103, 101), abs=1e-4)
@@ -91,7 +93,7 @@ def test_frequencies_equal_those_of_transformers(kind: str) -> None:
         said["factor"], scaling = 8.0, RotaryScaling(kind, 8.0)
     if kind == "llama3":
         said |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
-        scaling = RotaryScaling("llama3", 8.0, 1.0, 4.0, 8192)
+        scaling = RotaryScaling("llama3", 8.0, 8192, slow=1.0, fast=4.0)
     reference = LlamaRotaryEmbedding(LlamaConfig(hidden_size=128, num_attention_heads=1, rope_parameters=said))
     found = frequencies(Rotary(500_000.0, scaling), 128)
     torch.testing.assert_close(found, reference.inv_freq, rtol=1e-6, atol=0)

@@ -18,7 +18,7 @@ CONFIGS = {
     "one key head, windows": ModelConfig(**BASE, kv_heads=1, context_length=64, pattern=(LOCAL, LOCAL, WHOLE)),
     "multi-head, all local": ModelConfig(**BASE, kv_heads=6, context_length=64, pattern=(LOCAL,)),
     "soft-capped": ModelConfig(**BASE, kv_heads=3, context_length=64, pattern=(LOCAL, WHOLE), attention_softcap=2.0),
-    "learned positions": ModelConfig(**BASE, kv_heads=6, context_length=1024, learned_positions=True),
+    "learned positions": ModelConfig(**BASE, kv_heads=6, context_length=1024, positions="learned"),
 }
 
 

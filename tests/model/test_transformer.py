@@ -78,7 +78,7 @@ def test_vectors_stand_for_their_tokens() -> None:
 
 
 def test_explicit_positions_are_used() -> None:
-    model = build(learned_positions=True)
+    model = build(positions="learned")
     shifted = model(ids(1, 3), positions=torch.tensor([[4, 5, 6]])).logits
     assert not torch.allclose(shifted, model(ids(1, 3)).logits, atol=1e-3)
     torch.testing.assert_close(model(ids(1, 3), positions=torch.tensor([[0, 1, 2]])).logits, model(ids(1, 3)).logits)
@@ -86,10 +86,10 @@ def test_explicit_positions_are_used() -> None:
 
 def test_more_tokens_than_learned_positions_is_an_error_with_both_numbers() -> None:
     with pytest.raises(ContextTooLong, match="13 tokens, the model reads at most 12"):
-        build(learned_positions=True)(ids(1, 13))
+        build(positions="learned")(ids(1, 13))
     padded = torch.ones(1, 13, dtype=torch.bool).tril(11)  # padding may stand behind the table's end
-    cache = ContiguousCache(build(learned_positions=True).config, 1, 13)
-    build(learned_positions=True)(ids(1, 13), mask=padded, cache=cache)
+    cache = ContiguousCache(build(positions="learned").config, 1, 13)
+    build(positions="learned")(ids(1, 13), mask=padded, cache=cache)
     build(pattern=(ROTARY,))(ids(1, 13))  # rotary positions have no table that could end
 
 
@@ -128,7 +128,7 @@ def test_contradictions_in_a_configuration_are_refused_with_the_numbers() -> Non
         replace(SMALL, heads=7)
     with pytest.raises(ModelFileError, match="width is 0"):
         replace(SMALL, width=0)
-    with pytest.raises(ModelFileError, match="even head width, not 5"):
+    with pytest.raises(ModelFileError, match="cannot turn 5 dimensions of a head of width 5"):
         replace(SMALL, head_width=5, pattern=(ROTARY,))
     with pytest.raises(ModelFileError, match="1,000,000 layers"):
         replace(SMALL, layers=10**6)

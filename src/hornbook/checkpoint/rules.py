@@ -3,20 +3,20 @@
     theirs ("blk.0.attn_q.weight",)  --transform.ours-->    ours ("blocks.0.attention.query.weight",)
                                      <--transform.theirs--
 
-One list of Rules serves loading and saving. A Family is that list and the same for the configuration; it is data,
-and a new one is one small file in families/.
+A family is written as Maps, which name whole modules and all layers at once; ``expand`` makes of them the Rules for one
+model. One list of Rules serves loading and saving.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
-from hornbook.errors import ModelFileError, UnsupportedModel
 from hornbook.model.config import ModelConfig
 
 Tensors = tuple[Tensor, ...]
@@ -30,8 +30,9 @@ class Transform(Protocol):
     def theirs(self, ours: Tensors) -> Tensors: ...
 
 
+@dataclass(frozen=True, slots=True)
 class Same:
-    """The tensor as it is."""
+    """The tensors as they are."""
 
     def ours(self, theirs: Tensors) -> Tensors:
         return theirs
@@ -57,21 +58,110 @@ class Shift:
 class Interleaved:
     """Their rotary pairs are neighbours (0,1) (2,3) ..., ours are halves (0,D/2) (1,D/2+1) ...: rows of each head move.
 
-    For a projection [heads * D, ...] into queries or keys, weight or bias.
+    For a projection [heads * D, ...] into queries or keys, weight or bias. ``turned``: how many of the D rows of a head
+    turn, the first ones; 0: all.
     """
 
     heads: int
+    turned: int = 0
 
     def ours(self, theirs: Tensors) -> Tensors:
-        return tuple(_swap(x, self.heads, -1, 2) for x in theirs)
+        return tuple(self._swap(x, -1, 2) for x in theirs)
 
     def theirs(self, ours: Tensors) -> Tensors:
-        return tuple(_swap(x, self.heads, 2, -1) for x in ours)
+        return tuple(self._swap(x, 2, -1) for x in ours)
+
+    def _swap(self, x: Tensor, outer: int, inner: int) -> Tensor:
+        """Rows [heads, outer * inner, ...] -> [heads, inner * outer, ...]."""
+        heads = x.reshape(self.heads, -1, *x.shape[1:])
+        turned, rest = heads.tensor_split([self.turned or heads.shape[1]], dim=1)
+        moved = turned.reshape(self.heads, outer, inner, *x.shape[1:]).transpose(1, 2).reshape(turned.shape)
+        return torch.cat((moved, rest), dim=1).reshape(x.shape)
 
 
-def _swap(x: Tensor, heads: int, outer: int, inner: int) -> Tensor:
-    """Rows [heads * outer * inner, ...] -> [heads * inner * outer, ...]."""
-    return x.reshape(heads, outer, inner, *x.shape[1:]).transpose(1, 2).reshape(x.shape)
+@dataclass(frozen=True, slots=True)
+class Transposed:
+    """Their matrices are [in, out], ours [out, in]; vectors stay."""
+
+    def ours(self, theirs: Tensors) -> Tensors:
+        return tuple(x.t() if x.ndim == 2 else x for x in theirs)
+
+    def theirs(self, ours: Tensors) -> Tensors:
+        return self.ours(ours)
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """One tensor of theirs holds the rows of several of ours, one behind the other."""
+
+    sizes: tuple[int, ...]
+
+    def ours(self, theirs: Tensors) -> Tensors:
+        return theirs[0].split(self.sizes)
+
+    def theirs(self, ours: Tensors) -> Tensors:
+        return (torch.cat(ours),)
+
+
+@dataclass(frozen=True, slots=True)
+class Grouped:
+    """One tensor of theirs holds queries, keys and values group by group: of each key head its queries, the key, the value.
+
+    [kv_heads * (queries + 2) * D, ...] -> [kv_heads * queries * D, ...] and twice [kv_heads * D, ...]
+    """
+
+    kv_heads: int
+    queries: int  # heads that share a key head
+
+    def ours(self, theirs: Tensors) -> Tensors:
+        (x,) = theirs
+        groups = x.reshape(self.kv_heads, self.queries + 2, -1, *x.shape[1:])
+        return tuple(part.reshape(-1, *x.shape[1:]) for part in groups.split((self.queries, 1, 1), dim=1))
+
+    def theirs(self, ours: Tensors) -> Tensors:
+        rest = ours[0].shape[1:]
+        counts = (self.queries, 1, 1)
+        parts = [x.reshape(self.kv_heads, n, -1, *rest) for x, n in zip(ours, counts, strict=True)]
+        return (torch.cat(parts, dim=1).reshape(-1, *rest),)
+
+
+@dataclass(frozen=True, slots=True)
+class Stacked:
+    """Many tensors of theirs, all of one shape, are one of ours with a dimension in front."""
+
+    def ours(self, theirs: Tensors) -> Tensors:
+        return (torch.stack(theirs),)
+
+    def theirs(self, ours: Tensors) -> Tensors:
+        return ours[0].unbind()
+
+
+@dataclass(frozen=True, slots=True)
+class Reshaped:
+    """They write the same numbers in another shape: [1, n] for our [n]."""
+
+    def ours(self, theirs: Tensors) -> Tensors:
+        return tuple(x.reshape(-1) for x in theirs)
+
+    def theirs(self, ours: Tensors) -> Tensors:
+        return tuple(x.reshape(1, -1) for x in ours)
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """One after the other, from theirs to ours."""
+
+    steps: tuple[Transform, ...]
+
+    def ours(self, theirs: Tensors) -> Tensors:
+        for step in self.steps:
+            theirs = step.ours(theirs)
+        return theirs
+
+    def theirs(self, ours: Tensors) -> Tensors:
+        for step in reversed(self.steps):
+            ours = step.theirs(ours)
+        return ours
 
 
 SAME = Same()
@@ -96,72 +186,55 @@ class TensorSource(Protocol):
     def torch(self, name: str) -> Tensor: ...
 
 
-class Family(NamedTuple):
-    """How one architecture is written in one format."""
-
-    read_config: Callable[[Mapping[str, Any], TensorSource], ModelConfig]
-    write_config: Callable[[ModelConfig], dict[str, Any]]
-    rules: Callable[[ModelConfig], list[Rule]]
-    prefix: str = ""  # what some files put before the names
-    unused: tuple[str, ...] = ()  # regular expressions of names that hold nothing of ours
+# ------------------------------------------------------------------------------------------- whole modules, all layers
 
 
-def one(theirs: str, ours: str, transform: Transform = SAME) -> Rule:
-    """The common rule: one tensor, one name."""
-    return Rule((theirs,), (ours,), transform)
+class Map(NamedTuple):
+    """``ours`` <-> ``theirs``: modules, whose weight and bias go together where the model has them, or single tensors.
+
+    "{i}" stands for a layer's number in both, "{e}" in theirs for every expert's. A name of theirs that begins with a dot
+    stands under the family's prefix. What the model does not have is passed over, so one table serves all variants.
+    """
+
+    ours: tuple[str, ...]
+    theirs: tuple[str, ...]
+    transform: Transform | Callable[[ModelConfig], Transform] = SAME
 
 
-def linear(theirs: str, ours: str, transform: Transform = SAME, *, bias: bool = True) -> list[Rule]:
-    """A module with a weight and, where it has one, a bias, both changed alike."""
-    return [one(f"{theirs}.{kind}", f"{ours}.{kind}", transform) for kind in ("weight", "bias")[: 1 + bias]]
+Table = tuple[Map, ...]
 
 
-# -------------------------------------------------------------------------------------------------- configurations
-
-REQUIRED = object()
-
-
-class Key(NamedTuple):
-    """A value of their configuration that is a field of ours. Without a default it must be there."""
-
-    theirs: str
-    ours: str
-    type: type
-    default: Any = REQUIRED
+def table(names: Mapping[str, str]) -> Table:
+    """The common Maps: one module of ours, one of theirs."""
+    return tuple(Map((ours,), (theirs,)) for ours, theirs in names.items())
 
 
-def read_key(raw: Mapping[str, Any], name: str, kind: type, default: Any = REQUIRED) -> Any:
-    """``raw[name]``, an int, float, bool or str as asked for. Raises ModelFileError where it is missing or of another type."""
-    value = raw.get(name)
-    if value is None:
-        if default is REQUIRED:
-            raise ModelFileError(f"the model's configuration has no {name}", "The file is incomplete: fetch it again.")
-        return default
-    if kind is float and type(value) is int:
-        value = float(value)
-    if type(value) is not kind:
-        raise ModelFileError(
-            f"{name} of the model's configuration is {value!r:.60}, which is not of type {kind.__name__}",
-            "Fetch the model again, or take another file of it.",
-        )
-    return value
+def override(base: Table, *changes: Map) -> Table:
+    """``base`` without the Maps of any module that ``changes`` speaks of, and ``changes``."""
+    spoken = {ours for change in changes for ours in change.ours}
+    return (*(old for old in base if not spoken & set(old.ours)), *changes)
 
 
-def read_keys(raw: Mapping[str, Any], keys: Iterable[Key]) -> dict[str, Any]:
-    """The fields of ModelConfig that ``keys`` name."""
-    return {key.ours: read_key(raw, key.theirs, key.type, key.default) for key in keys}
+def expand(maps: Table, config: ModelConfig, wanted: Iterable[str]) -> list[Rule]:
+    """The Rules for a model whose parameters are ``wanted``.
 
-
-def write_keys(config: ModelConfig, keys: Iterable[Key]) -> dict[str, Any]:
-    """The inverse of ``read_keys``."""
-    return {key.theirs: getattr(config, key.ours) for key in keys}
-
-
-def choose(table: Mapping[Any, Any], name: str | int, what: str) -> Any:
-    """``table[name]``. Raises UnsupportedModel, the nearest of the known first, where it is not there."""
-    if name in table:
-        return table[name]
-    names = [str(known) for known in table]
-    near = get_close_matches(str(name), names, n=3, cutoff=0.4)
-    known = [*near, *sorted(set(names) - set(near))]
-    raise UnsupportedModel(f"{what} {name!r} is not known", f"Known: {', '.join(known)}.")
+    Every parameter is filled by exactly one: an AssertionError says which are not, for it is the family's fault.
+    """
+    names = set(wanted)
+    rules: list[Rule] = []
+    for ours, theirs, transform in maps:
+        change: Transform = transform(config) if callable(transform) else transform
+        pattern = re.compile(re.escape(ours[0]).replace(r"\{i\}", r"(?P<i>\d+)") + r"(?P<kind>\.weight|\.bias|)")
+        for match in filter(None, map(pattern.fullmatch, names)):
+            i, kind = match.groupdict().get("i") or "", match["kind"]
+            here = tuple(name.replace("{i}", i) + kind for name in ours)
+            there = tuple(
+                name.replace("{i}", i).replace("{e}", str(expert)) + kind
+                for name in theirs
+                for expert in range(config.experts.count if "{e}" in name and config.experts else 1)
+            )
+            assert set(here) <= names, f"{here} are not all parameters of the model"
+            rules.append(Rule(there, here, change))
+    filled = [name for rule in rules for name in rule.ours]
+    assert sorted(filled) == sorted(names), f"the family's maps do not fit the model: {set(filled) ^ names}"
+    return rules

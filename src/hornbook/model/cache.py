@@ -10,6 +10,7 @@ between leaves every row as long as it was.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from hornbook.errors import ContextTooLong
-from hornbook.model.attention import AttentionRule, Store, attend, see
+from hornbook.model.attention import AttentionRule, Store, attend, biased, see
 from hornbook.model.config import ModelConfig
 
 FIRST_SLOTS = 256
@@ -26,6 +27,7 @@ FIRST_SLOTS = 256
 class Cache(Store, Protocol):
     """What the Transformer and the generators need; who implements it owns layout and kernel."""
 
+    capacity: int  # tokens that a row may hold
     lengths: Tensor  # [B] long: real tokens of each row
 
     def begin(self, rows: int, length: int, mask: Tensor | None) -> Tensor:
@@ -76,6 +78,7 @@ class ContiguousCache:
             raise ValueError("a cache needs a causal model: here a later token changes what an earlier one sees")
         if rows < 1 or capacity < 1:
             raise ValueError(f"a cache needs at least one row and one slot, not {rows} and {capacity}")
+        self.config = config
         self.capacity = capacity
         self.device = torch.device(device)
         self._lengths = [0] * rows  # on the host: a step without padding never waits for the device
@@ -133,16 +136,22 @@ class ContiguousCache:
             rows = torch.arange(len(self), device=self.device)[:, None]
             keys[rows, :, step.slots] = k.transpose(1, 2).to(keys.dtype)
             values[rows, :, step.slots] = v.transpose(1, 2).to(values.dtype)
-        if step.level and length == 1:  # sees all that it can reach: no mask
+        plain = rule.bias is None
+        if plain and step.level and length == 1:  # sees all that it can reach: no mask
             first = 0 if rule.window is None else max(0, step.high - rule.window)
             return attend(q, keys[:, :, first : step.high], values[:, :, first : step.high], rule)
-        if step.level and step.low == 0 and (rule.window is None or rule.window >= length):
+        if plain and step.level and step.low == 0 and (rule.window is None or rule.window >= length):
             return attend(q, keys[:, :, :length], values[:, :, :length], rule, causal=True)
         if rule.window not in step.visible:
             # No query of this step reaches behind the window of the shortest row's next token.
             first = 0 if rule.window is None else max(0, step.low - rule.window + 1)
             places = torch.arange(first, step.high, device=self.device)[None]
-            step.visible[rule.window] = first, see(step.slots, places, rule.window, causal=True)[:, None]
+            visible = see(step.slots, places, rule.window, causal=True)
+            if rule.bias is None:
+                visible = visible[:, None]
+            else:
+                visible = biased(visible, step.slots, places, rule.bias, q.dtype)
+            step.visible[rule.window] = first, visible
         first, visible = step.visible[rule.window]
         return attend(q, keys[:, :, first : step.high], values[:, :, first : step.high], rule, visible=visible)
 
@@ -184,13 +193,14 @@ class ContiguousCache:
         self._step = None
 
     def _grow(self, slots: int) -> None:
+        self._grow_layers(range(len(self._keys)), slots)
+
+    def _grow_layers(self, layers: Iterable[int], slots: int) -> None:
         """At least ``slots`` slots; doubling, so that n tokens one by one copy O(n) and not O(n^2)."""
-        have = self._keys[0].shape[2]
-        if slots <= have:
-            return
-        want = max(slots, min(2 * have, self.capacity))
         for blocks in (self._keys, self._values):
-            for layer, block in enumerate(blocks):
-                larger = block.new_zeros(*block.shape[:2], want, block.shape[3])
-                larger[:, :, :have] = block
-                blocks[layer] = larger
+            for layer in layers:
+                block, have = blocks[layer], blocks[layer].shape[2]
+                if slots > have:
+                    larger = block.new_zeros(*block.shape[:2], max(slots, min(2 * have, self.capacity)), block.shape[3])
+                    larger[:, :, :have] = block
+                    blocks[layer] = larger

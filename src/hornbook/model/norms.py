@@ -1,4 +1,4 @@
-"""Normalisation: RMSNorm (arXiv 1910.07467), with an offset where the weight counts from zero, and LayerNorm."""
+"""Normalisation: RMSNorm (arXiv 1910.07467), with an offset where the weight counts from zero, and LayerNorm (1607.06450)."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x.float(), weight.shape, weight, self.epsilon).to(x.dtype)
 
 
-def make_norm(config: ModelConfig) -> nn.Module:
-    """A norm over the model's width."""
+def make_norm(config: ModelConfig, width: int | None = None) -> nn.Module:
+    """A norm over ``width`` dimensions, the model's where none is given."""
+    width = width or config.width
     if config.norm == "layer":
-        return nn.LayerNorm(config.width, config.norm_epsilon)
-    return RMSNorm(config.width, config.norm_epsilon, config.norm_offset)
+        return nn.LayerNorm(width, config.norm_epsilon, bias=config.norm_bias)
+    return RMSNorm(width, config.norm_epsilon, config.norm_offset)

@@ -1,58 +1,177 @@
-"""Where a token stands: rotary angles (arXiv 2104.09864, eq. 34, in the half-split layout) and their scalings."""
+"""Where a token stands, in each of the ways that a model may be told.
+
+sinusoidal   a fixed vector for each position, added to the token             arXiv 1706.03762, section 3.5
+rotary       queries and keys turn by an angle that grows with the position   arXiv 2104.09864, eq. 34
+relative     a learned bias on the score, by buckets of distance              arXiv 1910.10683, section 2.1
+ALiBi        a bias that falls with the distance, steeper for some heads      arXiv 2108.12409, section 3
+"""
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hornbook.errors import ModelFileError
-from hornbook.model.config import Rotary, RotaryScaling
-
-Turn = tuple[Tensor, Tensor]  # cos and sin, each [B, 1, T, D/2] float32
+from hornbook.model.config import Relative, Rotary, RotaryScaling
 
 
-def frequencies(rotary: Rotary, head_width: int) -> Tensor:
-    """Radians per position of each pair of dimensions, [D/2] float32 on the CPU."""
-    exponent = torch.arange(0, head_width, 2, dtype=torch.float32, device="cpu") / head_width
-    plain = 1.0 / rotary.base**exponent
-    return plain if rotary.scaling is None else _scaled(plain, rotary.scaling)
+class Turn(NamedTuple):
+    """The rotation of each token: cosine and sine [B, 1, T, W/2] float32, for the first W dimensions of a head."""
+
+    cos: Tensor
+    sin: Tensor
+    interleaved: bool = False
 
 
-def _scaled(plain: Tensor, scaling: RotaryScaling) -> Tensor:
-    if scaling.kind == "linear":
-        return plain / scaling.factor
-    if scaling.kind == "factors":
-        if len(scaling.factors) != len(plain):
-            raise ModelFileError(
-                f"{len(scaling.factors)} rotary factors for {len(plain)} frequencies",
-                "The model's file contradicts itself: get it again or use another.",
-            )
-        return plain / torch.tensor(scaling.factors, dtype=torch.float32, device="cpu")
-    # Llama 3.1: by how often a frequency turned within the context of the first training
-    turns = scaling.original_context * plain / (2 * math.pi)
-    low, high = scaling.low_frequency_factor, scaling.high_frequency_factor
-    kept = ((turns - low) / (high - low)).clamp(0.0, 1.0)
-    return kept * plain + (1 - kept) * plain / scaling.factor
+class Bias(Protocol):
+    """What distances add to the scores: key's place minus query's, [B,T,S] long -> [B,H,T,S]."""
 
-
-def turn(positions: Tensor, frequencies: Tensor) -> Turn:
-    """The rotation of each position: positions [B, T], frequencies [D/2] -> cos, sin [B, 1, T, D/2], float32 always,
-
-    because a bfloat16 angle would confuse neighbours from a few hundred tokens on.
-    """
-    angles = positions[:, None, :, None].float() * frequencies
-    return angles.cos(), angles.sin()
-
-
-def rotate(x: Tensor, by: Turn) -> Tensor:
-    """Turn each pair (x_i, x_{i + D/2}) of [B, H, T, D] by its angle."""
-    cos, sin = by
-    first, second = x.float().chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
+    def __call__(self, distance: Tensor) -> Tensor: ...
 
 
 def order(mask: Tensor) -> Tensor:
     """The place of each real token among its row's real tokens, from 0; padding gets its neighbour's. [B, T] long."""
     return (mask.long().cumsum(-1) - 1).clamp_(min=0)
+
+
+def sinusoids(positions: Tensor, width: int) -> Tensor:
+    """positions [B, T] -> [B, T, width] float32: the sines of all frequencies, then the cosines.
+
+    The paper sets them alternately; here they stand in halves, as in its authors' own code and in Marian.
+    """
+    half = torch.arange((width + 1) // 2, dtype=torch.float64, device="cpu")
+    on = (10_000.0 ** (-2 * half / width)).to(positions.device, torch.float32)
+    angles = positions[..., None].float() * on
+    return torch.cat((angles.sin(), angles.cos()[..., : width // 2]), dim=-1)
+
+
+# ---------------------------------------------------------------------------------------------------------- rotary
+
+
+def frequencies(rotary: Rotary, width: int, length: int = 1) -> Tensor:
+    """Radians per position of each pair of the ``width`` dimensions that turn, [width/2] float32 on the CPU.
+
+    ``length``, in tokens, matters to the scalings that follow the text's ("dynamic", "longrope").
+    """
+    scaling = rotary.scaling
+    base = rotary.base if scaling is None else _base(rotary.base, scaling, width, length)
+    exponent = torch.arange(0, width, 2, dtype=torch.int64, device="cpu").float() / width
+    plain = 1.0 / base**exponent
+    if scaling is None or scaling.kind in ("ntk", "dynamic"):
+        return plain
+    if scaling.kind == "linear":
+        return plain / scaling.factor
+    if scaling.kind in ("factors", "longrope"):
+        beyond = scaling.kind == "longrope" and length > scaling.original_context
+        factors = scaling.long_factors if beyond else scaling.factors
+        if len(factors) != len(plain):
+            raise ModelFileError(
+                f"{len(factors)} rotary factors for {len(plain)} frequencies",
+                "The model's file contradicts itself: get it again or use another.",
+            )
+        return 1.0 / (torch.tensor(factors, dtype=torch.float32, device="cpu") * base**exponent)
+    kept = _kept(plain, rotary.base, scaling, width)
+    return kept * plain + (1 - kept) * plain / scaling.factor
+
+
+def _base(base: float, scaling: RotaryScaling, width: int, length: int) -> float:
+    """The base that makes the lowest frequency factor times lower: b * factor^(W / (W - 2))."""
+    factor = scaling.factor
+    if scaling.kind == "dynamic":
+        factor = factor * max(length, scaling.original_context) / scaling.original_context - (factor - 1)
+    elif scaling.kind != "ntk":
+        return base
+    stretch: float = factor ** (width / (width - 2))
+    return base * stretch
+
+
+def _kept(plain: Tensor, base: float, scaling: RotaryScaling, width: int) -> Tensor:
+    """How much of each frequency is kept, 1 for the fast ones, 0 for the slow."""
+    if scaling.kind == "yarn":  # linear in the frequency's number, between two whole ones
+        low, high = (
+            width * math.log(scaling.original_context / (turns * 2 * math.pi)) / (2 * math.log(base))
+            for turns in (scaling.fast, scaling.slow)
+        )
+        low, high = max(math.floor(low), 0), min(math.ceil(high), width - 1)
+        number = torch.arange(width // 2, dtype=torch.float32, device="cpu")
+        return 1 - ((number - low) / max(high - low, 0.001)).clamp(0.0, 1.0)
+    # Llama 3.1: linear in how often a frequency turned within the context of the first training
+    turns = scaling.original_context * plain / (2 * math.pi)
+    return ((turns - scaling.slow) / (scaling.fast - scaling.slow)).clamp(0.0, 1.0)
+
+
+def follows_length(rotary: Rotary) -> bool:
+    """Whether the frequencies depend on how long the text is."""
+    return rotary.scaling is not None and rotary.scaling.kind in ("dynamic", "longrope")
+
+
+def turn(positions: Tensor, frequencies: Tensor, rotary: Rotary) -> Turn:
+    """The rotation of each position: positions [B, T], frequencies [W/2]; float32 always, because a bfloat16 angle
+    would confuse neighbours from a few hundred tokens on."""
+    angles = positions[:, None, :, None].float() * frequencies
+    cos, sin = angles.cos(), angles.sin()
+    if rotary.scaling is not None and rotary.scaling.magnitude != 1.0:
+        cos, sin = cos * rotary.scaling.magnitude, sin * rotary.scaling.magnitude
+    return Turn(cos, sin, rotary.interleaved)
+
+
+def rotate(x: Tensor, by: Turn) -> Tensor:
+    """Turn each pair of the first W dimensions of [B, H, T, D] by its angle; the others stay."""
+    width = 2 * by.cos.shape[-1]
+    turned, rest = x[..., :width].float(), x[..., width:]
+    if by.interleaved:
+        first, second = turned[..., 0::2], turned[..., 1::2]
+    else:
+        first, second = turned.chunk(2, dim=-1)
+    parts = first * by.cos - second * by.sin, second * by.cos + first * by.sin
+    out = (torch.stack(parts, dim=-1).flatten(-2) if by.interleaved else torch.cat(parts, dim=-1)).to(x.dtype)
+    return out if width == x.shape[-1] else torch.cat((out, rest), dim=-1)
+
+
+# ---------------------------------------------------------------------------------------------------------- biases
+
+
+class RelativeBias(nn.Module):
+    """A learned number for each bucket of distance and each head; one table serves all layers of a stack."""
+
+    def __init__(self, relative: Relative, heads: int, *, causal: bool) -> None:
+        super().__init__()
+        self.relative, self.causal = relative, causal
+        self.weight = nn.Parameter(torch.zeros(relative.buckets, heads))
+
+    def forward(self, distance: Tensor) -> Tensor:
+        """[B,T,S] long -> [B,H,T,S]."""
+        return self.weight[bucket(distance, self.relative, self.causal)].permute(0, 3, 1, 2)
+
+
+def bucket(distance: Tensor, relative: Relative, causal: bool) -> Tensor:
+    """Half of the buckets hold one distance each, the rest ever wider ranges up to ``relative.distance``.
+
+    Where both directions are seen, each has half of the buckets, the keys ahead the second half.
+    """
+    buckets = relative.buckets if causal else relative.buckets // 2
+    ahead = 0 if causal else (distance > 0).long() * buckets
+    back = (-distance).clamp(min=0) if causal else distance.abs()
+    exact = buckets // 2
+    far = torch.log(back.clamp(min=1).float() / exact) / math.log(relative.distance / exact) * (buckets - exact)
+    wide = (exact + far.long()).clamp(max=buckets - 1)
+    return ahead + torch.where(back < exact, back, wide)
+
+
+class Alibi:
+    """-slope * distance, with slopes 2^(-8/H), 2^(-16/H), ...; for H that is no power of two, those of the power below
+    and then every other one of the power above."""
+
+    def __init__(self, heads: int, scale: float) -> None:
+        below = 1 << (heads.bit_length() - 1)
+        slopes = [2.0 ** (-8.0 * (i + 1) / below) for i in range(below)]
+        slopes += [2.0 ** (-4.0 * (2 * i + 1) / below) for i in range(heads - below)]
+        self.slopes = torch.tensor(slopes, device="cpu") * scale
+
+    def __call__(self, distance: Tensor) -> Tensor:
+        """[B,T,S] long -> [B,H,T,S]; written for a causal model, where no key is ahead."""
+        slopes = self.slopes.to(distance.device)
+        return slopes[:, None, None] * distance[:, None].float()

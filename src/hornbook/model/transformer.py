@@ -1,6 +1,8 @@
-"""The one Transformer (arXiv 1706.03762). Encoder or decoder, old or new: ModelConfig's fields decide.
+"""The one Transformer (arXiv 1706.03762). Encoder, decoder or both, old or new: ModelConfig's fields decide.
 
     ids [B,T] -> embed -> block 0 .. block n-1 -> norm -> hidden [B,T,C] -> head -> logits [B,T,V]
+                               |
+    source ids [B,S] -> encoder -> Memory      where the configuration has an encoder
 
 Batches are ragged from the start: ``mask`` says which tokens are real, padding may stand on either side, and
 a row's answer does not depend on how it was padded or who shares its batch.
@@ -11,17 +13,26 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hornbook.errors import ContextTooLong
-from hornbook.model.attention import Uncached
+from hornbook.model.attention import Memory, Pass, Uncached
 from hornbook.model.block import Block
 from hornbook.model.cache import Cache
 from hornbook.model.config import ModelConfig, Rotary
-from hornbook.model.heads import Pooler, last, softcap
+from hornbook.model.heads import ClassifierHead, LanguageHead, Pooler, last
 from hornbook.model.norms import make_norm
-from hornbook.model.positions import frequencies, order, turn
+from hornbook.model.positions import (
+    Alibi,
+    Bias,
+    RelativeBias,
+    Turn,
+    follows_length,
+    frequencies,
+    order,
+    sinusoids,
+    turn,
+)
 
 
 class Output(NamedTuple):
@@ -34,44 +45,74 @@ class Output(NamedTuple):
 class Embedding(nn.Module):
     """Tokens, and where the model has them positions and token types, as vectors."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, *, tokens: bool = True) -> None:
         super().__init__()
-        self.scale = config.embedding_scale
-        self.tokens = nn.Embedding(config.vocab_size, config.width)
-        self.positions = nn.Embedding(config.context_length, config.width) if config.learned_positions else None
-        self.types = nn.Embedding(config.token_types, config.width) if config.token_types else None
-        self.norm = make_norm(config) if config.embedding_norm else None
+        self.config = config
+        width = config.width if config.embedding_width is None else config.embedding_width
+        rows = config.context_length + config.position_offset
+        self.tokens = nn.Embedding(config.vocab_size, width) if tokens else None
+        self.positions = nn.Embedding(rows, width) if config.positions == "learned" else None
+        self.types = nn.Embedding(config.token_types, width) if config.token_types else None
+        self.norm = make_norm(config, width) if config.embedding_norm else None
+        self.projection = nn.Linear(width, config.width) if config.embedding_width is not None else None
+        self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, positions: Tensor, token_types: Tensor | None) -> Tensor:
-        """x: token vectors [B,T,C]; positions and token_types [B,T] (None: all of type 0)."""
+        """x: token vectors [B,T,E]; positions and token_types [B,T] (None: all of type 0); -> [B,T,C]."""
         if self.types is not None:
             x = x + (self.types.weight[0] if token_types is None else self.types(token_types))
         if self.positions is not None:
-            x = x + self.positions(positions)
-        return x if self.norm is None else self.norm(x)
+            x = x + self.positions(positions + self.config.position_offset)
+        elif self.config.positions == "sinusoidal":
+            x = x + sinusoids(positions, x.shape[-1]).to(x.dtype)
+        x = self.dropout(x if self.norm is None else self.norm(x))
+        return x if self.projection is None else self.projection(x)
 
 
 class Transformer(nn.Module):
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, *, tokens: bool = True) -> None:
+        """``tokens``: whether it has a table of tokens of its own; an encoder may read with its decoder's."""
         super().__init__()
         self.config = config
-        self.embed = Embedding(config)
-        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
+        self.encoder = None
+        if config.encoder is not None:
+            self.encoder = Transformer(config.encoder, tokens=not config.shared_tokens)
+        self.embed = Embedding(config, tokens=tokens)
+        firsts = [i for i in range(config.layers) if i == 0 or config.block(i) != config.block(i - 1)]
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in firsts)
         self.norm = make_norm(config) if config.final_norm else None
-        separate = config.language_head and not config.tied_head
-        self.head = nn.Linear(config.width, config.vocab_size, bias=False) if separate else None
+        self.relative = None
+        if config.relative is not None:
+            self.relative = RelativeBias(config.relative, config.heads, causal=config.causal)
+        self.head = LanguageHead(config) if config.language_head else None
         self.pooler = Pooler(config.width) if config.pooler else None
+        self.next_sentence = nn.Linear(config.width, 2) if config.next_sentence else None
+        self.classifier = ClassifierHead(config, config.classifier) if config.classifier is not None else None
         # Not buffers: a model cast to bfloat16 keeps its angles in float32, and one built on meta has them already.
+        self._alibi = None if config.alibi is None else Alibi(config.heads, config.alibi)
         rotaries = {kind.rotary for kind in config.pattern if kind.rotary is not None}
-        self._frequencies = {rotary: frequencies(rotary, config.head_width) for rotary in rotaries}
+        self._frequencies = {rotary: frequencies(rotary, config.rotary_width(rotary)) for rotary in rotaries}
 
     @property
     def device(self) -> torch.device:
-        return self.embed.tokens.weight.device
+        return next(self.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.embed.tokens.weight.dtype
+        return next(self.parameters()).dtype
+
+    def encode(self, ids: Tensor, mask: Tensor | None = None) -> Memory:
+        """Read a source: ids [B,S], mask [B,S] bool (None: all real) -> what ``forward`` takes as ``memory``.
+
+        Raises ValueError for a model without an encoder, ContextTooLong as ``forward`` does.
+        """
+        if self.encoder is None:
+            raise ValueError("this model has no encoder: it reads its source as the first tokens of ids")
+        if self.encoder.embed.tokens is not None:
+            hidden = self.encoder(ids, mask=mask, logits="none").hidden
+        else:
+            hidden = self.encoder(embeds=self.vectors(ids), mask=mask, logits="none").hidden
+        return Memory(hidden, mask)
 
     def forward(
         self,
@@ -81,16 +122,21 @@ class Transformer(nn.Module):
         positions: Tensor | None = None,
         mask: Tensor | None = None,
         token_types: Tensor | None = None,
+        memory: Memory | None = None,
         cache: Cache | None = None,
         logits: Literal["all", "last", "none"] = "all",
+        routing: list[Tensor] | None = None,
     ) -> Output:
-        """Run the tokens ``ids`` [B,T] (long), or vectors ``embeds`` [B,T,C] in their place, through the model.
+        """Run the tokens ``ids`` [B,T] (long), or vectors ``embeds`` [B,T,E] in their place, through the model.
 
         mask         [B,T] bool, True for a real token; None: all are. What stands at padding is undefined.
         positions    [B,T] long; default: each real token's place in its row, counted on from the cache's lengths
         token_types  [B,T] long, for models that have them; default 0
+        memory       what ``encode`` made of the source, for models with an encoder
         cache        the tokens are appended to its rows, row b grows by mask[b].sum(), and all of a row is seen
-        Raises ContextTooLong where the tokens exceed a table of learned positions or the cache.
+        routing      a list that takes each mixture's router scores [B,T,experts], for the load-balancing loss
+        Raises ContextTooLong where the tokens exceed a table of learned positions or the cache; ValueError on inputs
+        that do not fit the model.
         """
         if ids is not None and embeds is None:
             x = self.vectors(ids)
@@ -98,6 +144,8 @@ class Transformer(nn.Module):
             x = embeds
         else:
             raise ValueError("give either ids or embeds")
+        if (memory is None) != (self.encoder is None):
+            raise ValueError("a model with an encoder, and no other, takes the memory that encode() makes of a source")
         batch, length, _ = x.shape
         if cache is not None:
             places = cache.begin(batch, length, mask)
@@ -106,13 +154,13 @@ class Transformer(nn.Module):
         else:
             places = torch.arange(length, device=x.device).expand(batch, length)
         positions = self._within(places if positions is None else positions, mask)
-        store = Uncached(mask) if cache is None else cache
+        bias: Bias | None = self._alibi if self.relative is None else self.relative
+        turns = self._turns(positions, None if cache is None else cache.capacity)
+        shared = Pass(Uncached(mask) if cache is None else cache, turns, bias, memory, routing)
 
         x = self.embed(x, positions, token_types)
-        turns = {rotary: turn(positions, on) for rotary, on in self._frequencies_on(x.device).items()}
-        for layer, block in enumerate(self.blocks):
-            rotary = self.config.kind(layer).rotary
-            x = block(x, None if rotary is None else turns[rotary], store)
+        for layer in range(self.config.layers):
+            x = self.blocks[self.config.block(layer)](x, layer, shared)
         hidden = x if self.norm is None else self.norm(x)
         if cache is not None:
             cache.commit()
@@ -122,20 +170,36 @@ class Transformer(nn.Module):
         return Output(hidden, self.scores(hidden if logits == "all" else last(hidden, mask)))
 
     def vectors(self, ids: Tensor) -> Tensor:
-        """The tokens' own vectors [..., C], scaled: what ``embeds`` stands for."""
+        """The tokens' own vectors [..., E], scaled: what ``embeds`` stands for."""
+        if self.embed.tokens is None:
+            raise ValueError("this encoder has no table of tokens: give the embeds that its decoder makes")
         x: Tensor = self.embed.tokens(ids)
-        return x if self.embed.scale == 1.0 else x * self.embed.scale
+        return x if self.config.embedding_scale == 1.0 else x * self.config.embedding_scale
 
     def scores(self, hidden: Tensor) -> Tensor:
         """Logits [..., V] of states [..., C]. Raises ValueError for a model without a language head."""
-        if not self.config.language_head:
+        if self.head is None or self.embed.tokens is None:
             raise ValueError("this model has no language head: ask for logits='none'")
-        scores = F.linear(hidden, self.embed.tokens.weight if self.head is None else self.head.weight)
-        return scores if self.config.logit_softcap is None else softcap(scores, self.config.logit_softcap)
+        scores: Tensor = self.head(hidden, self.embed.tokens.weight)
+        return scores
+
+    def classify(self, hidden: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Scores of the labels, [B,n] for a text and [B,T,n] for tokens or spans, of states [B,T,C]."""
+        if self.classifier is None:
+            raise ValueError("this model has no classification head")
+        scores: Tensor = self.classifier(hidden, mask, self.pooler)
+        return scores
+
+    def follows(self, hidden: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Scores [B,2] of "the second sentence follows the first" and "it does not" (arXiv 1810.04805, task 2)."""
+        if self.next_sentence is None or self.pooler is None:
+            raise ValueError("this model has no head for the next sentence")
+        scores: Tensor = self.next_sentence(self.pooler(hidden, mask))
+        return scores
 
     def _within(self, positions: Tensor, mask: Tensor | None) -> Tensor:
         """Positions that a table of learned ones has: padding may stand behind its end, a token may not."""
-        if not self.config.learned_positions:
+        if self.config.positions != "learned":
             return positions
         longest = 1 + int((positions if mask is None else positions.masked_fill(~mask, 0)).max())
         if longest > self.config.context_length:
@@ -145,8 +209,18 @@ class Transformer(nn.Module):
             )
         return positions.clamp(max=self.config.context_length - 1)
 
-    def _frequencies_on(self, device: torch.device) -> dict[Rotary, Tensor]:
+    def _turns(self, positions: Tensor, capacity: int | None) -> dict[Rotary, Turn]:
+        """The rotation of every position for each rotary of the pattern.
+
+        Frequencies that follow the length take that of the text or, so that all keys in a cache are turned alike, what
+        the cache can hold.
+        """
+        turns = {}
         for rotary, on in self._frequencies.items():
-            if on.device != device:
-                self._frequencies[rotary] = on.to(device)
-        return self._frequencies
+            if follows_length(rotary):
+                length = int(positions.max()) + 1 if capacity is None else capacity
+                on = frequencies(rotary, self.config.rotary_width(rotary), length).to(positions.device)
+            elif on.device != positions.device:
+                on = self._frequencies[rotary] = on.to(positions.device)
+            turns[rotary] = turn(positions, on, rotary)
+        return turns

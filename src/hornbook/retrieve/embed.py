@@ -26,7 +26,7 @@ from hornbook.errors import ModelClosed, ModelFileError, UnsupportedModel, Usage
 from hornbook.model.heads import pool
 
 if TYPE_CHECKING:
-    from hornbook.checkpoint.load import Checkpoint
+    from hornbook.checkpoint.loading import Checkpoint
 
 log = logging.getLogger("hornbook")
 

@@ -1,18 +1,59 @@
-"""What the GGUF metadata of many architectures share: keys that start with the architecture's name, and rotary."""
+"""What the GGUF metadata of many architectures share: keys that start with the architecture's name, rotary, tensor names."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
-from hornbook.checkpoint.rules import Key, TensorSource, choose, read_key, read_keys, write_keys
+import torch
+
+from hornbook.checkpoint.fields import Key, choose, read_key
+from hornbook.checkpoint.rules import Interleaved, Map, Table, TensorSource, override, table
 from hornbook.errors import ModelFileError
-from hornbook.model.config import ModelConfig, Rotary, RotaryScaling
+from hornbook.model.config import LayerKind, ModelConfig, Rotary, RotaryScaling
+from hornbook.model.positions import frequencies
 
 POOLING = {0: None, 1: "mean", 2: "first", 3: "last"}  # llama.cpp's enum llama_pooling_type
+RMS, LAYER = "layer_norm_rms_epsilon", "layer_norm_epsilon"
+
+DECODER = table(
+    {
+        "embed.tokens": "token_embd",
+        "embed.positions": "position_embd",
+        "norm": "output_norm",
+        "head.tokens": "output",
+        "head.bias": "output.bias",
+        "blocks.{i}.attention_norm": "blk.{i}.attn_norm",
+        "blocks.{i}.attention.query": "blk.{i}.attn_q",
+        "blocks.{i}.attention.key": "blk.{i}.attn_k",
+        "blocks.{i}.attention.value": "blk.{i}.attn_v",
+        "blocks.{i}.attention.output": "blk.{i}.attn_output",
+        "blocks.{i}.attention.query_norm": "blk.{i}.attn_q_norm",
+        "blocks.{i}.attention.key_norm": "blk.{i}.attn_k_norm",
+        "blocks.{i}.attention_post_norm": "blk.{i}.post_attention_norm",
+        "blocks.{i}.feedforward_norm": "blk.{i}.ffn_norm",
+        "blocks.{i}.feedforward.gate": "blk.{i}.ffn_gate",
+        "blocks.{i}.feedforward.up": "blk.{i}.ffn_up",
+        "blocks.{i}.feedforward.down": "blk.{i}.ffn_down",
+        "blocks.{i}.feedforward_post_norm": "blk.{i}.post_ffw_norm",
+    }
+)
+FUSED = ("blocks.{i}.attention.query", "blocks.{i}.attention.key", "blocks.{i}.attention.value")
 
 
-def _keys(arch: str, epsilon: str) -> tuple[Key, ...]:
+def interleaved(base: Table) -> Table:
+    """``base`` for architectures whose queries and keys stand in rotary pairs of neighbours."""
+    query, key = FUSED[:2]
+    return override(
+        base,
+        Map((query,), ("blk.{i}.attn_q",), lambda c: Interleaved(c.heads)),
+        Map((key,), ("blk.{i}.attn_k",), lambda c: Interleaved(c.kv_heads)),
+    )
+
+
+def keys(arch: str, epsilon: str = RMS) -> tuple[Key, ...]:
+    """The sizes that every architecture says."""
     return (
         Key(f"{arch}.block_count", "layers", int),
         Key(f"{arch}.context_length", "context_length", int),
@@ -23,30 +64,43 @@ def _keys(arch: str, epsilon: str) -> tuple[Key, ...]:
     )
 
 
-def read_sizes(
-    raw: Mapping[str, Any], source: TensorSource, arch: str, epsilon: str = "layer_norm_rms_epsilon"
-) -> dict[str, Any]:
-    """The fields that every architecture has, the number of tokens from the embedding itself."""
-    sizes = read_keys(raw, _keys(arch, epsilon))
-    heads = max(sizes["heads"], 1)
-    width = read_key(raw, f"{arch}.attention.key_length", int, sizes["width"] // heads)
+def read_sizes(raw: Mapping[str, Any], source: TensorSource, fields: Mapping[str, Any], arch: str) -> dict[str, Any]:
+    """What is said of the heads, the number of tokens by the embedding itself, and whether the head is tied to it."""
+    heads = max(fields["heads"], 1)
+    width = read_key(raw, f"{arch}.attention.key_length", int, fields["width"] // heads)
     if (values := read_key(raw, f"{arch}.attention.value_length", int, width)) != width:
         raise ModelFileError(f"keys are {width} wide and values {values}", "Such a model is not supported.")
-    return sizes | {
+    return {
         "kv_heads": read_key(raw, f"{arch}.attention.head_count_kv", int, heads),
         "head_width": width,
         "vocab_size": rows(source, "token_embd.weight"),
+        "tied_head": "output.weight" not in source.tensors,
     }
 
 
-def write_sizes(config: ModelConfig, arch: str, epsilon: str = "layer_norm_rms_epsilon") -> dict[str, Any]:
+def write_sizes(config: ModelConfig, arch: str) -> dict[str, Any]:
     return {
-        "general.architecture": arch,
-        **write_keys(config, _keys(arch, epsilon)),
         f"{arch}.attention.head_count_kv": config.kv_heads,
         f"{arch}.attention.key_length": config.head_width,
         f"{arch}.attention.value_length": config.head_width,
         f"{arch}.vocab_size": config.vocab_size,
+    }
+
+
+def read_decoder(raw: Mapping[str, Any], source: TensorSource, fields: Mapping[str, Any], arch: str) -> dict[str, Any]:
+    """Sizes, and layers that are all alike: rotary positions and, where one is said, a window."""
+    sizes = read_sizes(raw, source, fields, arch)
+    rotary = read_rotary(raw, source, arch, sizes["head_width"])
+    window = read_key(raw, f"{arch}.attention.sliding_window", int, 0) or None
+    return sizes | {"pattern": (LayerKind(window, rotary),)}
+
+
+def write_decoder(config: ModelConfig, arch: str) -> dict[str, Any]:
+    (kind,) = config.pattern
+    return {
+        **write_sizes(config, arch),
+        **({} if kind.rotary is None else write_rotary(config, kind.rotary, arch)),
+        **({} if kind.window is None else {f"{arch}.attention.sliding_window": kind.window}),
     }
 
 
@@ -57,30 +111,99 @@ def rows(source: TensorSource, name: str) -> int:
     return int(source.tensors[name].shape[0])
 
 
+# ---------------------------------------------------------------------------------------------------------- rotary
+
+
 def read_rotary(raw: Mapping[str, Any], source: TensorSource, arch: str, head_width: int) -> Rotary:
-    """The base and the scaling, which stands in the metadata or, by frequency, in the tensor rope_freqs."""
+    """The base and the scaling, which stands in the metadata or, by frequency, in tensors."""
     turned = read_key(raw, f"{arch}.rope.dimension_count", int, head_width)
-    if turned != head_width:
-        raise ModelFileError(
-            f"{turned} of {head_width} dimensions of a head are turned", "Partial rotation is not supported here."
-        )
     base = read_key(raw, f"{arch}.rope.freq_base", float, 10_000.0)
+    width = None if turned == head_width else turned
+    return Rotary(base, _read_scaling(raw, source, arch), width)
+
+
+def _read_scaling(raw: Mapping[str, Any], source: TensorSource, arch: str) -> RotaryScaling | None:
     if "rope_freqs.weight" in source.tensors:
-        factors = source.torch("rope_freqs.weight").tolist()
-        return Rotary(base, RotaryScaling("factors", factors=tuple(factors)))
+        return _by_factors(tuple(source.torch("rope_freqs.weight").tolist()), raw, arch)
+    context = read_key(raw, f"{arch}.context_length", int)
+    original = read_key(raw, f"{arch}.rope.scaling.original_context_length", int, context)
+    magnitude = read_key(raw, f"{arch}.rope.scaling.attn_factor", float, 1.0)
+    if "rope_factors_long.weight" in source.tensors:
+        short, long = (tuple(source.torch(f"rope_factors_{name}.weight").tolist()) for name in ("short", "long"))
+        return RotaryScaling(
+            "longrope", context / original, original, factors=short, long_factors=long, magnitude=magnitude
+        )
     # Files of before 2024 say "scale_linear".
     factor = read_key(raw, f"{arch}.rope.scale_linear", float, 1.0)
     factor = read_key(raw, f"{arch}.rope.scaling.factor", float, factor)
     kind = read_key(raw, f"{arch}.rope.scaling.type", str, "linear")
-    scaled = choose({"linear": True, "none": False}, kind, "the rotary scaling (rope.scaling.type)")
-    return Rotary(base, RotaryScaling("linear", factor) if scaled and factor != 1.0 else None)
+    kind = choose({"linear": "linear", "none": None, "yarn": "yarn"}, kind, "the rotary scaling (rope.scaling.type)")
+    if kind is None or factor == 1.0:
+        return None
+    if kind == "linear":
+        return RotaryScaling("linear", factor)
+    return RotaryScaling(
+        "yarn",
+        factor,
+        original,
+        slow=read_key(raw, f"{arch}.rope.scaling.yarn_beta_slow", float, 1.0),
+        fast=read_key(raw, f"{arch}.rope.scaling.yarn_beta_fast", float, 32.0),
+        magnitude=magnitude * _temperature(factor),
+    )
 
 
-def write_rotary(rotary: Rotary, arch: str) -> dict[str, Any]:
-    """Raises ValueError for Llama 3's scaling, which this format keeps as a tensor of factors."""
-    said: dict[str, Any] = {f"{arch}.rope.freq_base": rotary.base}
-    if rotary.scaling is not None and rotary.scaling.kind == "linear":
-        return said | {f"{arch}.rope.scaling.type": "linear", f"{arch}.rope.scaling.factor": rotary.scaling.factor}
-    if rotary.scaling is not None and rotary.scaling.kind == "llama3":
-        raise ValueError("Llama 3's rotary scaling is written to GGUF as factors by frequency")
+def _temperature(factor: float) -> float:
+    """What YaRN multiplies cosine and sine by (arXiv 2309.00071, eq. 22); the file says only what differs from it."""
+    return 1.0 + 0.1 * math.log(factor)
+
+
+def _by_factors(factors: tuple[float, ...], raw: Mapping[str, Any], arch: str) -> RotaryScaling:
+    """Llama 3's scaling where the factors are those of its published models, so that a config.json can say it."""
+    base = read_key(raw, f"{arch}.rope.freq_base", float, 10_000.0)
+    known = RotaryScaling("llama3", max(factors, default=1.0), 8192, slow=1.0, fast=4.0)
+    plain, scaled = (frequencies(Rotary(base, scaling), 2 * len(factors)) for scaling in (None, known))
+    if factors and torch.allclose(plain / scaled, torch.tensor(factors), rtol=1e-4):
+        return known
+    return RotaryScaling("factors", factors=factors)
+
+
+def write_rotary(config: ModelConfig, rotary: Rotary, arch: str) -> dict[str, Any]:
+    """The keys of ``rotary``. What is said by tensors (see ``rotary_tensors``) is not among them."""
+    said: dict[str, Any] = {
+        f"{arch}.rope.freq_base": rotary.base,
+        f"{arch}.rope.dimension_count": config.rotary_width(rotary),
+    }
+    scaling = rotary.scaling
+    if scaling is None or scaling.kind in ("factors", "llama3"):
+        return said
+    if scaling.kind == "linear":
+        return said | {f"{arch}.rope.scaling.type": "linear", f"{arch}.rope.scaling.factor": scaling.factor}
+    if scaling.kind not in ("yarn", "longrope"):
+        raise ValueError(f"GGUF has no words for the rotary scaling {scaling.kind}")
+    said |= {f"{arch}.rope.scaling.original_context_length": scaling.original_context}
+    usual = _temperature(scaling.factor) if scaling.kind == "yarn" else 1.0
+    said |= {f"{arch}.rope.scaling.attn_factor": scaling.magnitude / usual}
+    if scaling.kind == "yarn":
+        said |= {f"{arch}.rope.scaling.type": "yarn", f"{arch}.rope.scaling.factor": scaling.factor}
+        said |= {
+            f"{arch}.rope.scaling.yarn_beta_slow": scaling.slow,
+            f"{arch}.rope.scaling.yarn_beta_fast": scaling.fast,
+        }
     return said
+
+
+def rotary_factors(config: ModelConfig) -> dict[str, tuple[float, ...]]:
+    """The tensors that say a model's rotary scaling by frequency, where it has such."""
+    rotary = next((kind.rotary for kind in config.pattern if kind.rotary is not None), None)
+    scaling = None if rotary is None else rotary.scaling
+    if rotary is None or scaling is None:
+        return {}
+    if scaling.kind == "longrope":
+        return {"rope_factors_short.weight": scaling.factors, "rope_factors_long.weight": scaling.long_factors}
+    if scaling.kind == "factors":
+        return {"rope_freqs.weight": scaling.factors}
+    if scaling.kind == "llama3":
+        width = config.rotary_width(rotary)
+        plain = frequencies(Rotary(rotary.base, width=rotary.width), width)
+        return {"rope_freqs.weight": tuple((plain / frequencies(rotary, width)).tolist())}
+    return {}

@@ -1,13 +1,15 @@
-"""What the config.json files of many architectures share: names of activations, and how rotary positions are said."""
+"""What the config.json files of many architectures share: activations, how rotary positions are said, names of tensors."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
-from hornbook.checkpoint.rules import choose, read_key
+from hornbook.checkpoint.fields import choose, read_key
+from hornbook.checkpoint.rules import table
 from hornbook.errors import ModelFileError
-from hornbook.model.config import Rotary, RotaryScaling
+from hornbook.model.config import Classifier, ModelConfig, Rotary, RotaryScaling
 
 # The first of several names for one function is the one that is written.
 ACTIVATIONS = {
@@ -20,6 +22,43 @@ ACTIVATIONS = {
     "gelu_fast": "gelu_tanh",
 }
 
+# The names that Llama gave its tensors, and that most decoders since have kept.
+DECODER = table(
+    {
+        "embed.tokens": ".embed_tokens",
+        "norm": ".norm",
+        "head.tokens": "lm_head",
+        "classifier.linear": "score",
+        "blocks.{i}.attention_norm": ".layers.{i}.input_layernorm",
+        "blocks.{i}.attention.query": ".layers.{i}.self_attn.q_proj",
+        "blocks.{i}.attention.key": ".layers.{i}.self_attn.k_proj",
+        "blocks.{i}.attention.value": ".layers.{i}.self_attn.v_proj",
+        "blocks.{i}.attention.output": ".layers.{i}.self_attn.o_proj",
+        "blocks.{i}.attention.query_norm": ".layers.{i}.self_attn.q_norm",
+        "blocks.{i}.attention.key_norm": ".layers.{i}.self_attn.k_norm",
+        "blocks.{i}.feedforward_norm": ".layers.{i}.post_attention_layernorm",
+        "blocks.{i}.feedforward.gate": ".layers.{i}.mlp.gate_proj",
+        "blocks.{i}.feedforward.up": ".layers.{i}.mlp.up_proj",
+        "blocks.{i}.feedforward.down": ".layers.{i}.mlp.down_proj",
+    }
+)
+
+
+def decoder_heads(stem: str, language: str = "ForCausalLM") -> dict[str, dict[str, Any]]:
+    """The classes that transformers has for a decoder: it scores a text by its last token."""
+    return {
+        f"{stem}{language}": {"language_head": True, "classifier": None},
+        f"{stem}Model": {"language_head": False, "classifier": None},
+        f"{stem}ForSequenceClassification": {
+            "language_head": False,
+            "classifier": Classifier("sequence", (), bias=False, summary="last"),
+        },
+        f"{stem}ForTokenClassification": {
+            "language_head": False,
+            "classifier": Classifier("tokens", (), summary="last"),
+        },
+    }
+
 
 def read_activation(raw: Mapping[str, Any], key: str, default: str) -> Any:
     return choose(ACTIVATIONS, read_key(raw, key, str, default), f"the activation ({key})")
@@ -29,48 +68,146 @@ def write_activation(ours: str) -> str:
     return next(theirs for theirs, name in ACTIVATIONS.items() if name == ours)
 
 
-def read_rotary(raw: Mapping[str, Any], base: float) -> Rotary:
-    """From ``rope_theta`` and ``rope_scaling``, or the later ``rope_parameters`` which hold both."""
+def read_head_width(fields: Mapping[str, Any]) -> int:
+    """The width of a head where none is said."""
+    return int(fields["width"]) // max(int(fields["heads"]), 1)
+
+
+# ---------------------------------------------------------------------------------------------------------- rotary
+
+
+def read_rotary(raw: Mapping[str, Any], base: float, *, head_width: int | None = None) -> Rotary:
+    """From ``rope_theta`` and ``rope_scaling``, or the later ``rope_parameters`` which hold both.
+
+    head_width: for families that turn a part of a head (``partial_rotary_factor``).
+    """
     said = raw.get("rope_parameters") or {"rope_theta": raw.get("rope_theta"), **(raw.get("rope_scaling") or {})}
     if not isinstance(said, Mapping):
         raise ModelFileError(f"rope_parameters is {said!r:.60}, not an object", "Fetch the model's config.json again.")
-    return read_rotary_parameters(said, base)
+    said = {"original_max_position_embeddings": raw.get("original_max_position_embeddings"), **said}
+    part = said.get("partial_rotary_factor", raw.get("partial_rotary_factor"))
+    width = None
+    if head_width is not None and part is not None and float(part) != 1.0:
+        width = int(head_width * float(part))
+    return read_rotary_parameters(said, base, context=raw.get("max_position_embeddings"), width=width)
 
 
-def read_rotary_parameters(said: Mapping[str, Any], base: float) -> Rotary:
+def read_rotary_parameters(
+    said: Mapping[str, Any], base: float, *, context: Any = None, width: int | None = None
+) -> Rotary:
+    """``context``: the model's max_position_embeddings, which some scalings start from where they do not say."""
     base = read_key(said, "rope_theta", float, base)
     kind = said.get("rope_type", said.get("type", "default"))
-    known = {"default": None, "linear": _linear, "llama3": _llama3}
-    read = choose(known, str(kind), "the rotary scaling (rope_type)")
-    return Rotary(base, read and read(said))
+    scaling: RotaryScaling | None = choose(_SCALINGS, str(kind), "the rotary scaling (rope_type)")(said, context)
+    return Rotary(base, scaling, width)
+
+
+def write_rotary(rotary: Rotary, head_width: int | None = None) -> dict[str, Any]:
+    """The inverse of ``read_rotary``: the key rope_parameters."""
+    said = write_rotary_parameters(rotary)
+    if head_width is not None:
+        said["partial_rotary_factor"] = 1.0 if rotary.width is None else rotary.width / head_width
+    return {"rope_parameters": said}
 
 
 def write_rotary_parameters(rotary: Rotary) -> dict[str, Any]:
-    """Raises ValueError for per-frequency factors, for which this format has no place."""
+    """Raises ValueError for what this format has no place for."""
     scaling = rotary.scaling
+    if rotary.interleaved:
+        raise ValueError("interleaved rotary positions are not said in a config.json")
     if scaling is None:
         return {"rope_type": "default", "rope_theta": rotary.base}
-    if scaling.kind == "factors":
-        raise ValueError("rotary factors by frequency cannot be written to a config.json")
+    if scaling.kind not in _SCALINGS:
+        raise ValueError(f"the rotary scaling {scaling.kind} cannot be written to a config.json")
     said = {"rope_type": scaling.kind, "rope_theta": rotary.base, "factor": scaling.factor}
+    if scaling.kind != "linear":
+        said["original_max_position_embeddings"] = scaling.original_context
     if scaling.kind == "llama3":
-        said |= {
-            "low_freq_factor": scaling.low_frequency_factor,
-            "high_freq_factor": scaling.high_frequency_factor,
-            "original_max_position_embeddings": scaling.original_context,
-        }
+        said |= {"low_freq_factor": scaling.slow, "high_freq_factor": scaling.fast}
+    if scaling.kind == "yarn":
+        said |= {"beta_slow": scaling.slow, "beta_fast": scaling.fast, "attention_factor": scaling.magnitude}
+    if scaling.kind == "longrope":
+        said |= {"short_factor": list(scaling.factors), "long_factor": list(scaling.long_factors)}
+        said |= {"attention_factor": scaling.magnitude}
     return said
 
 
-def _linear(said: Mapping[str, Any]) -> RotaryScaling:
+def _plain(said: Mapping[str, Any], context: Any) -> None:
+    return None
+
+
+def _linear(said: Mapping[str, Any], context: Any) -> RotaryScaling:
     return RotaryScaling("linear", read_key(said, "factor", float))
 
 
-def _llama3(said: Mapping[str, Any]) -> RotaryScaling:
+def _dynamic(said: Mapping[str, Any], context: Any) -> RotaryScaling:
+    return RotaryScaling("dynamic", read_key(said, "factor", float), _original(said, context))
+
+
+def _yarn(said: Mapping[str, Any], context: Any) -> RotaryScaling:
+    factor, original = said.get("factor"), _original(said, context)
+    factor = float(context) / original if factor is None else read_key(said, "factor", float)
+
+    def temperature(scale: float) -> float:  # arXiv 2309.00071, eq. 22
+        return 1.0 if factor <= 1 else 0.1 * scale * math.log(factor) + 1.0
+
+    scales = [read_key(said, name, float, 0.0) for name in ("mscale", "mscale_all_dim")]
+    usual = temperature(scales[0]) / temperature(scales[1]) if all(scales) else temperature(1.0)
+    return RotaryScaling(
+        "yarn",
+        factor,
+        original,
+        slow=read_key(said, "beta_slow", float, 1.0),
+        fast=read_key(said, "beta_fast", float, 32.0),
+        magnitude=read_key(said, "attention_factor", float, usual),
+    )
+
+
+def _llama3(said: Mapping[str, Any], context: Any) -> RotaryScaling:
     return RotaryScaling(
         "llama3",
         read_key(said, "factor", float),
-        read_key(said, "low_freq_factor", float),
-        read_key(said, "high_freq_factor", float),
-        read_key(said, "original_max_position_embeddings", int),
+        _original(said, context),
+        slow=read_key(said, "low_freq_factor", float),
+        fast=read_key(said, "high_freq_factor", float),
     )
+
+
+def _longrope(said: Mapping[str, Any], context: Any) -> RotaryScaling:
+    original = _original(said, context)
+    factor = read_key(said, "factor", float, float(context or original) / original)
+    usual = (
+        1.0 if factor <= 1 else math.sqrt(1 + math.log(factor) / math.log(original))
+    )  # arXiv 2402.13753, section 3.3
+    return RotaryScaling(
+        "longrope",
+        factor,
+        original,
+        factors=tuple(map(float, said["short_factor"])),
+        long_factors=tuple(map(float, said["long_factor"])),
+        magnitude=read_key(said, "attention_factor", float, usual),
+    )
+
+
+def _original(said: Mapping[str, Any], context: Any) -> int:
+    return int(read_key(said, "original_max_position_embeddings", int, context))
+
+
+_SCALINGS = {
+    "default": _plain,
+    "linear": _linear,
+    "dynamic": _dynamic,
+    "yarn": _yarn,
+    "llama3": _llama3,
+    "longrope": _longrope,
+    "su": _longrope,  # what Phi-3 first called it
+}
+
+
+def pattern_rotary(config: ModelConfig) -> Rotary:
+    """The one rotary of a model whose layers all have it; raises ValueError for others."""
+    rotaries = {kind.rotary for kind in config.pattern}
+    rotary = next(iter(rotaries))
+    if len(rotaries) > 1 or rotary is None:
+        raise ValueError("its layers do not all turn alike")
+    return rotary

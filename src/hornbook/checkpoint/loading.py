@@ -23,10 +23,12 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from hornbook.checkpoint import families
+from hornbook.checkpoint.family import AGAIN, Family
+from hornbook.checkpoint.fields import choose
 from hornbook.checkpoint.gguf import GGUF
-from hornbook.checkpoint.rules import Family, Rule, TensorSource, choose
+from hornbook.checkpoint.rules import Rule, TensorSource, expand
 from hornbook.checkpoint.safetensors import SafetensorsFolder
-from hornbook.errors import ModelFileError, ModelNotFound, UnsupportedModel, UsageError
+from hornbook.errors import HornbookError, ModelFileError, ModelNotFound, UnsupportedModel, UsageError
 from hornbook.model.config import ModelConfig
 from hornbook.model.transformer import Transformer
 from hornbook.text.chat import ChatTemplate
@@ -34,7 +36,6 @@ from hornbook.text.tokenizer import Tokenizer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 READERS = 4  # tensors on their way at once
-AGAIN = "Fetch the model again, or take another file of it."
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +44,23 @@ class Checkpoint:
 
     model: Transformer
     config: ModelConfig
-    tokenizer: Tokenizer
-    chat_template: ChatTemplate | None
+    family: Family  # as which it was read
     path: Path
     metadata: Mapping[str, Any]
+    generation: Mapping[str, Any]  # generation_config.json, empty where there is none
+    text: tuple[Tokenizer, ChatTemplate | None] | HornbookError  # what went wrong with them, for a folder without
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Raises ModelFileError or UnsupportedModel where the folder has none that can be read."""
+        if isinstance(self.text, HornbookError):
+            raise self.text
+        return self.text[0]
+
+    @property
+    def chat_template(self) -> ChatTemplate | None:
+        """None where the model has none."""
+        return None if isinstance(self.text, HornbookError) else self.text[1]
 
 
 def load(path: str | Path, *, dtype: str | torch.dtype = "auto", device: str | torch.device = "auto") -> Checkpoint:
@@ -99,13 +113,13 @@ def _load_gguf(path: Path, dtype: torch.dtype, device: torch.device) -> Checkpoi
         if not isinstance(architecture, str):
             raise ModelFileError(f"{path.name} does not say its general.architecture", AGAIN)
         family: Family = choose(families.GGUF, architecture, "the architecture")
-        config = read_config(family, file.metadata, file)
+        config = family.read_config(file.metadata, file)
         with ThreadPoolExecutor(1) as aside:
             tokenizer = aside.submit(Tokenizer.from_gguf, file.metadata)
             model = build(config, family, file, dtype, device)
         found = tokenizer.result()
         template = ChatTemplate.from_gguf(file.metadata, found)
-    return Checkpoint(model, config, found, template, path, file.metadata)
+    return Checkpoint(model, config, family, path, file.metadata, {}, (found, template))
 
 
 def _load_folder(path: Path, dtype: torch.dtype, device: torch.device) -> Checkpoint:
@@ -118,10 +132,15 @@ def _load_folder(path: Path, dtype: torch.dtype, device: torch.device) -> Checkp
         raise UnsupportedModel(f"the weights are quantised ({method})", "Take the model unquantised, or as GGUF.")
     family: Family = choose(families.HUGGING_FACE, str(raw.get("model_type")), "the architecture (model_type)")
     with SafetensorsFolder.open(path) as source:
-        config = replace(read_config(family, raw, source), pooling=_read_pooling(path))
+        config = replace(family.read_config(raw, source), pooling=_read_pooling(path))
         model = build(config, family, source, dtype, device)
-    tokenizer = Tokenizer.from_folder(path)
-    return Checkpoint(model, config, tokenizer, ChatTemplate.from_folder(path, tokenizer), path, raw)
+    try:
+        tokenizer = Tokenizer.from_folder(path)
+        text: Any = tokenizer, ChatTemplate.from_folder(path, tokenizer)
+    except HornbookError as error:
+        text = error
+    generation = _read_json(path / "generation_config.json") or {}
+    return Checkpoint(model, config, family, path, raw, generation, text)
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
@@ -156,14 +175,6 @@ def _read_pooling(path: Path) -> Literal["mean", "first", "last"] | None:
 # ---------------------------------------------------------------------------------------------------------- build
 
 
-def read_config(family: Family, raw: Mapping[str, Any], source: TensorSource) -> ModelConfig:
-    """The model's configuration; raises ModelFileError or UnsupportedModel, whatever the file says."""
-    try:
-        return family.read_config(raw, source)
-    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
-        raise ModelFileError(f"the model's configuration cannot be understood: {error}", AGAIN) from error
-
-
 def build(
     config: ModelConfig, family: Family, source: TensorSource, dtype: torch.dtype, device: torch.device
 ) -> Transformer:
@@ -171,9 +182,9 @@ def build(
     with torch.device("meta"), _Unfilled():
         model = Transformer(config)
     wanted = dict(model.named_parameters())
-    rules = family.rules(config)
-    names = {name.removeprefix(family.prefix): name for name in source.tensors}
-    _check_names(rules, names, wanted, family.unused)
+    rules = expand(family.table(config), config, wanted)
+    names = _their_names(rules, source, family)
+    _check_names(rules, names, family.unused)
     for rule in rules:
         _check_shapes(rule, names, source, wanted)
 
@@ -203,17 +214,31 @@ class _Unfilled(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _check_names(
-    rules: list[Rule], names: Mapping[str, str], wanted: Mapping[str, Tensor], unused: tuple[str, ...]
-) -> None:
-    filled = [name for rule in rules for name in rule.ours]
-    assert sorted(filled) == sorted(wanted), f"the rules do not fit the model: {set(filled) ^ set(wanted)}"
+def _their_names(rules: list[Rule], source: TensorSource, family: Family) -> dict[str, str]:
+    """The name in the rules -> the name in the file: today's spelling, and a dot in place of the prefix."""
     used = {name for rule in rules for name in rule.theirs}
-    missing = sorted(used - names.keys())
+    names = {}
+    for name in source.tensors:
+        today = name
+        for old, new in family.aliases:
+            today = re.sub(old, new, today)
+        if family.prefix and today.startswith(f"{family.prefix}."):
+            today = today.removeprefix(family.prefix)
+        elif f".{today}" in used:
+            today = f".{today}"
+        if today in names:
+            raise ModelFileError(f"the model has {names[today]} and {name}, which are the same tensor", AGAIN)
+        names[today] = name
+    return names
+
+
+def _check_names(rules: list[Rule], names: Mapping[str, str], unused: tuple[str, ...]) -> None:
+    used = {name for rule in rules for name in rule.theirs}
+    missing = sorted(name.removeprefix(".") for name in used - names.keys())
     if missing:
         raise ModelFileError(f"the model has no {_some(missing)}", AGAIN)
     spare = re.compile("|".join(unused) or r"(?!)")
-    strange = sorted(name for name in names.keys() - used if not spare.fullmatch(name))
+    strange = sorted(names[name] for name in names.keys() - used if not spare.fullmatch(name.removeprefix(".")))
     if strange:
         raise UnsupportedModel(
             f"the model has tensors that its architecture does not use: {_some(strange)}",
