@@ -17,13 +17,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hornbook.errors import ModelFileError
 from hornbook.text.fence import Encoded, Fence
-from hornbook.text.folder import read_json
+from hornbook.text.files import read_json, read_text
 from hornbook.text.mask import Span, assistant_spans
 from hornbook.text.sandbox import Program
 from hornbook.text.tokenizer import Tokenizer
 from hornbook.types import Message
+
+DEFAULT = "default"  # the name of the template that has none
 
 
 @dataclass(frozen=True)
@@ -44,14 +45,18 @@ class Rendered:
 
 
 class ChatTemplate:
-    """A model's template with its tokenizer."""
+    """A model's template with its tokenizer.
 
-    def __init__(self, source: str, tokenizer: Tokenizer) -> None:
+    named: the model's other templates. The one called tool_use is rendered where tools are given.
+    """
+
+    def __init__(self, source: str, tokenizer: Tokenizer, *, named: Mapping[str, str] | None = None) -> None:
         self.source = source
+        self.named = dict(named or {})
         self._tokenizer = tokenizer
         self._fence = Fence(tokenizer)
         self._program = Program(source)
-        self._marks_assistant = "endgeneration" in source
+        self._tool_program = Program(self.named["tool_use"]) if "tool_use" in self.named else self._program
         self._variables = {
             name: None if id is None else tokenizer.token(id)
             for name, id in (
@@ -67,15 +72,24 @@ class ChatTemplate:
         cls, metadata: Mapping[str, Any], tokenizer: Tokenizer, *, name: str | None = None
     ) -> ChatTemplate | None:
         """The template in a GGUF file's metadata, or the one of its named templates; None where there is none."""
-        key = "tokenizer.chat_template" + (f".{name}" if name else "")
-        source = metadata.get(key)
-        return cls(source, tokenizer) if isinstance(source, str) and source else None
+        key = "tokenizer.chat_template"
+        found = {
+            other.removeprefix(f"{key}.").removeprefix(key) or DEFAULT: source
+            for other, source in metadata.items()
+            if (other == key or other.startswith(f"{key}.")) and isinstance(source, str) and source
+        }
+        return cls._of(found, tokenizer, name)
 
     @classmethod
     def from_folder(cls, path: str | Path, tokenizer: Tokenizer, *, name: str | None = None) -> ChatTemplate | None:
-        """The template of a model's folder; None where there is none."""
-        source = _template_in(Path(path), name or "default")
-        return cls(source, tokenizer) if source else None
+        """The template of a model's folder, or the one of its named templates; None where there is none."""
+        return cls._of(templates_in(Path(path)), tokenizer, name)
+
+    @classmethod
+    def _of(cls, found: dict[str, str], tokenizer: Tokenizer, name: str | None) -> ChatTemplate | None:
+        """A template asked for by name stands alone; the default one knows the others."""
+        source = found.pop(name or DEFAULT, None)
+        return None if source is None else cls(source, tokenizer, named=None if name else found)
 
     def render(
         self,
@@ -89,10 +103,12 @@ class ChatTemplate:
         Raises TemplateError where the template refuses the messages or does what a template must not.
         """
         turns = [_as_template_sees(Message.of(message)) for message in messages]
-        mark, *generation = Fence.marks(self.source, turns, list(tools))
-        job = _Job(self, self._fence.protect(turns, mark), self._fence.protect(list(tools), mark), mark, generation)
+        program = self._tool_program if tools else self._program
+        mark, *generation = Fence.marks(program.source, turns, list(tools))
+        protect = self._fence.protect
+        job = _Job(self, program, protect(turns, mark), protect(list(tools), mark), mark, generation)
         marked, spans = job.run(len(turns), reply), None
-        if self._marks_assistant:
+        if "endgeneration" in program.source:
             marked, spans = _cut_marks(marked, mark, *generation)
         encoded = self._with_one_bos(self._fence.encode(marked, mark))
         text = marked.replace(mark, "")
@@ -115,6 +131,7 @@ class _Job:
     """One conversation being rendered, and the prefixes of it that the loss mask needs."""
 
     template: ChatTemplate
+    program: Program
     turns: list[dict[str, Any]]
     tools: list[Any]
     mark: str
@@ -122,10 +139,9 @@ class _Job:
 
     def run(self, count: int, reply: bool) -> str:
         """The first ``count`` turns as the template writes them, all marks in it."""
-        template = self.template
-        return template._program.run(
+        return self.program.run(
             {
-                **template._variables,
+                **self.template._variables,
                 "messages": self.turns[:count],
                 "tools": self.tools or None,
                 "documents": None,
@@ -186,20 +202,24 @@ def _cut_marks(text: str, mark: str, opening: str, closing: str) -> tuple[str, l
     return "".join(kept), spans
 
 
-def _template_in(path: Path, name: str) -> str | None:
-    """chat_template.jinja, else chat_template.json, else tokenizer_config.json (one string, or a list of named ones)."""
-    file = path / "chat_template.jinja"
-    if name == "default" and file.is_file():
-        try:
-            return file.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ModelFileError(f"{file} cannot be read: {error}", "Pull the model again.") from error
+def templates_in(path: Path) -> dict[str, str]:
+    """All templates of a model's folder by name, the unnamed one as "default". Each name is looked for in this order:
+
+        chat_template.jinja                          the default one
+        additional_chat_templates/{name}.jinja       the others
+        chat_template.json, tokenizer_config.json    one text, or a list of {name, template}
+
+    Raises ModelFileError where a file cannot be read.
+    """
+    found: dict[str, str | None] = {DEFAULT: read_text(path / "chat_template.jinja")}
+    for file in sorted((path / "additional_chat_templates").glob("*.jinja")):
+        found[file.stem] = read_text(file)
+    templates = {name: source for name, source in found.items() if source}
     for holder in ("chat_template.json", "tokenizer_config.json"):
-        found = read_json(path / holder).get("chat_template")
-        if isinstance(found, str) and name == "default":
-            return found
-        if isinstance(found, list):
-            named = {entry.get("name"): entry.get("template") for entry in found if isinstance(entry, dict)}
-            if name in named:
-                return named[name]
-    return None
+        value = read_json(path / holder).get("chat_template")
+        entries = [{"name": DEFAULT, "template": value}] if isinstance(value, str) else value
+        for entry in entries if isinstance(entries, list) else []:
+            named, source = (entry.get("name"), entry.get("template")) if isinstance(entry, dict) else (None, None)
+            if isinstance(named, str) and isinstance(source, str) and source:
+                templates.setdefault(named, source)
+    return templates

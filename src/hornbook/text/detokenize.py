@@ -1,14 +1,16 @@
 """From ids back to bytes: what each token writes, on its own, wherever it stands.
 
 Every decoder in use is a sum of pieces: the bytes of a text are the pieces of its tokens one after the other, and only
-the very start of a text is special (SentencePiece drops one space, WordPiece puts none). That is what makes an exact
-stream possible: `hornbook.text.stream` adds the same pieces one at a time.
+the very start of a text is special (SentencePiece drops one space, WordPiece puts none), or its very end (the space
+that ends a word of the first GPT). That is what makes an exact stream possible: `hornbook.text.stream` adds the same
+pieces one at a time.
 
-Three ways of writing a token exist:
+Four ways of writing a token exist:
 
     byte-level     every character of the token stands for one byte (GPT-2)            "Ġcaf", "Ã©" -> " café"
     SentencePiece  U+2581 is a space, <0xE4> is a byte                                  "▁caf", "é"  -> "café"
     WordPiece      "##" continues a word, anything else starts one                      "cafe", "##s" -> "cafes"
+    word-end       "</w>" ends a word, anything else goes on                            "caf", "es</w>" -> "cafes"
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from functools import lru_cache
 from typing import Literal
 
 SPACE = "\u2581"  # how SentencePiece writes a space
-Style = Literal["byte-level", "sentencepiece", "wordpiece", "plain"]
+WORD_END = "</w>"  # how the first GPT marks the token that ends a word
+Style = Literal["byte-level", "sentencepiece", "wordpiece", "word-end", "plain"]
 
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 # WordPiece puts a space before every word; these are the ones that English does not want (Wolf et al. 2020, HF).
@@ -54,6 +57,7 @@ class Detokenizer:
     ) -> None:
         self.style = style
         self.strips_first_space = strips_first_space
+        self.strips_last_space = style == "word-end"
         self._token = token
         self._tidies = tidies
         self._literal = literal
@@ -72,6 +76,8 @@ class Detokenizer:
         if self.style == "sentencepiece":
             byte = _BYTE.fullmatch(text)
             return bytes([int(byte[1], 16)]) if byte else text.replace(SPACE, " ").encode()
+        if self.style == "word-end":
+            return text.replace(WORD_END, " ").encode()
         if self.style == "wordpiece":
             return self._word(text, first).encode()
         return (text if first else f" {text}").encode()
@@ -91,4 +97,6 @@ class Detokenizer:
             written += self.piece(id, first=at == 0)
         if self.strips_first_space and written[:1] == b" ":
             del written[0]
+        if self.strips_last_space and written[-1:] == b" ":
+            del written[-1]
         return bytes(written)

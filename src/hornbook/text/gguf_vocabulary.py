@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
 from hornbook.errors import ModelFileError, UnsupportedModel
 from hornbook.text.detokenize import SPACE
 from hornbook.text.merges import merges_from_scores
-from hornbook.text.parts import Parts, stop_ids
+from hornbook.text.parts import Parts, stop_ids, surround
 from hornbook.text.pretokenize import cut_named
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
@@ -39,9 +39,10 @@ class Vocabulary:
     scores: np.ndarray | None  # [V] float
     merges: Sequence[str]
     metadata: Mapping[str, Any]
+    prefix_once: bool = False
 
     @classmethod
-    def of(cls, metadata: Mapping[str, Any]) -> Vocabulary:
+    def of(cls, metadata: Mapping[str, Any], prefix_once: bool = False) -> Vocabulary:
         tokens = metadata.get("tokenizer.ggml.tokens")
         if tokens is None or len(tokens) == 0:
             raise ModelFileError("the file has no vocabulary (tokenizer.ggml.tokens)", _FIX)
@@ -58,6 +59,7 @@ class Vocabulary:
             scores,
             [] if merges is None else merges,
             metadata,
+            prefix_once,
         )
 
     def of_type(self, *types: int) -> list[int]:
@@ -97,8 +99,11 @@ def _unique(tokens: list[str]) -> list[str]:
     return tokens
 
 
-def from_metadata(metadata: Mapping[str, Any]) -> Parts:
+def from_metadata(metadata: Mapping[str, Any], *, prefix_once: bool = False) -> Parts:
     """Build the tokenizer that a GGUF file's metadata describes.
+
+    prefix_once: of a SentencePiece BPE, the space that begins a text is not repeated after each control token; GGUF
+    cannot say that.
 
     Raises UnsupportedModel on an algorithm or a pre-tokenizer that is not known, ModelFileError on a vocabulary that
     is missing or contradicts itself.
@@ -111,7 +116,7 @@ def from_metadata(metadata: Mapping[str, Any]) -> Parts:
             f"The known ones are: {', '.join(_BUILDERS)}.",
         )
     try:
-        return build(Vocabulary.of(metadata))
+        return build(Vocabulary.of(metadata, prefix_once))
     except UnsupportedModel:
         raise
     except ModelFileError:
@@ -158,10 +163,15 @@ def _sentencepiece_bpe(vocabulary: Vocabulary) -> Parts:
     )
     backend = Backend(model)
     prefix = vocabulary.flag("add_space_prefix", True)
-    spaces = [*([normalizers.Prepend(SPACE)] if prefix else []), normalizers.Replace(" ", SPACE)]
-    backend.normalizer = normalizers.Sequence([*_normalizers(vocabulary), *spaces])
-    steps = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
-    backend.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)] if prefix else steps)
+    steps = _normalizers(vocabulary)
+    if prefix and vocabulary.prefix_once:
+        backend.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, "first", split=False)
+    else:
+        steps += [*([normalizers.Prepend(SPACE)] if prefix else []), normalizers.Replace(" ", SPACE)]
+    if steps:
+        backend.normalizer = normalizers.Sequence(steps)
+    writes = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    backend.decoder = decoders.Sequence([*writes, decoders.Strip(" ", 1, 0)] if prefix else writes)
     bos, eos = vocabulary.id("bos", 1), vocabulary.id("eos", 2)
     return _finish(vocabulary, backend, "sentencepiece", bos, eos, unknown, add_bos=True, strips=prefix)
 
@@ -208,7 +218,10 @@ def _wordpiece(vocabulary: Vocabulary) -> Parts:
         {token: id for id, token in enumerate(plain)}, unk_token=plain[unknown], max_input_chars_per_word=100
     )
     backend = Backend(model)
-    backend.normalizer = normalizers.BertNormalizer(lowercase=True)
+    backend.normalizer = normalizers.BertNormalizer(
+        lowercase=vocabulary.flag("normalizer.lowercase", True),
+        strip_accents=vocabulary.flag("normalizer.strip_accents", vocabulary.flag("normalizer.lowercase", True)),
+    )
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.decoder = decoders.WordPiece("##", True)
     first = vocabulary.id("bos", vocabulary.id("cls", 101))
@@ -245,24 +258,29 @@ def _finish(
     backend.add_tokens([AddedToken(tokens[id], normalized=False, special=id in control) for id in added])
     starts = bos if vocabulary.flag("add_bos_token", add_bos) else None
     ends = eos if vocabulary.flag("add_eos_token", add_eos) else None
-    around = [(tokens[id], id) for id in (starts, ends) if id is not None]
-    single = [f"{tokens[starts]}:0"] if starts is not None else []
-    if around:
-        backend.post_processor = processors.TemplateProcessing(
-            single=[*single, "$A:0", *([f"{tokens[ends]}:0"] if ends is not None else [])], special_tokens=around
-        )
+    words = style == "wordpiece"
+    around = surround(
+        backend,
+        None if starts is None else tokens[starts],
+        None if ends is None else tokens[ends],
+        [tokens[ends]] if words and ends is not None else [],
+        second_type=int(words),
+    )
+    if around is not None:
+        backend.post_processor = around
+    first, last = ("cls", "sep") if words else ("bos", "eos")
+    others = {name: vocabulary.id(key) for name, key in (("mask", "mask"), ("cls", "cls"), ("sep", "seperator"))}
+    marks = {**others, first: bos, last: eos, "unk": unknown, "pad": vocabulary.id("padding", pad)}
     ends_declared = [eos, vocabulary.id("eot"), vocabulary.id("eom")]
     return Parts(
         backend,
         style,
-        bos_id=bos,
-        eos_id=eos,
-        pad_id=vocabulary.id("padding", pad),
-        unk_id=unknown,
+        marks={role: id for role, id in marks.items() if id is not None},
         stop_ids=stop_ids(ends_declared, {tokens[id]: id for id in control}),
         strips_first_space=strips,
         tidies=tidies,
         literal=frozenset(added),
+        metadata={key: value for key, value in vocabulary.metadata.items() if key.startswith("tokenizer.")},
     )
 
 

@@ -55,6 +55,7 @@ class Program:
     def __init__(self, source: str) -> None:
         if len(source) > MAX_SOURCE:
             raise TemplateError(f"the chat template has {len(source):,} characters, {MAX_SOURCE:,} at most", _REMEDY)
+        self.source = source
         self._sandbox = _Sandbox()
         try:
             with self._sandbox.metered({}):

@@ -25,6 +25,7 @@ class StreamDecoder:
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
         self._first = True  # no token yet
         self._strips = tokenizer.detokenizer.strips_first_space  # and no byte yet
+        self._held = b""  # the space that a word ends with, where the last of a text is not written
 
     def push(self, id: int) -> str:
         """Take one token and return the text that became certain with it, often "" inside a character."""
@@ -36,12 +37,16 @@ class StreamDecoder:
         if self._strips and written:
             self._strips = False
             written = written.removeprefix(b" ")
+        if tokenizer.detokenizer.strips_last_space and written:
+            written, self._held = self._held + written, b""
+            if written.endswith(b" "):
+                written, self._held = written[:-1], b" "
         return self._utf8.decode(written)
 
     def flush(self) -> str:
         """End the text: what is still held back can become no character any more and is written as U+FFFD."""
         rest = self._utf8.decode(b"", final=True)
         self._utf8.reset()
-        self._first = True
+        self._first, self._held = True, b""
         self._strips = self._tokenizer.detokenizer.strips_first_space
         return rest

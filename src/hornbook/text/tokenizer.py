@@ -40,8 +40,8 @@ class Tokenizer:
     def __init__(self, parts: Parts) -> None:
         self.bos_id = parts.bos_id
         self.eos_id = parts.eos_id
-        self.pad_id = parts.pad_id
-        self.unk_id = parts.unk_id
+        self.pad_id = parts.marks.get("pad")
+        self.unk_id = parts.marks.get("unk")
         self.stop_ids = parts.stop_ids
         self.vocab_size: int = parts.backend.get_vocab_size(with_added_tokens=True)
         self.backend = parts.backend  # matches control tokens
@@ -49,6 +49,8 @@ class Tokenizer:
         added = parts.backend.get_added_tokens_decoder()
         self.control_ids = frozenset(id for id, token in added.items() if token.special)
         self.add_bos = self.bos_id is not None and self._plain.encode("").ids[:1] == [self.bos_id]
+        self.parts = parts
+        self._ids_of_names = {name: id for id, name in parts.names.items()}
         self.detokenizer = Detokenizer(
             parts.style,
             self.token,
@@ -63,9 +65,13 @@ class Tokenizer:
         return cls(gguf_vocabulary.from_metadata(metadata))
 
     @classmethod
-    def from_folder(cls, path: str | Path) -> Tokenizer:
-        """Load the tokenizer that lies in a model's folder; see `hornbook.text.folder`."""
-        return cls(folder.from_folder(Path(path)))
+    def from_folder(cls, path: str | Path, *, target: bool = False) -> Tokenizer:
+        """Load the tokenizer that lies in a model's folder; see `hornbook.text.folder`.
+
+        ``target``: of a translator with a vocabulary model for each side (Marian), the side that it translates into,
+        which encodes the texts that it learns to write. Both sides decode alike.
+        """
+        return cls(folder.from_folder(Path(path), target=target))
 
     # ------------------------------------------------------------------------------------------------ text to ids
 
@@ -99,7 +105,7 @@ class Tokenizer:
 
     def token(self, id: int) -> str:
         """The token as the vocabulary writes it ("Ġthe", "▁the", "##ing")."""
-        token = self.backend.id_to_token(id) if 0 <= id < 1 << 31 else None
+        token = self.parts.names.get(id) or (self.backend.id_to_token(id) if 0 <= id < 1 << 31 else None)
         if token is None:
             raise UsageError(
                 f"{id} is not a token id: the vocabulary has {self.vocab_size} tokens",
@@ -109,7 +115,7 @@ class Tokenizer:
 
     def id(self, token: str) -> int | None:
         """The id of a token as the vocabulary writes it, None where there is none."""
-        return self.backend.token_to_id(token)
+        return self._ids_of_names.get(token, self.backend.token_to_id(token))
 
     @cached_property
     def control_tokens(self) -> tuple[str, ...]:
