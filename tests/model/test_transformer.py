@@ -32,7 +32,7 @@ def ids(rows: int = 2, length: int = 9) -> torch.Tensor:
 
 
 def test_no_family_is_known_by_name() -> None:
-    names = r"\b(is_)?(llama|gemma|bert|minilm|mistral|qwen|phi|falcon|t5)\w*"
+    names = r"\b(is_)?(llama|gemma|bert|albert|roberta|minilm|mistral|mixtral|qwen|phi|falcon|t5|gpt|marian)\w*"
     for path in Path(hornbook.model.__file__).parent.glob("*.py"):
         code = re.sub(r'""".*?"""|#[^\n]*', "", path.read_text("utf-8"), flags=re.DOTALL)
         found = {match.group(0) for match in re.finditer(names, code, re.IGNORECASE)}
