@@ -1,6 +1,8 @@
-"""BERT and the sentence encoders made of it, MiniLM among them: post-LayerNorm, learned positions, token types.
+"""BERT, RoBERTa and the sentence encoders made of them: post-LayerNorm, learned positions, token types.
 
-Source: arXiv 1810.04805. Heads of pre-training (cls.*) are no part of the encoder and are left in the file.
+Sources: arXiv 1810.04805; RoBERTa 1907.11692, XLM-RoBERTa 1911.02116, CamemBERT 1911.03894. RoBERTa has no next sentence;
+its first positions stand behind the rows that padding has, and it sums a text up by a layer of its classifier's own,
+which computes what BERT's pooler does.
 """
 
 from __future__ import annotations
@@ -9,34 +11,27 @@ from collections.abc import Mapping
 from typing import Any
 
 from hornbook.checkpoint.families import ggml, hugging_face
-from hornbook.checkpoint.rules import (
-    Family,
-    Key,
-    Rule,
-    TensorSource,
-    choose,
-    linear,
-    one,
-    read_key,
-    read_keys,
-    write_keys,
-)
+from hornbook.checkpoint.family import Family, Fields
+from hornbook.checkpoint.fields import Key, choose, read_key
+from hornbook.checkpoint.rules import Map, Table, TensorSource, override, table
 from hornbook.errors import UnsupportedModel
-from hornbook.model.config import ModelConfig
+from hornbook.model.config import Classifier, ModelConfig
 
-KEYS = (
+SIZES = (
     Key("vocab_size", "vocab_size", int),
     Key("hidden_size", "width", int),
     Key("intermediate_size", "feedforward_width", int),
     Key("num_hidden_layers", "layers", int),
     Key("num_attention_heads", "heads", int),
-    Key("max_position_embeddings", "context_length", int, 512),
     Key("type_vocab_size", "token_types", int, 2),
     Key("layer_norm_eps", "norm_epsilon", float, 1e-12),
+    Key("hidden_dropout_prob", "dropout", float, 0.1),
+    Key("attention_probs_dropout_prob", "attention_dropout", float, 0.1),
 )
+KEYS = (*SIZES, Key("max_position_embeddings", "context_length", int, 512))
 SHAPE: dict[str, Any] = {
     "causal": False,
-    "learned_positions": True,
+    "positions": "learned",
     "embedding_norm": True,
     "norm": "layer",
     "norm_placement": "post",
@@ -44,106 +39,205 @@ SHAPE: dict[str, Any] = {
     "attention_output_bias": True,
     "gated": False,
     "feedforward_bias": True,
-    "language_head": False,
+    "tied_head": True,
 }
+BARE: dict[str, Any] = {
+    "language_head": False,
+    "head_transform": False,
+    "head_bias": False,
+    "next_sentence": False,
+    "classifier": None,
+}
+MASKED = BARE | {"language_head": True, "head_transform": True, "head_bias": True}
+ENCODER = table(
+    {
+        "embed.tokens": ".embeddings.word_embeddings",
+        "embed.positions": ".embeddings.position_embeddings",
+        "embed.types": ".embeddings.token_type_embeddings",
+        "embed.norm": ".embeddings.LayerNorm",
+        "blocks.{i}.attention.query": ".encoder.layer.{i}.attention.self.query",
+        "blocks.{i}.attention.key": ".encoder.layer.{i}.attention.self.key",
+        "blocks.{i}.attention.value": ".encoder.layer.{i}.attention.self.value",
+        "blocks.{i}.attention.output": ".encoder.layer.{i}.attention.output.dense",
+        "blocks.{i}.attention_post_norm": ".encoder.layer.{i}.attention.output.LayerNorm",
+        "blocks.{i}.feedforward.up": ".encoder.layer.{i}.intermediate.dense",
+        "blocks.{i}.feedforward.down": ".encoder.layer.{i}.output.dense",
+        "blocks.{i}.feedforward_post_norm": ".encoder.layer.{i}.output.LayerNorm",
+        "pooler.dense": ".pooler.dense",
+        "head.dense": "cls.predictions.transform.dense",
+        "head.norm": "cls.predictions.transform.LayerNorm",
+        "head.bias": "cls.predictions.bias",
+        "next_sentence": "cls.seq_relationship",
+        "classifier.linear": "classifier",
+    }
+)
+IN_GGUF = override(
+    ggml.DECODER,
+    *table(
+        {
+            "embed.norm": "token_embd_norm",
+            "embed.types": "token_types",
+            "blocks.{i}.attention_post_norm": "blk.{i}.attn_output_norm",
+            "blocks.{i}.feedforward_post_norm": "blk.{i}.layer_output_norm",
+        }
+    ),
+)
 
 
-def read_config(raw: Mapping[str, Any], source: TensorSource) -> ModelConfig:
-    positions = read_key(raw, "position_embedding_type", str, "absolute")
-    if positions != "absolute" or read_key(raw, "is_decoder", bool, False):
-        raise UnsupportedModel(
-            f"this BERT has {positions} positions" if positions != "absolute" else "this BERT is a decoder",
-            "Take an encoder with absolute positions.",
-        )
-    fields = read_keys(raw, KEYS)
-    heads = max(fields["heads"], 1)
-    return ModelConfig(
-        **fields,
-        **SHAPE,
-        kv_heads=heads,
-        head_width=fields["width"] // heads,
-        activation=hugging_face.read_activation(raw, "hidden_act", "gelu"),
-        pooler=any(name.endswith("pooler.dense.weight") for name in source.tensors),
-    )
-
-
-def write_config(config: ModelConfig) -> dict[str, Any]:
+def heads(stem: str) -> dict[str, dict[str, Any]]:
+    """The classes that transformers has for an encoder. The bare one's pooler is there or not, as its tensors say."""
     return {
-        "model_type": "bert",
-        "architectures": ["BertModel"],
-        **write_keys(config, KEYS),
-        "hidden_act": hugging_face.write_activation(config.activation),
+        f"{stem}Model": BARE,
+        f"{stem}ForMaskedLM": MASKED | {"pooler": False},
+        f"{stem}ForSequenceClassification": BARE | {"pooler": True, "classifier": Classifier("sequence", ())},
+        f"{stem}ForTokenClassification": BARE | {"pooler": False, "classifier": Classifier("tokens", ())},
+        f"{stem}ForQuestionAnswering": BARE | {"pooler": False, "classifier": Classifier("span", ())},
     }
 
 
-def rules(config: ModelConfig) -> list[Rule]:
-    found = [
-        one("embeddings.word_embeddings.weight", "embed.tokens.weight"),
-        one("embeddings.position_embeddings.weight", "embed.positions.weight"),
-        *linear("embeddings.LayerNorm", "embed.norm"),
-    ]
-    if config.token_types:
-        found.append(one("embeddings.token_type_embeddings.weight", "embed.types.weight"))
-    if config.pooler:
-        found += linear("pooler.dense", "pooler.dense")
-    for i in range(config.layers):
-        their, our = f"encoder.layer.{i}.", f"blocks.{i}."
-        found += [
-            *linear(f"{their}attention.self.query", f"{our}attention.query"),
-            *linear(f"{their}attention.self.key", f"{our}attention.key"),
-            *linear(f"{their}attention.self.value", f"{our}attention.value"),
-            *linear(f"{their}attention.output.dense", f"{our}attention.output"),
-            *linear(f"{their}attention.output.LayerNorm", f"{our}attention_post_norm"),
-            *linear(f"{their}intermediate.dense", f"{our}feedforward.up"),
-            *linear(f"{their}output.dense", f"{our}feedforward.down"),
-            *linear(f"{their}output.LayerNorm", f"{our}feedforward_post_norm"),
-        ]
+def pretraining_heads(stem: str) -> dict[str, dict[str, Any]]:
+    return {f"{stem}ForPreTraining": MASKED | {"pooler": True, "next_sentence": True}}
+
+
+def spans(maps: Table, config: ModelConfig) -> Table:
+    """``maps``, the classifier by the name that it has where it marks a span."""
+    if config.classifier is None or config.classifier.over != "span":
+        return maps
+    return override(maps, Map(("classifier.linear",), ("qa_outputs",)))
+
+
+def read_encoder(
+    raw: Mapping[str, Any], source: TensorSource, fields: Fields, *, head: str, pooler: str, activation: str = "gelu"
+) -> Fields:
+    """What is alike in all that descend from BERT. ``head``: how the names of their language head begin, ``pooler``: how
+    the name of their pooler's weight ends. A masked language model saved without its head is a bare one.
+    """
+    for key, usual in (("position_embedding_type", "absolute"), ("is_decoder", False), ("add_cross_attention", False)):
+        if raw.get(key, usual) not in (usual, None):
+            raise UnsupportedModel(f"{key} is {raw[key]!r:.60}", f"Take an encoder where it is {usual!r}.")
+    if raw.get("pruned_heads"):
+        raise UnsupportedModel("attention heads were pruned (pruned_heads)", "Take the model with all of its heads.")
+    found: Fields = {
+        "kv_heads": fields["heads"],
+        "head_width": hugging_face.read_head_width(fields),
+        "activation": hugging_face.read_activation(raw, "hidden_act", activation),
+    }
+    bare = "pooler" not in fields
+    if fields["language_head"] and not any(name.startswith(head) for name in source.tensors):
+        found |= BARE
+        bare = True
+    elif fields["language_head"] and not read_key(raw, "tie_word_embeddings", bool, True):
+        raise UnsupportedModel(
+            "the language head has a table of its own (tie_word_embeddings is false)",
+            "Take a model whose head is tied.",
+        )
+    if bare:
+        found["pooler"] = any(name.endswith(pooler) for name in source.tensors)
     return found
 
 
-def read_gguf(raw: Mapping[str, Any], source: TensorSource) -> ModelConfig:
+def write_encoder(config: ModelConfig) -> dict[str, Any]:
+    return {"hidden_act": hugging_face.write_activation(config.activation)}
+
+
+# ------------------------------------------------------------------------------------------------------------ BERT
+
+
+def read(raw: Mapping[str, Any], source: TensorSource, fields: Fields) -> Fields:
+    return read_encoder(raw, source, fields, head="cls.predictions.", pooler="pooler.dense.weight")
+
+
+def read_gguf(raw: Mapping[str, Any], source: TensorSource, fields: Fields) -> Fields:
     pooling = read_key(raw, "bert.pooling_type", int, 0)
-    return ModelConfig(
-        **ggml.read_sizes(raw, source, "bert", "layer_norm_epsilon"),
-        **SHAPE,
-        token_types=ggml.rows(source, "token_types.weight"),
-        activation="gelu",
-        pooling=choose(ggml.POOLING, pooling, "the pooling (bert.pooling_type)"),
-    )
+    return {
+        **ggml.read_sizes(raw, source, fields, "bert"),
+        "token_types": ggml.rows(source, "token_types.weight"),
+        "activation": "gelu",
+        "pooling": choose(ggml.POOLING, pooling, "the pooling (bert.pooling_type)"),
+    }
 
 
 def write_gguf(config: ModelConfig) -> dict[str, Any]:
     return {
-        **ggml.write_sizes(config, "bert", "layer_norm_epsilon"),
+        **ggml.write_sizes(config, "bert"),
         "bert.attention.causal": False,
         "bert.pooling_type": next(number for number, how in ggml.POOLING.items() if how == config.pooling),
         "tokenizer.ggml.token_type_count": config.token_types,
     }
 
 
-def gguf_rules(config: ModelConfig) -> list[Rule]:
-    found = [
-        one("token_embd.weight", "embed.tokens.weight"),
-        one("position_embd.weight", "embed.positions.weight"),
-        one("token_types.weight", "embed.types.weight"),
-        *linear("token_embd_norm", "embed.norm"),
-    ]
-    for i in range(config.layers):
-        their, our = f"blk.{i}.", f"blocks.{i}."
-        found += [
-            *linear(f"{their}attn_q", f"{our}attention.query"),
-            *linear(f"{their}attn_k", f"{our}attention.key"),
-            *linear(f"{their}attn_v", f"{our}attention.value"),
-            *linear(f"{their}attn_output", f"{our}attention.output"),
-            *linear(f"{their}attn_output_norm", f"{our}attention_post_norm"),
-            *linear(f"{their}ffn_up", f"{our}feedforward.up"),
-            *linear(f"{their}ffn_down", f"{our}feedforward.down"),
-            *linear(f"{their}layer_output_norm", f"{our}feedforward_post_norm"),
-        ]
-    return found
+def twin(config: ModelConfig) -> str | None:
+    """GGUF has the encoder, not what pre-training or a task put on it."""
+    return None if config.language_head or config.next_sentence or config.classifier else "bert"
 
 
+# The first releases call a norm's weight and bias gamma and beta.
+GAMMA = ((r"LayerNorm\.gamma$", "LayerNorm.weight"), (r"LayerNorm\.beta$", "LayerNorm.bias"))
 HUGGING_FACE = Family(
-    read_config, write_config, rules, prefix="bert.", unused=(r"embeddings\.position_ids", r"cls\..*")
+    "bert",
+    KEYS,
+    lambda config: spans(ENCODER, config),
+    SHAPE,
+    read=read,
+    write=write_encoder,
+    heads=heads("Bert")
+    | pretraining_heads("Bert")
+    | {"BertForNextSentencePrediction": BARE | {"pooler": True, "next_sentence": True}},
+    prefix="bert",
+    unused=(r"embeddings\.position_ids", r"pooler\..*", r"cls\..*"),
+    aliases=GAMMA,
+    twin=twin,
 )
-GGUF = Family(read_gguf, write_gguf, gguf_rules)
+GGUF = Family(
+    "bert", ggml.keys("bert", ggml.LAYER), IN_GGUF, SHAPE | BARE, read=read_gguf, write=write_gguf, twin="bert"
+)
+
+
+# --------------------------------------------------------------------------------------------------------- RoBERTa
+
+
+def roberta_maps(config: ModelConfig) -> Table:
+    changes = table({"head.dense": "lm_head.dense", "head.norm": "lm_head.layer_norm", "head.bias": "lm_head.bias"})
+    if config.classifier is not None and config.classifier.over == "sequence":
+        changes += table({"pooler.dense": "classifier.dense", "classifier.linear": "classifier.out_proj"})
+    return spans(override(ENCODER, *changes), config)
+
+
+def read_roberta(raw: Mapping[str, Any], source: TensorSource, fields: Fields) -> Fields:
+    found = read_encoder(raw, source, fields, head="lm_head.", pooler="pooler.dense.weight")
+    if found.get("language_head", fields["language_head"]) and found["activation"] != "gelu":
+        raise UnsupportedModel(
+            f"the layers' activation is {found['activation']} and the language head's gelu",
+            "Take one where both are gelu.",
+        )
+    offset = read_key(raw, "pad_token_id", int, 1) + 1
+    return found | {
+        "position_offset": offset,
+        "context_length": read_key(raw, "max_position_embeddings", int, 512) - offset,
+    }
+
+
+def write_roberta(config: ModelConfig) -> dict[str, Any]:
+    return write_encoder(config) | {
+        "pad_token_id": config.position_offset - 1,
+        "max_position_embeddings": config.context_length + config.position_offset,
+    }
+
+
+def roberta(name: str, stem: str) -> Family:
+    return HUGGING_FACE._replace(
+        name=name,
+        keys=SIZES,
+        maps=roberta_maps,
+        read=read_roberta,
+        write=write_roberta,
+        heads=heads(stem),
+        prefix="roberta",
+        unused=(r"embeddings\.position_ids", r"pooler\..*", r"lm_head\..*"),
+        twin=None,
+    )
+
+
+ROBERTA = roberta("roberta", "Roberta")
+XLM_ROBERTA = roberta("xlm-roberta", "XLMRoberta")
+CAMEMBERT = roberta("camembert", "Camembert")
