@@ -169,7 +169,7 @@ def _number(key: str, value: bool | int | float) -> np.generic:
     if isinstance(value, bool):
         return np.bool_(value)
     if isinstance(value, float):
-        return _floats(key, value)[()]
+        return np.float32(_floats(key, value))
     for dtype in (np.uint32, np.int32, np.uint64, np.int64):
         if np.iinfo(dtype).min <= value <= np.iinfo(dtype).max:
             return dtype(value)
