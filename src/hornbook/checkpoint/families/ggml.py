@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -124,7 +125,8 @@ def read_rotary(raw: Mapping[str, Any], source: TensorSource, arch: str, head_wi
 
 def _read_scaling(raw: Mapping[str, Any], source: TensorSource, arch: str) -> RotaryScaling | None:
     if "rope_freqs.weight" in source.tensors:
-        return _by_factors(tuple(source.torch("rope_freqs.weight").tolist()), raw, arch)
+        base = read_key(raw, f"{arch}.rope.freq_base", float, 10_000.0)
+        return by_factors(tuple(source.torch("rope_freqs.weight").tolist()), base)
     context = read_key(raw, f"{arch}.context_length", int)
     original = read_key(raw, f"{arch}.rope.scaling.original_context_length", int, context)
     magnitude = read_key(raw, f"{arch}.rope.scaling.attn_factor", float, 1.0)
@@ -157,9 +159,8 @@ def _temperature(factor: float) -> float:
     return 1.0 + 0.1 * math.log(factor)
 
 
-def _by_factors(factors: tuple[float, ...], raw: Mapping[str, Any], arch: str) -> RotaryScaling:
+def by_factors(factors: tuple[float, ...], base: float) -> RotaryScaling:
     """Llama 3's scaling where the factors are those of its published models, so that a config.json can say it."""
-    base = read_key(raw, f"{arch}.rope.freq_base", float, 10_000.0)
     known = RotaryScaling("llama3", max(factors, default=1.0), 8192, slow=1.0, fast=4.0)
     plain, scaled = (frequencies(Rotary(base, scaling), 2 * len(factors)) for scaling in (None, known))
     if factors and torch.allclose(plain / scaled, torch.tensor(factors), rtol=1e-4):
@@ -207,3 +208,17 @@ def rotary_factors(config: ModelConfig) -> dict[str, tuple[float, ...]]:
         plain = frequencies(Rotary(rotary.base, width=rotary.width), width)
         return {"rope_freqs.weight": tuple((plain / frequencies(rotary, width)).tolist())}
     return {}
+
+
+def sayable(config: ModelConfig) -> ModelConfig:
+    """``config`` with a Llama 3 scaling that is not the published models' as factors by frequency, which say it as well."""
+
+    def said(kind: LayerKind) -> LayerKind:
+        rotary = kind.rotary
+        if rotary is None or rotary.scaling is None or rotary.scaling.kind != "llama3":
+            return kind
+        factors = torch.tensor(rotary_factors(config)["rope_freqs.weight"])
+        scaling = by_factors(tuple(factors.tolist()), rotary.base)
+        return replace(kind, rotary=replace(rotary, scaling=scaling))
+
+    return replace(config, pattern=tuple(map(said, config.pattern)))

