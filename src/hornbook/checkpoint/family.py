@@ -64,8 +64,7 @@ class Family(NamedTuple):
             raise UnsupportedModel(
                 f"the model cannot be written as {self.name}: {what}", "Take the format that it came from."
             ) from error
-        lost = [f.name for f in fields(ModelConfig) if getattr(again, f.name) != getattr(config, f.name)]
-        lost = [name for name in lost if name not in UNSAID]
+        lost = _unlike(again, config)
         if lost:
             raise UnsupportedModel(
                 f"the model cannot be written as {self.name}, which has no words for its {', '.join(lost)} "
@@ -110,6 +109,15 @@ class Family(NamedTuple):
                     said |= {"label2id": {label: i for i, label in enumerate(labels)}}
                 return said
         raise ValueError(f"none of {', '.join(self.heads)} has such a head")
+
+
+def _unlike(one: ModelConfig, other: ModelConfig) -> list[str]:
+    """The fields, of those that a file must say, in which two configurations differ."""
+    names = [f.name for f in fields(ModelConfig) if f.name not in UNSAID]
+    differ = [name for name in names if getattr(one, name) != getattr(other, name)]
+    if one.encoder is not None and other.encoder is not None and not _unlike(one.encoder, other.encoder):
+        return [name for name in differ if name != "encoder"]
+    return differ
 
 
 def _labels(raw: Mapping[str, Any]) -> tuple[str, ...]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from hornbook.checkpoint.fields import choose, read_key
-from hornbook.checkpoint.rules import table
-from hornbook.errors import ModelFileError
+import torch
+
+from hornbook.checkpoint.fields import Key, choose, read_key
+from hornbook.checkpoint.rules import TensorSource, table
+from hornbook.errors import ModelFileError, UnsupportedModel
 from hornbook.model.config import Classifier, ModelConfig, Rotary, RotaryScaling
 
 # The first of several names for one function is the one that is written.
@@ -44,6 +46,24 @@ DECODER = table(
 )
 
 
+def decoder_keys(context: int = 2048, epsilon: float = 1e-6, *, tied: bool = False) -> tuple[Key, ...]:
+    """What they say of its sizes under one name each; given are the values of a file that does not say."""
+    return (
+        Key("vocab_size", "vocab_size", int),
+        Key("hidden_size", "width", int),
+        Key("intermediate_size", "feedforward_width", int),
+        Key("num_hidden_layers", "layers", int),
+        Key("num_attention_heads", "heads", int),
+        Key("max_position_embeddings", "context_length", int, context),
+        Key("rms_norm_eps", "norm_epsilon", float, epsilon),
+        Key("tie_word_embeddings", "tied_head", bool, tied),
+        Key("attention_dropout", "attention_dropout", float, 0.0),
+    )
+
+
+BIASES = (Key("attention_bias", "qkv_bias", bool, False), Key("attention_bias", "attention_output_bias", bool, False))
+
+
 def decoder_heads(stem: str, language: str = "ForCausalLM") -> dict[str, dict[str, Any]]:
     """The classes that transformers has for a decoder: it scores a text by its last token."""
     return {
@@ -66,6 +86,25 @@ def read_activation(raw: Mapping[str, Any], key: str, default: str) -> Any:
 
 def write_activation(ours: str) -> str:
     return next(theirs for theirs, name in ACTIVATIONS.items() if name == ours)
+
+
+def is_copy(source: TensorSource, name: str, original: str) -> bool:
+    """Whether the file holds no tensor ``name``, or holds in it what it holds in ``original``."""
+    if name not in source.tensors:
+        return True
+    first, second = source.torch(original), source.torch(name)
+    return not first.is_meta and torch.equal(first, second)  # what is going to be written is no copy
+
+
+def check_copies(source: TensorSource, originals: Iterable[str], names: Iterable[str]) -> None:
+    """Tensors that old files hold more than once must be alike; raises UnsupportedModel where they are not."""
+    for original in originals:
+        for name in names if original in source.tensors else ():
+            if not is_copy(source, name, original):
+                raise UnsupportedModel(
+                    f"{name} is not a copy of {original}, though the configuration says that they are one",
+                    "It is a variant that Hornbook does not know: take the plain model of this family.",
+                )
 
 
 def read_head_width(fields: Mapping[str, Any]) -> int:
