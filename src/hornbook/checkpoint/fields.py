@@ -38,6 +38,11 @@ def read_key(raw: Mapping[str, Any], name: str, kind: type, default: Any = REQUI
     return value
 
 
+def read_nullable(raw: Mapping[str, Any], name: str, kind: type, absent: Any) -> Any:
+    """As ``read_key``, for a value whose null says something: None where it is null, ``absent`` where nothing is said."""
+    return read_key(raw, name, kind, None) if name in raw else absent
+
+
 def read_keys(raw: Mapping[str, Any], keys: Iterable[Key]) -> dict[str, Any]:
     """The fields of ModelConfig that ``keys`` name."""
     return {key.ours: read_key(raw, key.theirs, key.type, key.default) for key in keys}

@@ -138,13 +138,16 @@ class Stacked:
 
 @dataclass(frozen=True, slots=True)
 class Reshaped:
-    """They write the same numbers in another shape: [1, n] for our [n]."""
+    """They write the same numbers in another shape: [1, n] for our [n] where nothing else is said."""
+
+    our_shape: tuple[int, ...] = (-1,)
+    their_shape: tuple[int, ...] = (1, -1)
 
     def ours(self, theirs: Tensors) -> Tensors:
-        return tuple(x.reshape(-1) for x in theirs)
+        return tuple(x.reshape(self.our_shape) for x in theirs)
 
     def theirs(self, ours: Tensors) -> Tensors:
-        return tuple(x.reshape(1, -1) for x in ours)
+        return tuple(x.reshape(self.their_shape) for x in ours)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +193,8 @@ class TensorSource(Protocol):
 
 
 class Map(NamedTuple):
-    """``ours`` <-> ``theirs``: modules, whose weight and bias go together where the model has them, or single tensors.
+    """``ours`` <-> ``theirs``: modules, whose weight and bias go together where the model has them, or single tensors,
+    of which one name at least ends in .weight or .bias.
 
     "{i}" stands for a layer's number in both, "{e}" in theirs for every expert's. A name of theirs that begins with a dot
     stands under the family's prefix. What the model does not have is passed over, so one table serves all variants.
@@ -202,6 +206,7 @@ class Map(NamedTuple):
 
 
 Table = tuple[Map, ...]
+KINDS = (".weight", ".bias")
 
 
 def table(names: Mapping[str, str]) -> Table:
@@ -224,7 +229,10 @@ def expand(maps: Table, config: ModelConfig, wanted: Iterable[str]) -> list[Rule
     rules: list[Rule] = []
     for ours, theirs, transform in maps:
         change: Transform = transform(config) if callable(transform) else transform
-        pattern = re.compile(re.escape(ours[0]).replace(r"\{i\}", r"(?P<i>\d+)") + r"(?P<kind>\.weight|\.bias|)")
+        # A name that ends in .weight or .bias is a tensor's, and not a module's that may have both.
+        single = ours[0].endswith(KINDS) or theirs[0].endswith(KINDS)
+        kinds = "" if single else "|".join(map(re.escape, KINDS))
+        pattern = re.compile(re.escape(ours[0]).replace(r"\{i\}", r"(?P<i>\d+)") + f"(?P<kind>{kinds})")
         for match in filter(None, map(pattern.fullmatch, names)):
             i, kind = match.groupdict().get("i") or "", match["kind"]
             here = tuple(name.replace("{i}", i) + kind for name in ours)

@@ -1,79 +1,83 @@
-"""Gemma 3, text: norms before and after each part that count from one, normalised queries and keys, and, of every six
-layers, five that see a window of the last tokens and turn by a short base, and one that sees everything.
+"""Gemma 1 to 3, text: RMSNorms whose weights count from one, scaled embeddings, gated GELU by tanh, wide heads.
 
-Source: arXiv 2503.19786. In GGUF the norms' weights have the one added.
+Gemma 2 normalises before and after each part, soft-caps scores and logits, and looks back over a window in every other
+layer; Gemma 3 normalises queries and keys in place of the caps, and of every six layers five see a window and turn by a
+short base. A Gemma 3 that reads images too is its text part here: the tensors of the vision tower are not used.
+
+Sources: arXiv 2403.08295, 2408.00118, 2503.19786. In GGUF the norms' weights have the one added.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from hornbook.checkpoint.families import ggml, hugging_face
-from hornbook.checkpoint.rules import (
-    Family,
-    Key,
-    Rule,
-    Shift,
-    TensorSource,
-    linear,
-    one,
-    read_key,
-    read_keys,
-    write_keys,
-)
+from hornbook.checkpoint.family import Family, Fields
+from hornbook.checkpoint.fields import Key, read_key, read_nullable
+from hornbook.checkpoint.rules import Shift, TensorSource, override, table
 from hornbook.errors import ModelFileError, UnsupportedModel
 from hornbook.model.config import LayerKind, ModelConfig, Rotary
 
 LOCAL, GLOBAL = "sliding_attention", "full_attention"
-LOCAL_BASE, GLOBAL_BASE, PERIOD = 10_000.0, 1_000_000.0, 6  # where a file does not say
+BASE, GLOBAL_BASE, WINDOW = 10_000.0, 1_000_000.0, 4096  # where a file does not say
+PERIOD = {"gemma2": 2, "gemma3": 6}  # every how many layers one sees everything
+CAPS = {"attn_logit_softcapping": "attention_softcap", "final_logit_softcapping": "logit_softcap"}
+USUAL_CAPS = {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0}  # of Gemma 2
 
-KEYS = (
-    Key("vocab_size", "vocab_size", int, 262_208),
-    Key("hidden_size", "width", int),
-    Key("intermediate_size", "feedforward_width", int),
-    Key("num_hidden_layers", "layers", int),
-    Key("num_attention_heads", "heads", int),
-    Key("num_key_value_heads", "kv_heads", int, 4),
-    Key("head_dim", "head_width", int, 256),
-    Key("max_position_embeddings", "context_length", int, 131_072),
-    Key("rms_norm_eps", "norm_epsilon", float, 1e-6),
-    Key("tie_word_embeddings", "tied_head", bool, True),
-    Key("attention_bias", "qkv_bias", bool, False),
-    Key("attention_bias", "attention_output_bias", bool, False),
-    Key("attn_logit_softcapping", "attention_softcap", float, None),
-    Key("final_logit_softcapping", "logit_softcap", float, None),
-)
+NORMS: dict[int, dict[str, Any]] = {
+    1: {"norm_offset": 1.0},
+    2: {"norm_offset": 1.0, "norm_placement": "both"},
+    3: {"norm_offset": 1.0, "norm_placement": "both", "qk_norm": "head"},
+}
 
 
-def _shape(width: int) -> dict[str, Any]:
-    """What every Gemma 3 has, said in no file."""
-    return {"norm_offset": 1.0, "norm_placement": "both", "qk_norm": True, "embedding_scale": width**0.5}
+def _keys(kv_heads: int, context: int) -> tuple[Key, ...]:
+    return (
+        *hugging_face.decoder_keys(context, tied=True),
+        *hugging_face.BIASES,
+        Key("num_key_value_heads", "kv_heads", int, kv_heads),
+        Key("head_dim", "head_width", int, 256),
+    )
 
 
-def _alternate(layers: int, period: int, local: LayerKind, whole: LayerKind) -> tuple[LayerKind, ...]:
-    """Every ``period``-th layer is whole."""
-    return (*[local] * (min(period, layers + 1) - 1), whole)
+def _refuse_encoder(raw: Mapping[str, Any]) -> None:
+    if raw.get("use_bidirectional_attention"):
+        raise UnsupportedModel("this Gemma reads in both directions", "Take a generating Gemma model.")
 
 
-def read_config(raw: Mapping[str, Any], source: TensorSource) -> ModelConfig:
-    if read_key(raw, "use_bidirectional_attention", bool, False):
-        raise UnsupportedModel("this Gemma reads in both directions", "Take a generating Gemma 3 model.")
-    fields = read_keys(raw, KEYS)
-    said = raw.get("rope_parameters")
-    if isinstance(said, Mapping):
-        local = hugging_face.read_rotary_parameters(said.get(LOCAL) or {}, LOCAL_BASE)
-        whole = hugging_face.read_rotary_parameters(said.get(GLOBAL) or {}, GLOBAL_BASE)
-    else:
-        local = Rotary(read_key(raw, "rope_local_base_freq", float, LOCAL_BASE))
-        whole = hugging_face.read_rotary(raw, GLOBAL_BASE)
-    kinds = {
-        LOCAL: LayerKind(read_key(raw, "sliding_window", int, 4096), local),
-        GLOBAL: LayerKind(None, whole),
+# -------------------------------------------------------------------------------------------------------- config.json
+
+
+def read_1(raw: Mapping[str, Any], source: TensorSource, fields: Fields) -> Fields:
+    _refuse_encoder(raw)
+    # The first files say "gelu" and mean its form by tanh; later ones say so in a key of their own.
+    said = raw.get("hidden_activation") or raw.get("hidden_act")
+    activation = {} if said in (None, "gelu") else {"hidden_activation": said}
+    return {
+        "embedding_scale": fields["width"] ** 0.5,
+        "activation": hugging_face.read_activation(activation, "hidden_activation", "gelu_pytorch_tanh"),
+        "pattern": (LayerKind(rotary=hugging_face.read_rotary(raw, BASE)),),
     }
+
+
+def write_1(config: ModelConfig) -> dict[str, Any]:
+    activation = hugging_face.write_activation(config.activation)
+    return {
+        "hidden_act": activation,
+        "hidden_activation": activation,
+        **hugging_face.write_rotary(hugging_face.pattern_rotary(config)),
+    }
+
+
+def _read_layers(
+    raw: Mapping[str, Any], fields: Fields, period: int, local: Rotary, whole: Rotary, window: int | None
+) -> Fields:
+    """What Gemma 2 and 3 say alike."""
+    _refuse_encoder(raw)
+    kinds = {LOCAL: LayerKind(window, local), GLOBAL: LayerKind(None, whole)}
     types = raw.get("layer_types")
     if types is None:
-        period = read_key(raw, "sliding_window_pattern", int, PERIOD)
         pattern = _alternate(fields["layers"], period, kinds[LOCAL], kinds[GLOBAL])
     elif len(types) == fields["layers"] and set(types) <= set(kinds):
         pattern = tuple(kinds[name] for name in types)
@@ -82,131 +86,171 @@ def read_config(raw: Mapping[str, Any], source: TensorSource) -> ModelConfig:
             f"layer_types has {len(types)} entries of {sorted(set(map(str, types)))} for {fields['layers']} layers",
             f"It must say {LOCAL} or {GLOBAL} for each layer.",
         )
-    return ModelConfig(
-        **fields,
-        **_shape(fields["width"]),
-        query_scale=read_key(raw, "query_pre_attn_scalar", float, 256.0) ** -0.5,
-        activation=hugging_face.read_activation(raw, "hidden_activation", "gelu_pytorch_tanh"),
-        pattern=pattern,
+    return {
+        "embedding_scale": fields["width"] ** 0.5,
+        "query_scale": read_key(raw, "query_pre_attn_scalar", float, 256.0) ** -0.5,
+        "activation": hugging_face.read_activation(raw, "hidden_activation", "gelu_pytorch_tanh"),
+        "pattern": pattern,
+    }
+
+
+def _alternate(layers: int, period: int, local: LayerKind, whole: LayerKind) -> tuple[LayerKind, ...]:
+    """Every ``period``-th layer is whole."""
+    if period < 1:
+        raise ModelFileError(f"every {period}-th layer sees everything", "The model's file is damaged.")
+    return (*[local] * (min(period, layers + 1) - 1), whole)
+
+
+def read_2(raw: Mapping[str, Any], source: TensorSource, fields: Fields) -> Fields:
+    rotary, window = hugging_face.read_rotary(raw, BASE), read_nullable(raw, "sliding_window", int, WINDOW)
+    caps = {ours: read_nullable(raw, theirs, float, USUAL_CAPS[theirs]) for theirs, ours in CAPS.items()}
+    return _read_layers(raw, fields, PERIOD["gemma2"], rotary, rotary, window) | caps
+
+
+def read_3(raw: Mapping[str, Any], source: TensorSource, fields: Fields) -> Fields:
+    if raw.get("attn_logit_softcapping"):
+        raise UnsupportedModel(
+            f"this Gemma 3 says attn_logit_softcapping {raw['attn_logit_softcapping']}, which Gemma 3 does not do",
+            "If it was trained without, set it to null in config.json.",
+        )
+    said = raw.get("rope_parameters")
+    if isinstance(said, Mapping):
+        local = hugging_face.read_rotary_parameters(said.get(LOCAL) or {}, BASE)
+        whole = hugging_face.read_rotary_parameters(said.get(GLOBAL) or {}, GLOBAL_BASE)
+    else:
+        local = Rotary(read_key(raw, "rope_local_base_freq", float, BASE))
+        whole = hugging_face.read_rotary(raw, GLOBAL_BASE)
+    window = read_nullable(raw, "sliding_window", int, WINDOW)
+    layers = _read_layers(
+        raw, fields, read_key(raw, "sliding_window_pattern", int, PERIOD["gemma3"]), local, whole, window
     )
+    return layers | {"logit_softcap": read_key(raw, "final_logit_softcapping", float, None)}
 
 
 def _kinds(config: ModelConfig) -> tuple[LayerKind, LayerKind]:
     """The local kind and the whole one; raises ValueError where the layers are not of such kinds."""
-    local = [kind for kind in config.pattern if kind.window is not None]
-    whole = [kind for kind in config.pattern if kind.window is None] or [LayerKind(None, Rotary(GLOBAL_BASE))]
-    if len(set(local)) > 1 or len(set(whole)) > 1 or not all(kind.rotary for kind in config.pattern):
+    local = {kind for kind in config.pattern if kind.window is not None}
+    whole = {kind for kind in config.pattern if kind.window is None}
+    if len(local) > 1 or len(whole) > 1 or not all(kind.rotary for kind in config.pattern):
         raise ValueError("Gemma has layers of two kinds, local and whole, with rotary positions")
-    return (local or [LayerKind(4096, Rotary(LOCAL_BASE))])[0], whole[0]
+    first = next(iter(local or whole))
+    return (*local, LayerKind(WINDOW, first.rotary))[0], (*whole, LayerKind(None, first.rotary))[0]
 
 
-def write_config(config: ModelConfig) -> dict[str, Any]:
-    local, whole = _kinds(config)
-    assert local.rotary is not None and whole.rotary is not None
-    types = [GLOBAL if config.kind(i).window is None else LOCAL for i in range(config.layers)]
+def _write_layers(config: ModelConfig) -> dict[str, Any]:
+    local, _ = _kinds(config)
     return {
-        "model_type": "gemma3_text",
-        "architectures": ["Gemma3ForCausalLM"],
-        **write_keys(config, KEYS),
         "hidden_activation": hugging_face.write_activation(config.activation),
         "query_pre_attn_scalar": round(config.scale**-2),
         "sliding_window": local.window,
-        "layer_types": types,
+        "layer_types": [GLOBAL if config.kind(i).window is None else LOCAL for i in range(config.layers)],
+        **{theirs: getattr(config, ours) for theirs, ours in CAPS.items()},
+    }
+
+
+def write_2(config: ModelConfig) -> dict[str, Any]:
+    return _write_layers(config) | hugging_face.write_rotary(hugging_face.pattern_rotary(config))
+
+
+def write_3(config: ModelConfig) -> dict[str, Any]:
+    rotary = {name: kind.rotary for name, kind in zip((LOCAL, GLOBAL), _kinds(config), strict=True)}
+    return _write_layers(config) | {
         "rope_parameters": {
-            LOCAL: hugging_face.write_rotary_parameters(local.rotary),
-            GLOBAL: hugging_face.write_rotary_parameters(whole.rotary),
+            name: hugging_face.write_rotary_parameters(one) for name, one in rotary.items() if one is not None
         },
     }
 
 
-def rules(config: ModelConfig) -> list[Rule]:
-    found = [one("model.embed_tokens.weight", "embed.tokens.weight"), one("model.norm.weight", "norm.weight")]
-    if not config.tied_head:
-        found.append(one("lm_head.weight", "head.weight"))
-    for i in range(config.layers):
-        their, our = f"model.layers.{i}.", f"blocks.{i}."
-        found += [
-            one(f"{their}input_layernorm.weight", f"{our}attention_norm.weight"),
-            *linear(f"{their}self_attn.q_proj", f"{our}attention.query", bias=config.qkv_bias),
-            *linear(f"{their}self_attn.k_proj", f"{our}attention.key", bias=config.qkv_bias),
-            *linear(f"{their}self_attn.v_proj", f"{our}attention.value", bias=config.qkv_bias),
-            one(f"{their}self_attn.q_norm.weight", f"{our}attention.query_norm.weight"),
-            one(f"{their}self_attn.k_norm.weight", f"{our}attention.key_norm.weight"),
-            *linear(f"{their}self_attn.o_proj", f"{our}attention.output", bias=config.attention_output_bias),
-            one(f"{their}post_attention_layernorm.weight", f"{our}attention_post_norm.weight"),
-            one(f"{their}pre_feedforward_layernorm.weight", f"{our}feedforward_norm.weight"),
-            one(f"{their}mlp.gate_proj.weight", f"{our}feedforward.gate.weight"),
-            one(f"{their}mlp.up_proj.weight", f"{our}feedforward.up.weight"),
-            one(f"{their}mlp.down_proj.weight", f"{our}feedforward.down.weight"),
-            one(f"{their}post_feedforward_layernorm.weight", f"{our}feedforward_post_norm.weight"),
-        ]
-    return found
+SANDWICH_MAPS = override(
+    hugging_face.DECODER,
+    *table(
+        {
+            "blocks.{i}.attention_post_norm": ".layers.{i}.post_attention_layernorm",
+            "blocks.{i}.feedforward_norm": ".layers.{i}.pre_feedforward_layernorm",
+            "blocks.{i}.feedforward_post_norm": ".layers.{i}.post_feedforward_layernorm",
+        }
+    ),
+)
+HEADS_3 = hugging_face.decoder_heads("Gemma3Text")
+HEADS_3 = {"Gemma3ForCausalLM": HEADS_3.pop("Gemma3TextForCausalLM"), **HEADS_3}
+del HEADS_3["Gemma3TextForTokenClassification"]  # which transformers does not have
+
+# A tied head may be in the file a second time.
+GEMMA = Family(
+    "gemma", _keys(16, 8192), hugging_face.DECODER, NORMS[1], read_1, write_1, hugging_face.decoder_heads("Gemma"),
+    prefix="model", unused=(r".*rotary_emb\.inv_freq", r"lm_head\.weight"), twin="gemma",
+)  # fmt: skip
+GEMMA_2 = Family(
+    "gemma2", _keys(4, 8192), SANDWICH_MAPS, NORMS[2], read_2, write_2, hugging_face.decoder_heads("Gemma2"),
+    prefix="model", unused=(r"lm_head\.weight",), twin="gemma2",
+)  # fmt: skip
+GEMMA_3 = Family(
+    "gemma3_text", _keys(4, 131_072), SANDWICH_MAPS, NORMS[3], read_3, write_3, HEADS_3,
+    prefix="model", unused=(r"lm_head\.weight", r"\.?(vision_tower|multi_modal_projector)\..*"), twin="gemma3",
+    # the names in a model that reads images too: once "language_model.model.", today "model.language_model."
+    aliases=((r"^(model\.)?language_model\.(model\.|(?!lm_head))", "model."), (r"^language_model\.lm_head", "lm_head")),
+)  # fmt: skip
 
 
-def read_gguf(raw: Mapping[str, Any], source: TensorSource) -> ModelConfig:
-    fields = ggml.read_sizes(raw, source, "gemma3")
-    # The 27B model alone scales by its width per head and not by the width of its heads (llama.cpp does the same).
-    by_width = fields["layers"] == 62
-    whole = ggml.read_rotary({"gemma3.rope.freq_base": GLOBAL_BASE, **raw}, source, "gemma3", fields["head_width"])
-    local = Rotary(read_key(raw, "gemma3.rope.freq_base_swa", float, LOCAL_BASE))
-    near, far = LayerKind(read_key(raw, "gemma3.attention.sliding_window", int), local), LayerKind(None, whole)
-    said = raw.get("gemma3.attention.sliding_window_pattern", PERIOD)  # every how many layers, or for each whether
+# --------------------------------------------------------------------------------------------------------------- GGUF
+
+
+def _gguf_fields(generation: int, arch: str) -> Callable[[Mapping[str, Any], TensorSource, Fields], Fields]:
+    def read(raw: Mapping[str, Any], source: TensorSource, fields: Fields) -> Fields:
+        found = ggml.read_decoder(raw, source, fields, arch)
+        found |= {"activation": "gelu_tanh", "embedding_scale": fields["width"] ** 0.5}
+        return found if generation == 1 else found | _read_gguf_layers(raw, fields | found, arch)
+
+    return read
+
+
+def _read_gguf_layers(raw: Mapping[str, Any], fields: Fields, arch: str) -> Fields:
+    # The 27B models alone scale by the width per head and not by the width of the heads (llama.cpp knows them so too).
+    by_width = fields["layers"] == {"gemma2": 46, "gemma3": 62}[arch]
+    rotary = fields["pattern"][0].rotary
+    local = rotary
+    if arch == "gemma3":
+        if f"{arch}.rope.freq_base" not in raw:
+            rotary = Rotary(GLOBAL_BASE, rotary.scaling, rotary.width)
+        local = Rotary(read_key(raw, f"{arch}.rope.freq_base_swa", float, BASE))
+    window = read_key(raw, f"{arch}.attention.sliding_window", int, WINDOW if arch == "gemma2" else None)
+    near, far = LayerKind(window, local), LayerKind(None, rotary)
+    # every how many layers, or for each whether
+    said = raw.get(f"{arch}.attention.sliding_window_pattern", PERIOD[arch])
     if isinstance(said, int):
         pattern = _alternate(fields["layers"], said, near, far)
     else:
         pattern = tuple(near if windowed else far for windowed in said)
-    return ModelConfig(
-        **fields,
-        **_shape(fields["width"]),
-        tied_head="output.weight" not in source.tensors,
-        query_scale=(fields["width"] / fields["heads"] if by_width else fields["head_width"]) ** -0.5,
-        activation="gelu_tanh",
-        attention_softcap=read_key(raw, "gemma3.attn_logit_softcapping", float, None),
-        logit_softcap=read_key(raw, "gemma3.final_logit_softcapping", float, None),
-        pattern=pattern,
+    usual = USUAL_CAPS if arch == "gemma2" else {}
+    caps = {ours: read_key(raw, f"{arch}.{theirs}", float, usual.get(theirs)) for theirs, ours in CAPS.items()}
+    scale = fields["width"] / fields["heads"] if by_width else fields["head_width"]
+    return {"query_scale": scale**-0.5, "pattern": pattern, **caps}
+
+
+def _gguf_words(arch: str) -> Callable[[ModelConfig], dict[str, Any]]:
+    def write(config: ModelConfig) -> dict[str, Any]:
+        local, whole = _kinds(config)
+        assert local.rotary is not None and whole.rotary is not None
+        caps = {f"{arch}.{theirs}": getattr(config, ours) for theirs, ours in CAPS.items()}
+        return {
+            **ggml.write_sizes(config, arch),
+            **ggml.write_rotary(config, whole.rotary, arch),
+            **({f"{arch}.rope.freq_base_swa": local.rotary.base} if arch == "gemma3" else {}),
+            f"{arch}.attention.sliding_window": local.window,
+            **{key: cap for key, cap in caps.items() if cap is not None},
+        }
+
+    return write
+
+
+PLUS_ONE = tuple(m._replace(transform=Shift(1.0)) if "norm" in m.ours[0] else m for m in ggml.DECODER)
+GGUF_1 = Family(
+    "gemma", ggml.keys("gemma"), PLUS_ONE, NORMS[1], _gguf_fields(1, "gemma"),
+    lambda config: ggml.write_decoder(config, "gemma"), twin="gemma",
+)  # fmt: skip
+GGUF_2, GGUF_3 = (
+    Family(
+        arch, ggml.keys(arch), PLUS_ONE, NORMS[generation], _gguf_fields(generation, arch), _gguf_words(arch), twin=twin
     )
-
-
-def write_gguf(config: ModelConfig) -> dict[str, Any]:
-    local, whole = _kinds(config)
-    assert local.rotary is not None and whole.rotary is not None
-    caps = {
-        "gemma3.attn_logit_softcapping": config.attention_softcap,
-        "gemma3.final_logit_softcapping": config.logit_softcap,
-    }
-    return {
-        **ggml.write_sizes(config, "gemma3"),
-        **ggml.write_rotary(whole.rotary, "gemma3"),
-        "gemma3.rope.freq_base_swa": local.rotary.base,
-        "gemma3.attention.sliding_window": local.window,
-        **{key: cap for key, cap in caps.items() if cap is not None},
-    }
-
-
-def gguf_rules(config: ModelConfig) -> list[Rule]:
-    plus_one = Shift(1.0)
-    found = [one("token_embd.weight", "embed.tokens.weight"), one("output_norm.weight", "norm.weight", plus_one)]
-    if not config.tied_head:
-        found.append(one("output.weight", "head.weight"))
-    for i in range(config.layers):
-        their, our = f"blk.{i}.", f"blocks.{i}."
-        found += [
-            one(f"{their}attn_norm.weight", f"{our}attention_norm.weight", plus_one),
-            one(f"{their}attn_q.weight", f"{our}attention.query.weight"),
-            one(f"{their}attn_k.weight", f"{our}attention.key.weight"),
-            one(f"{their}attn_v.weight", f"{our}attention.value.weight"),
-            one(f"{their}attn_q_norm.weight", f"{our}attention.query_norm.weight", plus_one),
-            one(f"{their}attn_k_norm.weight", f"{our}attention.key_norm.weight", plus_one),
-            one(f"{their}attn_output.weight", f"{our}attention.output.weight"),
-            one(f"{their}post_attention_norm.weight", f"{our}attention_post_norm.weight", plus_one),
-            one(f"{their}ffn_norm.weight", f"{our}feedforward_norm.weight", plus_one),
-            one(f"{their}ffn_gate.weight", f"{our}feedforward.gate.weight"),
-            one(f"{their}ffn_up.weight", f"{our}feedforward.up.weight"),
-            one(f"{their}ffn_down.weight", f"{our}feedforward.down.weight"),
-            one(f"{their}post_ffw_norm.weight", f"{our}feedforward_post_norm.weight", plus_one),
-        ]
-    return found
-
-
-HUGGING_FACE = Family(read_config, write_config, rules, unused=(r"lm_head\.weight",))  # a tied head, kept twice
-GGUF = Family(read_gguf, write_gguf, gguf_rules)
+    for generation, arch, twin in ((2, "gemma2", "gemma2"), (3, "gemma3", "gemma3_text"))
+)

@@ -17,18 +17,9 @@ from hornbook.checkpoint.rules import TensorSource
 from hornbook.model.config import LayerKind, ModelConfig
 
 KEYS = (
-    Key("vocab_size", "vocab_size", int),
-    Key("hidden_size", "width", int),
-    Key("intermediate_size", "feedforward_width", int),
-    Key("num_hidden_layers", "layers", int),
-    Key("num_attention_heads", "heads", int),
-    Key("max_position_embeddings", "context_length", int, 2048),
-    Key("rms_norm_eps", "norm_epsilon", float, 1e-6),
-    Key("tie_word_embeddings", "tied_head", bool, False),
-    Key("attention_bias", "qkv_bias", bool, False),
-    Key("attention_bias", "attention_output_bias", bool, False),
+    *hugging_face.decoder_keys(),
+    *hugging_face.BIASES,
     Key("mlp_bias", "feedforward_bias", bool, False),
-    Key("attention_dropout", "attention_dropout", float, 0.0),
 )
 
 
