@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer as Backend
-from tokenizers import models, normalizers, pre_tokenizers, trainers
 
 from hornbook.errors import HornbookError, ModelFileError, UnsupportedModel
 from hornbook.text.layouts import LAYOUTS
@@ -20,106 +17,6 @@ from hornbook.text.tokenizer import Tokenizer
 transformers = pytest.importorskip("transformers")
 sentencepiece = pytest.importorskip("sentencepiece")
 Make = Callable[..., Path]
-
-ODD = [
-    *[
-        "",
-        " ",
-        "  two   spaces  ",
-        "tab\tnew\n\nline\r\nend ",
-        "Ünïcödé ÉCOLE Straße ﬁ ① ﷺ e\u0301",
-        "🦙👨\u200d👩\u200d👧 🇫🇷",
-    ],
-    *[
-        "def f(x):\n    return x**2  # 3.14\n",
-        "In 1,999, 20,5, 3, it's ``quoted'' DON'T",
-        "漢字と かな 한국어 𒀀",
-        "a" * 120,
-    ],
-]
-
-
-@pytest.fixture(scope="module")
-def texts(shared: Path) -> list[str]:
-    """Some 500 lines: hundreds of languages, English and Japanese prose, Chinese, code, spaces."""
-
-    def read(name: str) -> list[str]:
-        with gzip.open(shared / "lm_text" / name, "rt", encoding="utf-8") as file:
-            return file.read().split("\n")
-
-    prose = [
-        *read("botchan_en.txt.gz")[100:200],
-        *read("wagahai_ja.txt.gz")[:50],
-        *read("cmrc_trial_contexts_zh.txt.gz")[:40],
-    ]
-    german = [line for line in read("udhr_first_article_all.txt.gz") if "Menschen" in line]
-    return [*read("udhr_first_article_all.txt.gz")[::6], *german, *prose, *ODD]
-
-
-@pytest.fixture(scope="module")
-def make(texts: list[str], tmp_path_factory: pytest.TempPathFactory) -> Make:
-    """A folder of raw files by kind; ``config`` is its tokenizer_config.json."""
-
-    def bpe(folder: Path, special: list[str], size: int = 900) -> None:
-        backend = Backend(models.BPE())
-        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-        backend.train_from_iterator(
-            texts,
-            trainers.BpeTrainer(
-                vocab_size=size, special_tokens=special, initial_alphabet=alphabet, show_progress=False
-            ),
-        )
-        backend.model.save(str(folder))
-
-    def gpt(folder: Path) -> None:
-        backend = Backend(models.BPE(unk_token="<unk>", end_of_word_suffix="</w>"))
-        backend.normalizer = normalizers.BertNormalizer(lowercase=True)
-        backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        backend.train_from_iterator(
-            texts,
-            trainers.BpeTrainer(
-                vocab_size=900,
-                special_tokens=["<unk>"],
-                end_of_word_suffix="</w>",
-                limit_alphabet=300,
-                show_progress=False,
-            ),
-        )
-        backend.model.save(str(folder))
-
-    def wordpiece(folder: Path, lower: bool, special: list[str]) -> None:
-        backend = Backend(models.WordPiece(unk_token=special[1]))
-        backend.normalizer = normalizers.BertNormalizer(lowercase=lower)
-        backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        backend.train_from_iterator(
-            texts,
-            trainers.WordPieceTrainer(
-                vocab_size=2500, special_tokens=special, limit_alphabet=1500, show_progress=False
-            ),
-        )
-        backend.model.save(str(folder))
-
-    def pieces(file: Path, algorithm: str, **options: Any) -> None:
-        corpus = options.pop("corpus", [line[:2000] for line in texts if line.strip()])
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(corpus), model_prefix=str(file.with_suffix("")), model_type=algorithm,
-            vocab_size=options.pop("vocab_size", 3000), minloglevel=2, num_threads=1, hard_vocab_limit=False, **options,
-        )  # fmt: skip
-        file.with_suffix(".vocab").unlink()
-        file.with_suffix(".model").rename(file)
-
-    def build(kind: str, config: dict[str, Any], **options: Any) -> Path:
-        folder = tmp_path_factory.mktemp(kind)
-        {"bpe": bpe, "gpt": gpt, "wordpiece": wordpiece}[kind](folder, **options) if kind in (
-            "bpe",
-            "gpt",
-            "wordpiece",
-        ) else pieces(folder / kind, **options)
-        (folder / "tokenizer_config.json").write_text(json.dumps(config), "utf-8")
-        return folder
-
-    return build
 
 
 def their(folder: Path) -> Any:
@@ -215,7 +112,7 @@ def test_added_tokens_of_older_folders(make: Make) -> None:
 
 
 def test_the_first_gpt(make: Make, texts: list[str]) -> None:
-    folder = make("gpt", {"tokenizer_class": "OpenAIGPTTokenizer"})
+    folder = make("gpt", {"tokenizer_class": "OpenAIGPTTokenizer"}, special=["<unk>"])
     ours, theirs = assert_equal(folder, texts)
     for text in texts:
         stream = StreamDecoder(ours)
@@ -329,7 +226,7 @@ def test_marian(marian: Path, texts: list[str]) -> None:
     ours, theirs = Tokenizer.from_folder(marian), transformers.MarianTokenizer.from_pretrained(marian)
     goal = Tokenizer.from_folder(marian, target=True)
     compared = 0
-    for text in [*texts, ">>fr<< Hello"]:
+    for text in [*(text for text in texts if "-----" not in text), ">>fr<< Hello"]:  # equally likely cuts, see above
         ids, expected = ours.encode(text), theirs(text)["input_ids"]
         if (
             ours.unk_id not in expected

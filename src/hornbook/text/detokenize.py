@@ -65,7 +65,7 @@ class Detokenizer:
     def piece(self, id: int, *, first: bool = False) -> bytes:
         """The bytes of one token; ``first`` says that nothing stands before it in the text."""
         text = self._token(id)
-        if id in self._literal:
+        if id in self._literal and self.style != "wordpiece":  # there an added token is a word as well
             return text.encode("utf-8", "surrogatepass")
         if self.style == "byte-level":
             alphabet = byte_alphabet()

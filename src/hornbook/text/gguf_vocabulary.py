@@ -270,7 +270,8 @@ def _finish(
         backend.post_processor = around
     first, last = ("cls", "sep") if words else ("bos", "eos")
     others = {name: vocabulary.id(key) for name, key in (("mask", "mask"), ("cls", "cls"), ("sep", "seperator"))}
-    marks = {**others, first: bos, last: eos, "unk": unknown, "pad": vocabulary.id("padding", pad)}
+    named = vocabulary.id("unknown") if unknown is None else unknown  # byte-level BPE names one and never needs it
+    marks = {**others, first: bos, last: eos, "unk": named, "pad": vocabulary.id("padding", pad)}
     ends_declared = [eos, vocabulary.id("eot"), vocabulary.id("eom")]
     return Parts(
         backend,

@@ -15,6 +15,10 @@ from hornbook.errors import UnsupportedModel
 Kind = Literal["wordpiece", "byte-level", "word-end", "sentencepiece", "marian"]
 Role = Literal["bos", "eos", "unk", "sep", "pad", "cls", "mask"]
 ROLES: tuple[Role, ...] = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
+GGUF_ROLES: dict[str, str] = {  # in tokenizer.ggml.{...}_token_id; the misspelling is the format's
+    **{"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"},
+    **{"sep": "seperator", "cls": "cls", "mask": "mask"},
+}
 
 
 class Layout(NamedTuple):

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from tokenizers import Tokenizer as Backend
 from tokenizers import processors
 
@@ -50,6 +51,7 @@ class Parts:
     literal: frozenset[int] = field(default_factory=frozenset)  # added tokens: their text is what they write
     names: Mapping[int, str] = field(default_factory=dict)
     metadata: Mapping[str, Any] | None = None
+    scores: np.ndarray | None = None
     files: Mapping[str, bytes] = field(default_factory=dict)
 
     @property

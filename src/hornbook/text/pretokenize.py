@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from hornbook.errors import UnsupportedModel
 
-_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _DIGIT = r"\p{N}"
 
@@ -62,8 +62,8 @@ _DEEPSEEK_LLM = (
     r"\p{N}+",
 )
 _DEEPSEEK_CODER = (r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", _IDEOGRAPHS, _DIGIT)
-_FALCON = (r"[\p{P}\$\+<=>\^~\|`]+", _GPT2, r"[0-9][0-9][0-9]")
-_DEFAULT = (r"[\p{P}\$\+<=>\^~\|]+", _GPT2, r"\p{N}+", r"[0-9][0-9][0-9]")
+_FALCON = (r"[\p{P}\$\+<=>\^~\|`]+", GPT2_PATTERN, r"[0-9][0-9][0-9]")
+_DEFAULT = (r"[\p{P}\$\+<=>\^~\|]+", GPT2_PATTERN, r"\p{N}+", r"[0-9][0-9][0-9]")
 _BLOOM = r" ?[^(\s|.,!?…。，、।۔،)]+"
 _BAILING = r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
 _SEED = _CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}\r\n]+|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -77,8 +77,8 @@ class Cut(NamedTuple):
     adds_bos: bool = False
 
 
-_GPT2_CUT = Cut((_GPT2,))
-_DIGITS_APART = Cut((_DIGIT, _GPT2))
+_GPT2_CUT = Cut((GPT2_PATTERN,))
+_DIGITS_APART = Cut((_DIGIT, GPT2_PATTERN))
 _LLAMA3 = Cut((_cl100k(r"\p{N}{1,3}"),), whole_words=True, adds_bos=True)
 _THREE_DIGITS = Cut((_cl100k(r"\p{N}{1,3}"),))
 _ONE_DIGIT = Cut((_cl100k(_DIGIT),))
@@ -116,6 +116,17 @@ CUTS: dict[str, Cut] = {
     **dict.fromkeys(["bailingmoe", "bailingmoe2", "llada-moe"], Cut((_BAILING,))),
     "seed-coder": Cut((_SEED,)),
 }
+
+
+# The name under which a cut is written, where several have it; else the first of the table.
+_USUAL = ("llama-bpe", "gpt-2", "smollm", "qwen2")
+
+
+def name_of(patterns: tuple[str, ...], *, whole_words: bool, near: str = "") -> str | None:
+    """The name of a cut by its patterns, None where it has none. Of several names the one most like ``near`` is taken."""
+    names = [name for name, cut in CUTS.items() if (cut.patterns, cut.whole_words) == (patterns, whole_words)]
+    alike = [name for name in names if name.replace("-", "") == near.replace("-", "")]
+    return next(iter([*alike, *(name for name in _USUAL if name in names), *names]), None)
 
 
 def cut_named(name: str | None) -> Cut:

@@ -21,15 +21,10 @@ from hornbook.errors import ModelFileError
 from hornbook.text.detokenize import WORD_END, Style
 from hornbook.text.files import FIX, Json, read_json
 from hornbook.text.gguf_vocabulary import CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, from_metadata
-from hornbook.text.layouts import Layout, Role
+from hornbook.text.layouts import GGUF_ROLES, Layout, Role
 from hornbook.text.parts import Parts, surround
 from hornbook.text.pretokenize import CUTS
 from hornbook.text.sentencepiece import read_sentencepiece
-
-GGUF_ROLES: dict[Role, str] = {
-    **{"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"},
-    **{"sep": "seperator", "cls": "cls", "mask": "mask"},  # the misspelling is the format's
-}
 
 
 class Folder(NamedTuple):
@@ -191,6 +186,7 @@ def _sentencepiece(folder: Folder) -> Parts:
         if layout.special or f"add_{key}_token" in config:
             metadata[f"tokenizer.ggml.add_{key}_token"] = stands
     parts = from_metadata(metadata, prefix_once=config.get("legacy") is False)
+    parts = replace(parts, metadata=None, scores=np.asarray(metadata["tokenizer.ggml.scores"]))
     before = _before(folder)
     if before:
         kept = [parts.backend.normalizer] if parts.backend.normalizer is not None else []
@@ -260,5 +256,6 @@ def _marian(folder: Folder, target: bool) -> Parts:
         "tokenizer.ggml.add_eos_token": True,
     }
     sides = [*folder.files, *([vocabulary] if vocabulary not in folder.files else [])]
-    files = {side.name: side.read_bytes() for side in sides}
+    config = vocabulary.with_name("tokenizer_config.json")
+    files = {side.name: side.read_bytes() for side in [*sides, *([config] if config.is_file() else [])]}
     return replace(from_metadata(metadata), names=names, files=files, metadata=None)

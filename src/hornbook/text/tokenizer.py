@@ -19,15 +19,18 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tokenizers import AddedToken, Encoding, Regex, models, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
 from hornbook.errors import UsageError
-from hornbook.text import folder, gguf_vocabulary
+from hornbook.text import folder, gguf_metadata, gguf_vocabulary, save
 from hornbook.text.detokenize import Detokenizer
 from hornbook.text.parts import Parts
+
+if TYPE_CHECKING:
+    from hornbook.text.chat import ChatTemplate
 
 
 class Tokenizer:
@@ -72,6 +75,26 @@ class Tokenizer:
         which encodes the texts that it learns to write. Both sides decode alike.
         """
         return cls(folder.from_folder(Path(path), target=target))
+
+    def save(
+        self, folder: str | Path, template: str | ChatTemplate | None = None, *, context_length: int | None = None
+    ) -> list[Path]:
+        """Write the tokenizer, and a chat template with it, as a Hugging Face folder; see `hornbook.text.save`.
+
+        context_length: the longest text in tokens that the model takes. Returns the paths of the files. Raises
+        ModelFileError where the folder cannot be written.
+        """
+        return save.save(self.parts, Path(folder), _by_name(template), context_length=context_length)
+
+    def gguf_metadata(
+        self, template: str | ChatTemplate | None = None, *, architecture: str = "", rows: int | None = None
+    ) -> dict[str, Any]:
+        """The ``tokenizer.*`` keys of a GGUF file; see `hornbook.text.gguf_metadata`.
+
+        architecture: ``general.architecture``. rows: of the model's embedding; unused tokens fill the vocabulary up to
+        them. Raises UnsupportedModel on what GGUF cannot say, UsageError on fewer rows than tokens.
+        """
+        return gguf_metadata.gguf_metadata(self.parts, _by_name(template), architecture=architecture, rows=rows)
 
     # ------------------------------------------------------------------------------------------------ text to ids
 
@@ -121,6 +144,12 @@ class Tokenizer:
     def control_tokens(self) -> tuple[str, ...]:
         """The texts of all control tokens, longest first."""
         return tuple(sorted(map(self.token, self.control_ids), key=len, reverse=True))
+
+
+def _by_name(template: str | ChatTemplate | None) -> dict[str, str]:
+    if template is None:
+        return {}
+    return {"default": template} if isinstance(template, str) else {"default": template.source, **template.named}
 
 
 def _sound(text: str) -> str:
