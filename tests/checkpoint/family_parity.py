@@ -25,6 +25,7 @@ from hornbook.checkpoint.loading import Checkpoint, build
 from hornbook.checkpoint.saving import Shapes
 from hornbook.model.cache import ContiguousCache
 from hornbook.model.positions import order
+from hornbook.model.transformer import Transformer
 
 CLOSE = 1e-5  # of the largest number
 
@@ -55,7 +56,7 @@ def _made(model: str, said: str) -> nn.Module:
     import transformers
 
     cls = getattr(transformers, model)
-    config = cls.config_class(**eval(said), attn_implementation="eager")
+    config = cls.config_class(**{"attn_implementation": "eager"} | eval(said))
     return randomise(cls(config))
 
 
@@ -110,6 +111,49 @@ def check_parity(case: Case, folder: Path) -> float:
     return max(errors.values())
 
 
+def check_heads(case: Case, folder: Path) -> dict[str, float]:
+    """States, and what every head makes of them, in one ragged batch: the reference's of each text alone."""
+    reference, checkpoint = reference_of(case), loaded(case, folder)
+    ids, mask = batch(case.vocab)
+    types = torch.randint(max(checkpoint.config.token_types, 1), ids.shape, generator=torch.Generator().manual_seed(3))
+    found = heads_of(checkpoint.model, ids, mask, types)
+    errors = dict.fromkeys(found, 0.0)
+    for row, real in enumerate(mask):
+        answer = answer_of(reference, ids[row : row + 1, real], token_type_ids=types[row : row + 1, real])
+        for name, value in found.items():
+            of_each_token = value.shape[:2] == mask.shape
+            expected = reference_head(answer, name)[0]
+            errors[name] = max(errors[name], relative(value[row][real] if of_each_token else value[row], expected))
+    print(f"\nheads of {case.name}: " + ", ".join(f"{name} within {error:.1e}" for name, error in errors.items()))
+    assert max(errors.values()) < CLOSE
+    return errors
+
+
+def heads_of(model: Transformer, ids: Tensor, mask: Tensor, types: Tensor) -> dict[str, Tensor]:
+    """What each head that the model has says: "vocabulary" [B,T,V], "follows" [B,2], "labels" [B,n] or [B,T,n], ..."""
+    out = model(ids, mask=mask, token_types=types, logits="all" if model.head is not None else "none")
+    found = {"states": out.hidden}
+    if out.logits is not None:
+        found["vocabulary"] = out.logits
+    if model.next_sentence is not None:
+        found["follows"] = model.follows(out.hidden, mask)
+    if model.classifier is not None:
+        found["labels"] = model.classify(out.hidden, mask)
+    elif model.pooler is not None and model.next_sentence is None:
+        found["pooled"] = model.pooler(out.hidden, mask)
+    return found
+
+
+def reference_head(answer: Any, name: str) -> Tensor:
+    """What transformers' output calls it, which depends on what else is there."""
+    if name == "states":
+        return answer.hidden_states[-1]
+    if name == "labels" and "start_logits" in answer:
+        return torch.stack((answer.start_logits, answer.end_logits), dim=-1)
+    names = {"vocabulary": "prediction_logits", "follows": "seq_relationship_logits", "pooled": "pooler_output"}
+    return next(answer[key] for key in (names.get(name), "sop_logits", "logits") if key in answer)
+
+
 def check_cached(case: Case, folder: Path) -> None:
     """Forty steps through the cache equal the reference in one pass."""
     model = loaded(case, folder).model
@@ -128,24 +172,25 @@ def check_saved(case: Case, folder: Path) -> None:
     for name, weight in again.model.state_dict().items():
         assert torch.equal(weight, checkpoint.model.state_dict()[name]), name
     reference = reference_of(case)
-    back = read_by_transformers(type(reference), folder / "ours")
+    back = read_by_transformers(reference, folder / "ours")
     ids, _ = batch(case.vocab)
     expected, found = answer_of(reference, ids), answer_of(back, ids)
     assert torch.equal(found.hidden_states[-1], expected.hidden_states[-1])
-    if "logits" in expected:
-        assert torch.equal(found.logits, expected.logits)
+    for name, value in expected.items():
+        assert not isinstance(value, Tensor) or torch.equal(found[name], value), name
 
 
-def read_by_transformers(cls: Any, folder: Path) -> nn.Module:
-    """A folder that hornbook wrote, by transformers; a warning or a tensor missing or left over is a failure."""
+def read_by_transformers(reference: Any, folder: Path) -> nn.Module:
+    """A folder that hornbook wrote, by the class of ``reference``; a warning or a tensor missing or left over is a failure."""
     heard: list[str] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: heard.append(record.getMessage())  # type: ignore[method-assign]
     logger = logging.getLogger("transformers")
     logger.addHandler(handler)
     try:
-        model, info = cls.from_pretrained(
-            folder, output_loading_info=True, attn_implementation="eager", dtype=torch.float32
+        attention = reference.config._attn_implementation
+        model, info = type(reference).from_pretrained(
+            folder, output_loading_info=True, attn_implementation=attention, dtype=torch.float32
         )
     finally:
         logger.removeHandler(handler)
@@ -160,7 +205,7 @@ def check_rewritten(case: Case, folder: Path) -> None:
     # What marks beginning, end and padding is the tokenizer's to say, which these folders do not have.
     ids = {key: value for key, value in checkpoint.metadata.items() if key.endswith("_token_id")}
     save(replace(checkpoint, metadata=ids), folder / "ours")
-    back = read_by_transformers(type(reference_of(case)), folder / "ours")
+    back = read_by_transformers(reference_of(case), folder / "ours")
     ids, mask = batch(case.vocab)
     expected = answer_of(reference_of(case), ids, mask, case.first_position)
     found = answer_of(back, ids, mask, case.first_position)

@@ -1,4 +1,4 @@
-"""llama.cpp's logits, taken through the C interface of the xllamacpp wheel."""
+"""llama.cpp's logits and pooled states, taken through the C interface of the xllamacpp wheel."""
 
 from __future__ import annotations
 
@@ -42,6 +42,8 @@ def c_interface() -> ctypes.CDLL:
         "llama_batch_init": (Batch, [ctypes.c_int32] * 3),
         "llama_decode": (ctypes.c_int32, [ctypes.c_void_p, Batch]),
         "llama_get_logits": (ctypes.POINTER(ctypes.c_float), [ctypes.c_void_p]),
+        "llama_set_embeddings": (None, [ctypes.c_void_p, ctypes.c_bool]),
+        "llama_get_embeddings_seq": (ctypes.POINTER(ctypes.c_float), [ctypes.c_void_p, ctypes.c_int32]),
         "llama_batch_free": (None, [Batch]),
         "llama_free": (None, [ctypes.c_void_p]),
         "llama_model_free": (None, [ctypes.c_void_p]),
@@ -53,8 +55,8 @@ def c_interface() -> ctypes.CDLL:
     return library
 
 
-def llama_cpp(path: Path, texts: list[list[int]], vocab: int) -> Iterator[torch.Tensor]:
-    """The logits [T, V] of each text, by llama.cpp."""
+def llama_cpp(path: Path, texts: list[list[int]], vocab: int = 0, *, pooled_width: int = 0) -> Iterator[torch.Tensor]:
+    """The logits [T, V] of each text or, of an encoder whose file says how it pools, its vector [C], by llama.cpp."""
     library = c_interface()
     library.llama_backend_init()
     parameters = library.llama_context_default_params()
@@ -68,12 +70,17 @@ def llama_cpp(path: Path, texts: list[list[int]], vocab: int) -> Iterator[torch.
     assert model
     for ids in texts:
         context, batch = library.llama_init_from_model(model, parameters), library.llama_batch_init(len(ids), 0, 1)
+        library.llama_set_embeddings(context, bool(pooled_width))
         batch.n_tokens = len(ids)
         for i, token in enumerate(ids):
             batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.logits[i] = token, i, 1, 1
             batch.seq_id[i][0] = 0
         assert library.llama_decode(context, batch) == 0
-        yield torch.from_numpy(np.ctypeslib.as_array(library.llama_get_logits(context), (len(ids), vocab)).copy())
+        if pooled_width:
+            found = np.ctypeslib.as_array(library.llama_get_embeddings_seq(context, 0), (pooled_width,))
+        else:
+            found = np.ctypeslib.as_array(library.llama_get_logits(context), (len(ids), vocab))
+        yield torch.from_numpy(found.copy())
         library.llama_batch_free(batch)
         library.llama_free(context)
     library.llama_model_free(model)

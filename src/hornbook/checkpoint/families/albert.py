@@ -53,7 +53,8 @@ def read(raw: Mapping[str, Any], source: TensorSource, fields: Fields) -> Fields
 
 
 def write(config: ModelConfig) -> dict[str, Any]:
-    return bert.write_encoder(config) | {"inner_group_num": 1}
+    tanh = {"hidden_act": "gelu_new"} if config.activation == "gelu_tanh" else {}  # as the released ones say
+    return bert.write_encoder(config) | tanh | {"inner_group_num": 1}
 
 
 HUGGING_FACE = Family(
