@@ -31,7 +31,7 @@ KEYS = (
     Key("dropout_rate", "dropout", float, 0.1),
     Key("dropout_rate", "attention_dropout", float, 0.1),
 )
-SHAPE = {"query_scale": 1.0, "shared_tokens": True}
+SHAPE: Fields = {"query_scale": 1.0, "shared_tokens": True}
 DISTANCE = 128  # relative_attention_max_distance, the only one in GGUF
 COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 

@@ -29,7 +29,7 @@ KEYS = (
     Key("dropout", "dropout", float, 0.1),
     Key("attention_dropout", "attention_dropout", float, 0.0),
 )
-SHAPE = {
+SHAPE: Fields = {
     "positions": "sinusoidal",
     "norm": "layer",
     "norm_placement": "post",

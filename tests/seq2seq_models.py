@@ -1,0 +1,84 @@
+"""Tiny random encoder-decoders of the reference library, whose sequences end now and then."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hornbook.checkpoint import load
+from hornbook.checkpoint.loading import Checkpoint
+
+VOCAB = 29
+EOS, PAD = 1, 0
+
+
+@cache
+def _made(model: str, seed: int, said: str) -> nn.Module:
+    import transformers
+
+    cls = getattr(transformers, model)
+    changes = eval(said)
+    apart = changes.pop("apart", False)
+    reference = cls(cls.config_class(**changes, attn_implementation="eager"))
+    if apart:  # a head of its own, which transformers' T5 has only where a file brings one
+        reference.lm_head.weight = nn.Parameter(reference.lm_head.weight.detach().clone())
+    generator = torch.Generator().manual_seed(seed)
+    for name, weight in [*reference.named_parameters(), *reference.named_buffers()]:
+        if "embed_positions" in name:
+            continue
+        about = 1.0 if "norm" in name and name.endswith("weight") else 0.0
+        spread = 0.3 if weight.ndim == 1 else 2.5 * weight.shape[-1] ** -0.5
+        values = about + spread * torch.randn(weight.shape, generator=generator)
+        weight.data = values.bfloat16().float()  # as trained weights come
+    for part in ("encoder", "decoder"):
+        table = getattr(getattr(getattr(reference, "model", reference), part), "embed_positions", None)
+        if table is not None:
+            table.weight.data = table.create_weight()
+    if hasattr(reference, "final_logits_bias"):
+        reference.final_logits_bias[0, EOS] += 1.0
+    return reference.eval().requires_grad_(False)
+
+
+def marian(seed: int = 0, **changes: Any) -> nn.Module:
+    """MarianMTModel, encoder and decoder of different sizes."""
+    said = {
+        "vocab_size": VOCAB, "d_model": 32, "encoder_layers": 2, "decoder_layers": 3, "encoder_ffn_dim": 40,
+        "decoder_ffn_dim": 56, "encoder_attention_heads": 4, "decoder_attention_heads": 2, "scale_embedding": True,
+        "max_position_embeddings": 64, "activation_function": "swish", "pad_token_id": PAD, "eos_token_id": EOS,
+        "decoder_start_token_id": PAD, "forced_eos_token_id": None,
+    }  # fmt: skip
+    return _made("MarianMTModel", seed, repr(said | changes))
+
+
+def t5(seed: int = 0, model: str = "T5ForConditionalGeneration", **changes: Any) -> nn.Module:
+    """T5 1.0, encoder and decoder of different depth; ``apart``: the head has weights of its own, as in 1.1."""
+    said = {
+        "vocab_size": VOCAB, "d_model": 32, "d_kv": 12, "d_ff": 40, "num_layers": 3, "num_decoder_layers": 2,
+        "num_heads": 4, "relative_attention_num_buckets": 8, "relative_attention_max_distance": 20,
+        "pad_token_id": PAD, "eos_token_id": EOS, "decoder_start_token_id": PAD,
+    }  # fmt: skip
+    return _made(model, seed, repr(said | changes))
+
+
+T5_1_1 = {"apart": True, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
+
+
+def loaded(reference: nn.Module, folder: Path) -> Checkpoint:
+    """Saved by transformers, loaded by hornbook."""
+    reference.save_pretrained(folder)
+    checkpoint = load(folder, device="cpu")
+    checkpoint.model.requires_grad_(False)
+    return checkpoint
+
+
+def sources(side: str = "right", rows: int = 4, length: int = 11, seed: int = 5) -> tuple[Tensor, Tensor]:
+    """Ids and mask of ragged rows, padded on one side; the last row is one token."""
+    ids = torch.randint(2, VOCAB, (rows, length), generator=torch.Generator().manual_seed(seed))
+    counts = torch.tensor([length, 7, 4, 1][:rows])[:, None]
+    place = torch.arange(length)
+    mask = place < counts if side == "right" else place >= length - counts
+    return ids.masked_fill(~mask, PAD), mask
