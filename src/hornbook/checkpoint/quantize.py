@@ -131,7 +131,8 @@ def _inverse(d: Floats) -> Floats:
 def _from_extreme(blocks: Floats, top: int) -> tuple[Bytes, Small]:
     """The value of largest magnitude becomes -top: d [n, 2] and q + top in 0 .. 2 top - 1 [n, 32]."""
     at = np.abs(blocks).argmax(axis=1)
-    d = np.take_along_axis(blocks, at[:, None], axis=1) / np.float32(-top)
+    largest = np.take_along_axis(blocks, at[:, None], axis=1) + np.float32(0)  # -0 becomes 0
+    d = largest / np.float32(-top)
     q = (blocks * _inverse(d) + np.float32(top + 0.5)).astype(np.uint8)  # the cast cuts off: nothing is below 0.5
     return half(d), np.minimum(q, 2 * top - 1)
 
