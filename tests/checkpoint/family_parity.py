@@ -20,6 +20,7 @@ from reference_models import file_tensors, randomise, save_gguf
 from torch import Tensor, nn
 
 from hornbook.checkpoint import families, load, save
+from hornbook.checkpoint.families import ggml
 from hornbook.checkpoint.gguf import GGUF
 from hornbook.checkpoint.loading import Checkpoint, build
 from hornbook.checkpoint.saving import Shapes
@@ -219,6 +220,7 @@ def check_gguf(case: Case, folder: Path) -> float:
     assert name is not None, f"{checkpoint.family.name} has no twin in GGUF"
     family = families.GGUF[name]
     tensors = file_tensors(model, family)
+    tensors |= {name: torch.tensor(values) for name, values in ggml.rotary_factors(checkpoint.config).items()}
     said = family.write_config(checkpoint.config, Shapes(tensors))
     said |= {"general.architecture": name, "tokenizer.ggml.model": "no_vocab"}
     path = save_gguf(folder / "tiny.gguf", said, tensors)

@@ -10,12 +10,13 @@ written is read again and must be the same configuration.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, replace
 from typing import Any, NamedTuple
 
 from hornbook.checkpoint.fields import Key, read_keys, write_keys
-from hornbook.checkpoint.rules import Table, TensorSource
+from hornbook.checkpoint.rules import Table, TensorSource, override
 from hornbook.errors import HornbookError, ModelFileError, UnsupportedModel
 from hornbook.model.config import ModelConfig
 
@@ -38,6 +39,7 @@ class Family(NamedTuple):
     prefix: str = ""  # what stands before the names that begin with a dot, in a model with a head
     unused: tuple[str, ...] = ()  # regular expressions of names that hold nothing of ours
     aliases: tuple[tuple[str, str], ...] = ()  # (regular expression, replacement): older names for the same tensors
+    older: tuple[tuple[str, Table], ...] = ()  # (regular expression, the maps of a file that has a tensor so named)
     twin: str | Callable[[ModelConfig], str | None] | None = None  # the family's name in the other format
 
     def read_config(self, raw: Mapping[str, Any], source: TensorSource) -> ModelConfig:
@@ -73,8 +75,13 @@ class Family(NamedTuple):
             )
         return raw
 
-    def table(self, config: ModelConfig) -> Table:
-        return self.maps(config) if callable(self.maps) else self.maps
+    def table(self, config: ModelConfig, names: Iterable[str] = ()) -> Table:
+        """The maps; ``names``: of the tensors of a file that is read."""
+        maps = self.maps(config) if callable(self.maps) else self.maps
+        for pattern, changes in self.older:
+            if any(re.fullmatch(pattern, name) for name in names):
+                maps = override(maps, *changes)
+        return maps
 
     def twin_of(self, config: ModelConfig) -> str | None:
         """The name of the family in the other format that this model is written as; None: that format has none."""

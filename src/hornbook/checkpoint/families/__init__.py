@@ -11,7 +11,11 @@ from hornbook.checkpoint.families import (
     gpt_neox,
     gptj,
     llama,
+    mistral,
+    mixtral,
     phi,
+    phi3,
+    qwen,
     t5,
     transformer,
 )
@@ -61,6 +65,11 @@ GGUF: dict[str, Family] = {
         gpt_neox.GGUF,
         llama.GGUF,
         phi.GGUF,
+        phi3.GGUF,
+        qwen.GGUF_2,
+        qwen.GGUF_2_MOE,
+        qwen.GGUF_3,
+        qwen.GGUF_3_MOE,
         t5.GGUF,
     )
 }

@@ -16,10 +16,9 @@ from hornbook.checkpoint.families import ggml, hugging_face
 from hornbook.checkpoint.family import Family, Fields
 from hornbook.checkpoint.fields import Key, read_key, read_nullable
 from hornbook.checkpoint.rules import Shift, TensorSource, override, table
-from hornbook.errors import ModelFileError, UnsupportedModel
+from hornbook.errors import UnsupportedModel
 from hornbook.model.config import LayerKind, ModelConfig, Rotary
 
-LOCAL, GLOBAL = "sliding_attention", "full_attention"
 BASE, GLOBAL_BASE, WINDOW = 10_000.0, 1_000_000.0, 4096  # where a file does not say
 PERIOD = {"gemma2": 2, "gemma3": 6}  # every how many layers one sees everything
 CAPS = {"attn_logit_softcapping": "attention_softcap", "final_logit_softcapping": "logit_softcap"}
@@ -75,30 +74,14 @@ def _read_layers(
 ) -> Fields:
     """What Gemma 2 and 3 say alike."""
     _refuse_encoder(raw)
-    kinds = {LOCAL: LayerKind(window, local), GLOBAL: LayerKind(None, whole)}
-    types = raw.get("layer_types")
-    if types is None:
-        pattern = _alternate(fields["layers"], period, kinds[LOCAL], kinds[GLOBAL])
-    elif len(types) == fields["layers"] and set(types) <= set(kinds):
-        pattern = tuple(kinds[name] for name in types)
-    else:
-        raise ModelFileError(
-            f"layer_types has {len(types)} entries of {sorted(set(map(str, types)))} for {fields['layers']} layers",
-            f"It must say {LOCAL} or {GLOBAL} for each layer.",
-        )
+    near, far = LayerKind(window, local), LayerKind(None, whole)
+    windowed = hugging_face.read_windowed(raw, fields["layers"], lambda i: (i + 1) % period > 0)
     return {
         "embedding_scale": fields["width"] ** 0.5,
         "query_scale": read_key(raw, "query_pre_attn_scalar", float, 256.0) ** -0.5,
         "activation": hugging_face.read_activation(raw, "hidden_activation", "gelu_pytorch_tanh"),
-        "pattern": pattern,
+        "pattern": tuple(near if is_local else far for is_local in windowed),
     }
-
-
-def _alternate(layers: int, period: int, local: LayerKind, whole: LayerKind) -> tuple[LayerKind, ...]:
-    """Every ``period``-th layer is whole."""
-    if period < 1:
-        raise ModelFileError(f"every {period}-th layer sees everything", "The model's file is damaged.")
-    return (*[local] * (min(period, layers + 1) - 1), whole)
 
 
 def read_2(raw: Mapping[str, Any], source: TensorSource, fields: Fields) -> Fields:
@@ -115,8 +98,12 @@ def read_3(raw: Mapping[str, Any], source: TensorSource, fields: Fields) -> Fiel
         )
     said = raw.get("rope_parameters")
     if isinstance(said, Mapping):
-        local = hugging_face.read_rotary_parameters(said.get(LOCAL) or {}, BASE)
-        whole = hugging_face.read_rotary_parameters(said.get(GLOBAL) or {}, GLOBAL_BASE)
+        bases = {hugging_face.WINDOWED: BASE, hugging_face.WHOLE: GLOBAL_BASE}
+        context = raw.get("max_position_embeddings")
+        local, whole = (
+            hugging_face.read_rotary_parameters(said.get(name) or {}, base, context=context)
+            for name, base in bases.items()
+        )
     else:
         local = Rotary(read_key(raw, "rope_local_base_freq", float, BASE))
         whole = hugging_face.read_rotary(raw, GLOBAL_BASE)
@@ -138,12 +125,10 @@ def _kinds(config: ModelConfig) -> tuple[LayerKind, LayerKind]:
 
 
 def _write_layers(config: ModelConfig) -> dict[str, Any]:
-    local, _ = _kinds(config)
     return {
         "hidden_activation": hugging_face.write_activation(config.activation),
         "query_pre_attn_scalar": round(config.scale**-2),
-        "sliding_window": local.window,
-        "layer_types": [GLOBAL if config.kind(i).window is None else LOCAL for i in range(config.layers)],
+        **hugging_face.write_windowed(config),
         **{theirs: getattr(config, ours) for theirs, ours in CAPS.items()},
     }
 
@@ -153,7 +138,10 @@ def write_2(config: ModelConfig) -> dict[str, Any]:
 
 
 def write_3(config: ModelConfig) -> dict[str, Any]:
-    rotary = {name: kind.rotary for name, kind in zip((LOCAL, GLOBAL), _kinds(config), strict=True)}
+    rotary = {
+        name: kind.rotary
+        for name, kind in zip((hugging_face.WINDOWED, hugging_face.WHOLE), _kinds(config), strict=True)
+    }
     return _write_layers(config) | {
         "rope_parameters": {
             name: hugging_face.write_rotary_parameters(one) for name, one in rotary.items() if one is not None
@@ -217,14 +205,11 @@ def _read_gguf_layers(raw: Mapping[str, Any], fields: Fields, arch: str) -> Fiel
     near, far = LayerKind(window, local), LayerKind(None, rotary)
     # every how many layers, or for each whether
     said = raw.get(f"{arch}.attention.sliding_window_pattern", PERIOD[arch])
-    if isinstance(said, int):
-        pattern = _alternate(fields["layers"], said, near, far)
-    else:
-        pattern = tuple(near if windowed else far for windowed in said)
+    windowed = [(i + 1) % said > 0 for i in range(fields["layers"])] if isinstance(said, int) else said
     usual = USUAL_CAPS if arch == "gemma2" else {}
     caps = {ours: read_key(raw, f"{arch}.{theirs}", float, usual.get(theirs)) for theirs, ours in CAPS.items()}
     scale = fields["width"] / fields["heads"] if by_width else fields["head_width"]
-    return {"query_scale": scale**-0.5, "pattern": pattern, **caps}
+    return {"query_scale": scale**-0.5, "pattern": tuple(near if one else far for one in windowed), **caps}
 
 
 def _gguf_words(arch: str) -> Callable[[ModelConfig], dict[str, Any]]:

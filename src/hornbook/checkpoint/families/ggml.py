@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from hornbook.checkpoint.fields import Key, choose, read_key
-from hornbook.checkpoint.rules import Interleaved, Map, Table, TensorSource, override, table
+from hornbook.checkpoint.rules import Interleaved, Map, Reshaped, Stacked, Table, TensorSource, override, table
 from hornbook.errors import ModelFileError
-from hornbook.model.config import LayerKind, ModelConfig, Rotary, RotaryScaling
+from hornbook.model.config import Experts, LayerKind, ModelConfig, Rotary, RotaryScaling
 from hornbook.model.positions import frequencies
 
 POOLING = {0: None, 1: "mean", 2: "first", 3: "last"}  # llama.cpp's enum llama_pooling_type
@@ -38,7 +38,20 @@ DECODER = table(
         "blocks.{i}.feedforward.up": "blk.{i}.ffn_up",
         "blocks.{i}.feedforward.down": "blk.{i}.ffn_down",
         "blocks.{i}.feedforward_post_norm": "blk.{i}.post_ffw_norm",
+        "blocks.{i}.feedforward.router": "blk.{i}.ffn_gate_inp",
+        "blocks.{i}.feedforward.shared.gate": "blk.{i}.ffn_gate_shexp",
+        "blocks.{i}.feedforward.shared.up": "blk.{i}.ffn_up_shexp",
+        "blocks.{i}.feedforward.shared.down": "blk.{i}.ffn_down_shexp",
     }
+) + (
+    # A vector in some files, a matrix of one row in others.
+    Map(("blocks.{i}.feedforward.shared_gate",), ("blk.{i}.ffn_gate_inp_shexp",), Reshaped((1, -1), (-1,))),
+    *(Map((f"blocks.{{i}}.feedforward.{n}",), (f"blk.{{i}}.ffn_{n}_exps.weight",)) for n in ("gate", "up", "down")),
+)
+# Files of before April 2024 have a tensor for every expert.
+APART = tuple(
+    Map((f"blocks.{{i}}.feedforward.{n}",), (f"blk.{{i}}.ffn_{n}.{{e}}.weight",), Stacked())
+    for n in ("gate", "up", "down")
 )
 FUSED = ("blocks.{i}.attention.query", "blocks.{i}.attention.key", "blocks.{i}.attention.value")
 
@@ -102,6 +115,30 @@ def write_decoder(config: ModelConfig, arch: str) -> dict[str, Any]:
         **write_sizes(config, arch),
         **({} if kind.rotary is None else write_rotary(config, kind.rotary, arch)),
         **({} if kind.window is None else {f"{arch}.attention.sliding_window": kind.window}),
+        **write_experts(config, arch),
+    }
+
+
+def read_experts(raw: Mapping[str, Any], found: Mapping[str, Any], arch: str, **implied: Any) -> dict[str, Any]:
+    """What ``found`` becomes where all layers are mixtures; as it is where none is. ``implied``: fields of Experts."""
+    count = read_key(raw, f"{arch}.expert_count", int, 0)
+    if not count:
+        return dict(found)
+    width = read_key(raw, f"{arch}.expert_feed_forward_length", int, read_key(raw, f"{arch}.feed_forward_length", int))
+    experts = Experts(count, read_key(raw, f"{arch}.expert_used_count", int), width, **implied)
+    return {**found, "experts": experts, "pattern": tuple(replace(kind, sparse=True) for kind in found["pattern"])}
+
+
+def write_experts(config: ModelConfig, arch: str) -> dict[str, Any]:
+    if config.experts is None:
+        return {}
+    experts = config.experts
+    shared = {f"{arch}.expert_shared_feed_forward_length": experts.shared_width} if experts.shared_width else {}
+    return {
+        f"{arch}.expert_count": experts.count,
+        f"{arch}.expert_used_count": experts.top,
+        f"{arch}.expert_feed_forward_length": experts.width,
+        **shared,
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -61,6 +61,7 @@ def decoder_keys(context: int = 2048, epsilon: float = 1e-6, *, tied: bool = Fal
     )
 
 
+WINDOWED, WHOLE = "sliding_attention", "full_attention"
 BIASES = (Key("attention_bias", "qkv_bias", bool, False), Key("attention_bias", "attention_output_bias", bool, False))
 
 
@@ -123,7 +124,8 @@ def read_rotary(raw: Mapping[str, Any], base: float, *, head_width: int | None =
     said = raw.get("rope_parameters") or {"rope_theta": raw.get("rope_theta"), **(raw.get("rope_scaling") or {})}
     if not isinstance(said, Mapping):
         raise ModelFileError(f"rope_parameters is {said!r:.60}, not an object", "Fetch the model's config.json again.")
-    said = {"original_max_position_embeddings": raw.get("original_max_position_embeddings"), **said}
+    if raw.get("original_max_position_embeddings") is not None:  # what stands outside goes first, in transformers too
+        said = {**said, "original_max_position_embeddings": raw["original_max_position_embeddings"]}
     part = said.get("partial_rotary_factor", raw.get("partial_rotary_factor"))
     width = None
     if head_width is not None and part is not None and float(part) != 1.0:
@@ -158,8 +160,8 @@ def write_rotary_parameters(rotary: Rotary) -> dict[str, Any]:
         return {"rope_type": "default", "rope_theta": rotary.base}
     if scaling.kind not in _SCALINGS:
         raise ValueError(f"the rotary scaling {scaling.kind} cannot be written to a config.json")
-    said = {"rope_type": scaling.kind, "rope_theta": rotary.base, "factor": scaling.factor}
-    if scaling.kind != "linear":
+    said: dict[str, Any] = {"rope_type": scaling.kind, "rope_theta": rotary.base, "factor": scaling.factor}
+    if scaling.kind not in ("linear", "dynamic"):
         said["original_max_position_embeddings"] = scaling.original_context
     if scaling.kind == "llama3":
         said |= {"low_freq_factor": scaling.slow, "high_freq_factor": scaling.fast}
@@ -180,10 +182,13 @@ def _linear(said: Mapping[str, Any], context: Any) -> RotaryScaling:
 
 
 def _dynamic(said: Mapping[str, Any], context: Any) -> RotaryScaling:
-    return RotaryScaling("dynamic", read_key(said, "factor", float), _original(said, context))
+    original = read_key({"max_position_embeddings": context}, "max_position_embeddings", int)
+    return RotaryScaling("dynamic", read_key(said, "factor", float), original)
 
 
 def _yarn(said: Mapping[str, Any], context: Any) -> RotaryScaling:
+    if not read_key(said, "truncate", bool, True):
+        raise UnsupportedModel("YaRN's band is not cut to whole frequencies (truncate)", "Take a model that says true.")
     factor, original = said.get("factor"), _original(said, context)
     factor = float(context) / original if factor is None else read_key(said, "factor", float)
 
@@ -241,6 +246,31 @@ _SCALINGS = {
     "longrope": _longrope,
     "su": _longrope,  # what Phi-3 first called it
 }
+
+
+def read_windowed(raw: Mapping[str, Any], layers: int, usual: Callable[[int], bool]) -> list[bool]:
+    """Which layers see a window only, by ``layer_types``; ``usual`` tells of a layer, from 0, where nothing is said."""
+    types = raw.get("layer_types")
+    if types is None:
+        return [usual(i) for i in range(layers)]
+    if len(types) != layers or not set(types) <= {WINDOWED, WHOLE}:
+        raise ModelFileError(
+            f"layer_types has {len(types)} entries of {sorted(set(map(str, types)))} for {layers} layers",
+            f"It must say {WINDOWED} or {WHOLE} for each layer.",
+        )
+    return [name == WINDOWED for name in types]
+
+
+def write_windowed(config: ModelConfig) -> dict[str, Any]:
+    """The keys sliding_window and layer_types; raises ValueError for more windows than one."""
+    windows = {kind.window for kind in config.pattern} - {None}
+    if len(windows) > 1:
+        raise ValueError("its layers have windows of several sizes")
+    kinds = [config.kind(i) for i in range(config.layers)]
+    return {
+        "sliding_window": next(iter(windows), None),
+        "layer_types": [WHOLE if kind.window is None else WINDOWED for kind in kinds],
+    }
 
 
 def pattern_rotary(config: ModelConfig) -> Rotary:

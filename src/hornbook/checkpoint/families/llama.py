@@ -46,8 +46,15 @@ def read_gguf(raw: Mapping[str, Any], source: TensorSource, fields: Fields) -> F
         "qkv_bias": "blk.0.attn_q.bias" in source.tensors,
         "attention_output_bias": "blk.0.attn_output.bias" in source.tensors,
         "feedforward_bias": "blk.0.ffn_up.bias" in source.tensors,
-        **ggml.read_decoder(raw, source, fields, "llama"),
+        **ggml.read_experts(raw, ggml.read_decoder(raw, source, fields, "llama"), "llama"),
     }
+
+
+def write_gguf(config: ModelConfig) -> dict[str, Any]:
+    """Raises ValueError for windows, which llama.cpp does not look through in this architecture, whatever a file says."""
+    if any(kind.window for kind in config.pattern):
+        raise ValueError("in GGUF, Llama's architecture sees everything, and this model only a window (sliding_window)")
+    return ggml.write_decoder(config, "llama")
 
 
 # A tied head may be in the file a second time; rotary angles are computed, and rope_freqs went into the configuration.
@@ -67,7 +74,8 @@ GGUF = Family(
     ggml.keys("llama"),
     ggml.interleaved(ggml.DECODER),
     read=read_gguf,
-    write=lambda config: ggml.write_decoder(config, "llama"),
+    write=write_gguf,
     unused=(r"rope_freqs\.weight",),
-    twin="llama",
+    older=((r"blk\.\d+\.ffn_up\.\d+\.weight", ggml.APART),),
+    twin=lambda config: "mixtral" if config.experts else "mistral" if config.pattern[0].window else "llama",
 )

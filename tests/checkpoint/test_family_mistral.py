@@ -1,0 +1,63 @@
+"""Mistral: windows shorter than the text, the numbers of transformers; in GGUF it is a Llama that sees everything."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from family_parity import SMALL, Case, check_cached, check_gguf, check_parity, check_rewritten, check_saved, loaded
+
+from hornbook.checkpoint import families
+from hornbook.checkpoint.saving import Shapes
+from hornbook.errors import UnsupportedModel
+
+SAID = SMALL | {"num_key_value_heads": 2, "head_dim": 8, "sliding_window": None}
+
+
+def mistral(name: str, in_gguf: bool = False, **changes: object) -> Case:
+    return Case(f"mistral, {name}", "MistralForCausalLM", SAID | changes, in_gguf=in_gguf)
+
+
+CASES = [
+    mistral("no window", True),
+    mistral("a window of 5", sliding_window=5),
+    mistral("a window of 1, wide heads, tied", sliding_window=1, head_dim=12, tie_word_embeddings=True),
+    mistral("a window beyond the text, multi-query", sliding_window=4096, num_key_value_heads=1),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_states_and_logits_are_those_of_transformers(case: Case, tmp_path: Path) -> None:
+    check_parity(case, tmp_path)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_forty_cached_steps_equal_one_pass(case: Case, tmp_path: Path) -> None:
+    check_cached(case, tmp_path)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_what_is_saved_is_read_by_transformers(case: Case, tmp_path: Path) -> None:
+    check_saved(case, tmp_path)
+    check_rewritten(case, tmp_path / "again")
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.in_gguf], ids=str)
+def test_what_is_written_as_gguf_is_read_by_llama_cpp(case: Case, tmp_path: Path) -> None:
+    check_gguf(case, tmp_path)
+
+
+def test_a_window_is_not_written_where_it_would_be_passed_over(tmp_path: Path) -> None:
+    config = loaded(CASES[1], tmp_path).config
+    with pytest.raises(UnsupportedModel, match=r"cannot be written as llama: .*sliding_window"):
+        families.GGUF["llama"].write_config(config, Shapes({}))
+
+
+def test_a_window_that_a_file_leaves_out_is_4096_and_null_is_none(tmp_path: Path) -> None:
+    checkpoint = loaded(CASES[0], tmp_path)
+    raw = dict(checkpoint.metadata)
+    assert raw.pop("sliding_window", None) is None
+    assert checkpoint.family.read_config(raw, Shapes({})).pattern[0].window == 4096
+    plain = checkpoint.family.read_config(raw | {"sliding_window": None}, Shapes({}))
+    assert plain == replace(checkpoint.config, pooling=None)
