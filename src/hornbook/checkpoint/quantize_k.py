@@ -165,10 +165,10 @@ def _rms_and_magnitude(x: Floats) -> Floats:
 # ------------------------------------------------------------------------------------------------------- scale only
 
 
-def extreme(x: Floats) -> Floats:
-    """The value of largest magnitude of each column, the first of equals: [size, n] -> [n]; 0 where all is zero."""
+def extreme(x: Floats, least: np.float32 = NOTHING) -> Floats:
+    """The value of largest magnitude of each column, the first of equals: [size, n] -> [n]; 0 where below ``least``."""
     found = np.take_along_axis(x, np.abs(x).argmax(axis=0)[None], axis=0)[0]
-    return np.where(np.abs(found) < NOTHING, np.float32(0), found)
+    return np.where(np.abs(found) < least, np.float32(0), found)
 
 
 def fit_scale(x: Floats, top: int) -> tuple[Floats, Floats]:
@@ -244,11 +244,14 @@ def descend(x: Floats, top: int, rounds: int = 5) -> tuple[Floats, Floats]:
 
 
 def _with_signed_scales(
-    x: Floats, scale: Floats, q: Floats, *, top: int, top_scale: int
+    x: Floats, scale: Floats, q: Floats, *, top: int, top_scale: int, least: np.float32
 ) -> tuple[Bytes, Floats, Bytes]:
-    """d [blocks, 2], the scales as whole numbers in -top_scale .. top_scale - 1 [blocks, 16], q + top [blocks, 256]."""
+    """d [blocks, 2], the scales as whole numbers in -top_scale .. top_scale - 1 [blocks, 16], q + top [blocks, 256].
+
+    The largest scale becomes -top_scale: where all are zero, the block is, none of its own reaching ``least``.
+    """
     wanted = scale.reshape(-1, 16)
-    largest = extreme(np.ascontiguousarray(wanted.T))[:, None]
+    largest = extreme(np.ascontiguousarray(wanted.T), least)[:, None]
     inverse = np.where(largest != 0, np.float32(-top_scale) / largest, np.float32(0))
     d = half(np.where(largest != 0, 1 / inverse, np.float32(0)))
     rounded = np.clip(np.rint(inverse * wanted), -top_scale, top_scale - 1)
@@ -260,9 +263,9 @@ def _with_signed_scales(
 
 def _q3_k(blocks: Floats, out: Bytes) -> None:
     x = by_sub_block(blocks, 16)
-    d, scales, q = _with_signed_scales(x, *descend(x, 4), top=4, top_scale=32)
+    d, scales, q = _with_signed_scales(x, *descend(x, 4), top=4, top_scale=32, least=np.float32(0))
     stored = integers(scales + 32)
-    stored[(d == 0).all(axis=1) & (scales == 0).all(axis=1)] = 0
+    stored[(scales == 0).all(axis=1)] = 0
     out[:, :32] = bit_planes(q >> 2)
     out[:, 32:96] = crumbs(q & 3, 32)
     out[:, 96:104] = nibbles(stored & 15, 8)
@@ -272,7 +275,8 @@ def _q3_k(blocks: Floats, out: Bytes) -> None:
 
 def _q6_k(blocks: Floats, out: Bytes) -> None:
     x = by_sub_block(blocks, 16)
-    d, scales, q = _with_signed_scales(x, *fit_scale(x, 32), top=32, top_scale=128)
+    d, scales, q = _with_signed_scales(x, *fit_scale(x, 32), top=32, top_scale=128, least=NOTHING)
+    q[(scales == 0).all(axis=1)] = 0
     out[:, :128] = nibbles(q & 15, 64)
     out[:, 128:192] = crumbs(q >> 4, 32)
     out[:, 192:208] = integers(scales)
