@@ -74,3 +74,11 @@ class IndexFailure(HornbookError):
 
 class IndexMismatch(IndexFailure):
     """The index was made with another embedding model or another format than the one asked for."""
+
+
+class DataError(HornbookError):
+    """Training data is not what its format says: the file and the line are named."""
+
+
+class TrainingError(HornbookError):
+    """Training cannot go on: the loss is not a number, a batch holds nothing to learn, the batches ended."""

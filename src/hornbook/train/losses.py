@@ -1,0 +1,235 @@
+"""What a model is trained for. An Objective is one pass of the model and the terms that are taken of its states:
+
+    ids --model--> States --next_token-->  sum over its labels / their number --+
+                          '--balance---->  sum over its tokens / their number --+--> loss
+
+A term is a *sum* and the number of labels that it is over, so that a step cut into micro-batches of unequal length has
+the gradient of the whole: each micro-batch's sum is divided by the labels of all of them (``over``). States without a
+label never reach the language head: a masked language model scores one place in seven.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hornbook.errors import TrainingError
+from hornbook.model.feedforward import load_balance
+from hornbook.model.transformer import Transformer
+from hornbook.train.batch import IGNORED, Batch
+
+Counts: TypeAlias = Mapping[str, int]  # term -> labels
+Metrics: TypeAlias = dict[str, Tensor]  # term -> its share of the loss, which add up over micro-batches
+
+
+class Loss(Protocol):
+    """What `hornbook.train.loop.train` makes smaller."""
+
+    def count(self, batch: Batch) -> Counts:
+        """How many labels each term has in a batch."""
+        ...
+
+    def __call__(self, model: Transformer, batch: Batch, *, over: Counts | None = None) -> tuple[Tensor, Metrics]:
+        """The loss, a scalar, and its parts, detached. ``over``: the labels of the step that this batch is a part of;
+        None: the batch is all of it."""
+        ...
+
+
+class States(NamedTuple):
+    """One pass over a batch: hidden [B,T,C], and the routers' scores [B,T,E] of sparse layers where they are asked for."""
+
+    hidden: Tensor
+    routing: list[Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """A part of a loss: ``total`` is its sum over as many labels as ``count`` says."""
+
+    name: str
+    count: Callable[[Batch], int]
+    total: Callable[[Transformer, States, Batch], Tensor]
+    weight: float = 1.0
+    routes: bool = False  # it looks at the routers' scores
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """A Loss: the weighted sum of terms over one pass."""
+
+    terms: tuple[Term, ...]
+
+    def count(self, batch: Batch) -> Counts:
+        return {term.name: term.count(batch) for term in self.terms}
+
+    def __call__(self, model: Transformer, batch: Batch, *, over: Counts | None = None) -> tuple[Tensor, Metrics]:
+        """See Loss. Raises TrainingError where a term has no label at all: its mean is 0/0."""
+        over = self.count(batch) if over is None else over
+        for name, labels in over.items():
+            if labels == 0:
+                raise TrainingError(
+                    f"none of the step's {len(batch.ids)} rows or more has a label for the loss {name!r}",
+                    f"Look at how the labels are made: {IGNORED} marks a place of which nothing is learnt.",
+                )
+        states = run(model, batch, routes=any(term.routes for term in self.terms))
+        parts = {term.name: term.weight * term.total(model, states, batch) / over[term.name] for term in self.terms}
+        loss = torch.stack(list(parts.values())).sum()
+        return loss, {name: part.detach() for name, part in parts.items()}
+
+
+def run(model: Transformer, batch: Batch, *, routes: bool = False) -> States:
+    """The model's states of a batch, its source read first where it has an encoder."""
+    memory = None
+    if model.encoder is not None:
+        if batch.source is None:
+            raise ValueError("a model with an encoder needs a batch with a source")
+        memory = model.encode(batch.source, batch.source_mask)
+    routing: list[Tensor] = []
+    out = model(
+        batch.ids,
+        mask=batch.mask,
+        token_types=batch.token_types,
+        memory=memory,
+        logits="none",
+        routing=routing if routes else None,
+    )
+    return States(out.hidden, routing)
+
+
+# ------------------------------------------------------------------------------------------------------ objectives
+
+
+def causal_lm(*, balance: float = 0.0) -> Objective:
+    """Each token from those before it. ``balance``: the weight of the load-balancing term of a mixture of experts."""
+    terms = (Term("next token", _labels_after_first, _next_token),)
+    return Objective((*terms, balanced(balance)) if balance else terms)
+
+
+def masked_lm() -> Objective:
+    """The tokens that were hidden, from all others (arXiv 1810.04805, task 1)."""
+    return Objective((MASKED_TOKEN,))
+
+
+def next_sentence() -> Objective:
+    """Whether the second sentence follows the first (arXiv 1810.04805, task 2)."""
+    return Objective((NEXT_SENTENCE,))
+
+
+def masked_lm_and_next_sentence() -> Objective:
+    """The sum of both means, as BERT was trained (arXiv 1810.04805, appendix A.2)."""
+    return Objective((MASKED_TOKEN, NEXT_SENTENCE))
+
+
+def seq2seq(*, smoothing: float = 0.0) -> Objective:
+    """The target given the source. ``smoothing``: see ``cross_entropy``."""
+    return Objective((Term("token", _labels, lambda model, states, batch: _tokens(model, states, batch, smoothing)),))
+
+
+def sequence_classification() -> Objective:
+    """The class of a text; labels [B]."""
+    return Objective((Term("label", _labels, _texts),))
+
+
+def token_classification() -> Objective:
+    """The class of each token; labels [B,T]."""
+    return Objective((Term("label", _labels, _each_token),))
+
+
+def span() -> Objective:
+    """The first and the last token of an answer (arXiv 1810.04805, section 4.2), the mean of both; labels [B,2].
+
+    A place outside the text teaches nothing, and no padding competes to be the answer.
+    """
+    return Objective((_edge("start", 0), _edge("end", 1)))
+
+
+def balanced(weight: float) -> Term:
+    """The load-balancing term of a mixture of experts (arXiv 2101.03961, eq. 4; see feedforward.load_balance).
+
+    It is no mean over tokens: of a step in micro-batches it takes each one's own balance, weighted by real tokens.
+    """
+    return Term("balance", _real_tokens, _balance, weight, routes=True)
+
+
+# ------------------------------------------------------------------------------------------------------------ terms
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+    """The sum of -log p(label), in float32: logits [N,V], labels [N], of which IGNORED ones count nothing.
+
+    ``smoothing`` e: the target is (1 - e) at the label plus e/V everywhere, as arXiv 1706.03762, section 5.4 takes it from
+    1512.00567, section 7, and as transformers' LabelSmoother computes it. The authors' own code spreads e over the V - 1
+    *other* tokens: that is the same with e * V/(V - 1) given here.
+    """
+    return F.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction="sum", label_smoothing=smoothing)
+
+
+def _labels(batch: Batch) -> int:
+    return int((batch.labels != IGNORED).sum())
+
+
+def _labels_after_first(batch: Batch) -> int:
+    return int((batch.labels[:, 1:] != IGNORED).sum())
+
+
+def _real_tokens(batch: Batch) -> int:
+    return batch.ids.numel() if batch.mask is None else int(batch.mask.sum())
+
+
+def _next_token(model: Transformer, states: States, batch: Batch) -> Tensor:
+    labels = batch.labels[:, 1:]
+    learnt = labels != IGNORED
+    return cross_entropy(model.scores(states.hidden[:, :-1][learnt]), labels[learnt])
+
+
+def _tokens(model: Transformer, states: States, batch: Batch, smoothing: float = 0.0) -> Tensor:
+    learnt = batch.labels != IGNORED
+    return cross_entropy(model.scores(states.hidden[learnt]), batch.labels[learnt], smoothing)
+
+
+def _follows(model: Transformer, states: States, batch: Batch) -> Tensor:
+    assert batch.follows is not None, "the batch does not say which sentences follow each other"
+    return cross_entropy(model.follows(states.hidden, batch.mask), batch.follows)
+
+
+def _texts(model: Transformer, states: States, batch: Batch) -> Tensor:
+    return cross_entropy(model.classify(states.hidden, batch.mask), batch.labels)
+
+
+def _each_token(model: Transformer, states: States, batch: Batch) -> Tensor:
+    return cross_entropy(model.classify(states.hidden, batch.mask).flatten(0, 1), batch.labels.flatten())
+
+
+def _edge(name: str, which: int) -> Term:
+    def places(batch: Batch) -> Tensor:
+        place = batch.labels[:, which]
+        inside = (place >= 0) & (place < batch.ids.shape[1])
+        if batch.mask is not None:
+            at = place.clamp(0, batch.ids.shape[1] - 1)[:, None]
+            inside &= batch.mask.gather(1, at)[:, 0]
+        return place.masked_fill(~inside, IGNORED)
+
+    def total(model: Transformer, states: States, batch: Batch) -> Tensor:
+        scores = model.classify(states.hidden, batch.mask)[..., which]
+        if batch.mask is not None:
+            scores = scores.masked_fill(~batch.mask, -torch.inf)
+        return cross_entropy(scores, places(batch))
+
+    return Term(name, lambda batch: int((places(batch) != IGNORED).sum()), total, 0.5)
+
+
+def _balance(model: Transformer, states: States, batch: Batch) -> Tensor:
+    if model.config.experts is None:
+        raise ValueError("a model without experts has nothing to balance")
+    return load_balance(states.routing, model.config.experts, batch.mask) * _real_tokens(batch)
+
+
+MASKED_TOKEN = Term("masked token", _labels, _tokens)
+NEXT_SENTENCE = Term(
+    "next sentence", lambda batch: 0 if batch.follows is None else int((batch.follows != IGNORED).sum()), _follows
+)
