@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import socket
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer as Backend
 
+from hornbook.checkpoint.gguf import GGUF
 from hornbook.text.pretokenize import CUTS
 from hornbook.text.tokenizer import Tokenizer
 
@@ -96,8 +100,9 @@ def test_every_cut_agrees_with_llamacpp(
     shared: Path, tmp_path: Path, vocabulary: Callable[[str], dict[str, Any]], name: str
 ) -> None:
     metadata = shortened(vocabulary("gpt-2"))
-    write_tiny_model(tmp_path / "tiny.gguf", metadata, name)
-    tokenizer = Tokenizer.from_gguf({**metadata, "tokenizer.ggml.pre": name})
+    metadata["tokenizer.ggml.pre"] = name
+    write_tiny_model(tmp_path / "tiny.gguf", metadata)
+    tokenizer = Tokenizer.from_gguf(metadata)
     texts = [*corpus(shared)[:1500:8], *ODD]
     if name in MARKS_DIFFER:
         texts = [text for text in texts if "\u0331'" not in text]
@@ -119,10 +124,9 @@ def shortened(metadata: dict[str, Any], merges: int = 4000) -> dict[str, Any]:
     }
 
 
-def write_tiny_model(path: Path, metadata: dict[str, Any], pre: str, width: int = 32) -> None:
-    """A Llama of one layer with weights of zero and this vocabulary, cut as ``pre`` says."""
+def write_tiny_model(path: Path, metadata: Mapping[str, Any], width: int = 32) -> None:
+    """A Llama of one layer with weights of zero and the tokenizer that the metadata describes."""
     gguf = pytest.importorskip("gguf")
-    tokens = metadata["tokenizer.ggml.tokens"]
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_context_length(64)
     writer.add_embedding_length(width)
@@ -131,14 +135,18 @@ def write_tiny_model(path: Path, metadata: dict[str, Any], pre: str, width: int 
     writer.add_head_count(1)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_dimension_count(width)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(pre)
-    writer.add_token_list(tokens)
-    writer.add_token_types(metadata["tokenizer.ggml.token_type"])
-    writer.add_token_merges(metadata["tokenizer.ggml.merges"])
-    writer.add_bos_token_id(len(tokens) - 1)
-    writer.add_eos_token_id(len(tokens) - 1)
-    writer.add_tensor("token_embd.weight", np.zeros((len(tokens), width), np.float16))
+    for key, value in metadata.items():
+        if isinstance(value, np.ndarray) and value.dtype == np.uint8:
+            writer.add_key_value(key, value.tobytes(), gguf.GGUFValueType.ARRAY, gguf.GGUFValueType.UINT8)
+        elif isinstance(value, (list, np.ndarray)):
+            if len(value):
+                writer.add_array(key, value if isinstance(value, list) else value.tolist())
+        elif isinstance(value, bool):
+            writer.add_bool(key, value)
+        else:
+            writer.add_uint32(key, value) if isinstance(value, int) else writer.add_string(key, value)
+    rows = len(metadata["tokenizer.ggml.tokens"])
+    writer.add_tensor("token_embd.weight", np.zeros((rows, width), np.float16))
     for name in ("output_norm", "blk.0.attn_norm", "blk.0.ffn_norm"):
         writer.add_tensor(f"{name}.weight", np.zeros(width, np.float32))
     for name in ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"):
@@ -147,3 +155,103 @@ def write_tiny_model(path: Path, metadata: dict[str, Any], pre: str, width: int 
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+# --------------------------------------------------------------------------------- what we write, llama.cpp reads
+
+
+def assert_written(tokenizer: Tokenizer, path: Path, texts: list[str], *, but: str = "") -> Mapping[str, Any]:
+    """llama.cpp, and we again, read the metadata and give the tokenizer's ids; texts with a match of ``but`` left out."""
+    metadata = tokenizer.gguf_metadata(rows=tokenizer.vocab_size + 7)
+    write_tiny_model(path, metadata)
+    with GGUF.open(path) as file:
+        again = Tokenizer.from_gguf(file.metadata)
+    assert again.vocab_size == tokenizer.vocab_size + 7 and again.token(again.vocab_size - 1).startswith("[PAD")
+    kept = [text for text in texts if not (but and re.search(but, text))]
+    assert len(kept) > 300
+    expected = {text: tokenizer.encode(text) for text in kept}
+    assert [text for text in kept if again.encode(text) != expected[text]] == []
+    with llamacpp(path) as ask:
+        assert [text[:80] for text in kept if ask(text) != expected[text]] == []
+    return metadata
+
+
+@pytest.mark.models
+def test_from_gguf_to_a_folder_and_back(smollm2: Tokenizer, texts: list[str], tmp_path: Path) -> None:
+    smollm2.save(tmp_path)
+    assert_written(Tokenizer.from_folder(tmp_path), tmp_path / "tiny.gguf", [*texts, *ODD])
+
+
+def test_a_gguf_files_metadata_goes_back_word_for_word(smollm2_metadata: Mapping[str, Any], smollm2: Tokenizer) -> None:
+    theirs = {key: value for key, value in smollm2_metadata.items() if key.startswith("tokenizer.")}
+    ours = smollm2.gguf_metadata()
+    assert ours.keys() == theirs.keys()
+    assert all(np.array_equal(ours[key], theirs[key]) for key in theirs)
+    assert smollm2.gguf_metadata("another")["tokenizer.chat_template"] == "another"
+
+
+# llama.cpp knows no longest word, and takes the vowels of India's scripts and of Korean for accents.
+LONG = "a{101}"
+VOWELS = "[\u0900-\u0dff\u1000-\u109f\u1780-\u17ff\uac00-\ud7a3]"
+
+
+def test_a_wordpiece_folder(minilm: Tokenizer, texts: list[str], tmp_path: Path) -> None:
+    assert_written(minilm, tmp_path / "tiny.gguf", texts, but=f"{LONG}|{VOWELS}")
+
+
+@pytest.mark.parametrize("lower", [True, False])
+def test_a_bert_of_raw_files(make: Callable[..., Path], texts: list[str], tmp_path: Path, lower: bool) -> None:
+    marks = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    folder = make("wordpiece", {"do_lower_case": lower}, lower=lower, special=marks)
+    but = f"{LONG}|{VOWELS}" if lower else LONG
+    metadata = assert_written(Tokenizer.from_folder(folder), tmp_path / "tiny.gguf", texts, but=but)
+    assert metadata.get("tokenizer.ggml.normalizer.lowercase", True) is lower
+
+
+CUTS_OF_FOLDERS = {
+    "llama-bpe": ([pre_tokenizers.Split(Regex(CUTS["llama3"].patterns[0]), "isolated")], True),
+    "qwen2": ([pre_tokenizers.Split(Regex(CUTS["qwen2"].patterns[0]), "isolated")], False),
+    "gpt-2": ([], False),
+    "smollm": ([pre_tokenizers.Digits(individual_digits=True)], False),
+}
+
+
+@pytest.mark.parametrize("name", CUTS_OF_FOLDERS)
+def test_a_cut_is_found_by_its_expression(texts: list[str], tmp_path: Path, name: str) -> None:
+    steps, whole_words = CUTS_OF_FOLDERS[name]
+    backend = Backend(models.BPE(ignore_merges=whole_words))
+    last = pre_tokenizers.ByteLevel(False, use_regex=name in ("gpt-2", "smollm"))
+    backend.pre_tokenizer = pre_tokenizers.Sequence([*steps, last])
+    backend.decoder = decoders.ByteLevel()
+    special = ["<|begin|>", "<|end|>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=1500, special_tokens=special, initial_alphabet=last.alphabet(), show_progress=False
+    )
+    backend.train_from_iterator(texts, trainer)
+    backend.save(str(tmp_path / "tokenizer.json"))
+    config = {"bos_token": "<|begin|>", "eos_token": "<|end|>", "add_bos_token": True}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config), "utf-8")
+    metadata = assert_written(Tokenizer.from_folder(tmp_path), tmp_path / "tiny.gguf", [*texts, *ODD])
+    assert metadata["tokenizer.ggml.pre"] == name
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+def test_a_llama_of_a_sentencepiece_file(
+    make: Callable[..., Path], texts: list[str], tmp_path: Path, legacy: bool
+) -> None:
+    options = {"byte_fallback": True, "remove_extra_whitespaces": False, "normalization_rule_name": "identity"}
+    folder = make(
+        "tokenizer.model", {"tokenizer_class": "LlamaTokenizer", "legacy": legacy}, algorithm="bpe", **options
+    )
+    tokenizer = Tokenizer.from_folder(folder)
+    said = assert_written(tokenizer, tmp_path / "tiny.gguf", texts, but="" if legacy else "^ ")
+    tokenizer.save(tmp_path)  # a tokenizer.json keeps the merges, not the scores
+    derived = assert_written(Tokenizer.from_folder(tmp_path), tmp_path / "tiny.gguf", texts, but="" if legacy else "^ ")
+    assert said["tokenizer.ggml.tokens"] == derived["tokenizer.ggml.tokens"]
+
+
+def test_a_t5(make: Callable[..., Path], texts: list[str], tmp_path: Path) -> None:
+    places = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}
+    folder = make("spiece.model", {"tokenizer_class": "T5Tokenizer"}, algorithm="unigram", **places)
+    metadata = assert_written(Tokenizer.from_folder(folder), tmp_path / "tiny.gguf", texts, but="-----")
+    assert metadata["tokenizer.ggml.tokens"][-8:-7] == ["<extra_id_0>"]
