@@ -130,6 +130,18 @@ def check_heads(case: Case, folder: Path) -> dict[str, float]:
     return errors
 
 
+def check_labels(case: Case, folder: Path) -> None:
+    """A decoder's labels in a ragged batch; the reference tells padding, on the right, by pad_token_id, which is 0."""
+    model = loaded(case, folder / "theirs").model
+    ids, mask = batch(case.vocab)
+    mask[2] = True
+    expected = reference_of(case)(input_ids=ids.masked_fill(~mask, 0), attention_mask=mask.long()).logits
+    found = model.classify(model(ids, mask=mask, logits="none").hidden, mask)
+    real = mask if found.ndim == 3 else slice(None)
+    assert relative(found[real], expected[real]) < CLOSE
+    check_saved(case, folder)
+
+
 def heads_of(model: Transformer, ids: Tensor, mask: Tensor, types: Tensor) -> dict[str, Tensor]:
     """What each head that the model has says: "vocabulary" [B,T,V], "follows" [B,2], "labels" [B,n] or [B,T,n], ..."""
     out = model(ids, mask=mask, token_types=types, logits="all" if model.head is not None else "none")
@@ -213,15 +225,19 @@ def check_rewritten(case: Case, folder: Path) -> None:
     assert torch.equal(found.hidden_states[-1][mask], expected.hidden_states[-1][mask])
 
 
-def check_gguf(case: Case, folder: Path) -> float:
-    """Written as GGUF by the maps read backwards: our reader gives the same weights, llama.cpp the same logits."""
+def check_gguf(case: Case, folder: Path, *, and_back: bool = True) -> float:
+    """Written as GGUF by the maps read backwards: our reader gives the same weights, llama.cpp the same logits.
+
+    ``and_back``: a config.json can say again what the file said.
+    """
     checkpoint = loaded(case, folder / "theirs")
     model, name = checkpoint.model, checkpoint.family.twin_of(checkpoint.config)
     assert name is not None, f"{checkpoint.family.name} has no twin in GGUF"
     family = families.GGUF[name]
     tensors = file_tensors(model, family)
-    tensors |= {name: torch.tensor(values) for name, values in ggml.rotary_factors(checkpoint.config).items()}
-    said = family.write_config(checkpoint.config, Shapes(tensors))
+    sayable = ggml.sayable(checkpoint.config)
+    tensors |= {name: torch.tensor(values) for name, values in ggml.rotary_factors(sayable).items()}
+    said = family.write_config(sayable, Shapes(tensors))
     said |= {"general.architecture": name, "tokenizer.ggml.model": "no_vocab"}
     path = save_gguf(folder / "tiny.gguf", said, tensors)
     with GGUF.open(path) as file:
@@ -229,6 +245,9 @@ def check_gguf(case: Case, folder: Path) -> float:
         again = build(config, family, file, torch.float32, torch.device("cpu")).requires_grad_(False)
     for key, weight in again.state_dict().items():
         assert torch.equal(weight, model.state_dict()[key]), key
+    if and_back:
+        back = families.HUGGING_FACE[family.twin_of(config) or ""]
+        back.write_config(config, Shapes(file_tensors(again, back)))
     ids, _ = batch(case.vocab)
     (theirs,) = llama_cpp(path, [ids[0].tolist()], config.vocab_size)
     ours = again(ids[:1]).logits[0]

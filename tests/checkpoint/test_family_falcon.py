@@ -73,7 +73,7 @@ def test_configurations_of_before_transformers_are_read(number: int, kind: str, 
     [
         ({"num_ln_in_parallel_attn": 2}, "num_ln_in_parallel_attn 2"),
         (NEW | {"num_ln_in_parallel_attn": 3}, "num_ln_in_parallel_attn 3"),
-        (NEW | {"parallel_attn": False}, "parallel_attn False"),
+        (NEW | {"parallel_attn": False}, "without parallel_attn"),
         ({"apply_residual_connection_post_layernorm": True}, "apply_residual_connection_post_layernorm"),
     ],
 )

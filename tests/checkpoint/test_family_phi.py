@@ -13,14 +13,17 @@ from family_parity import (
     batch,
     check_cached,
     check_gguf,
+    check_labels,
     check_parity,
     check_rewritten,
     check_saved,
     loaded,
 )
+from reference_models import CPU, Held, file_tensors
 
 from hornbook.checkpoint import load
 from hornbook.checkpoint.families import phi
+from hornbook.checkpoint.loading import build
 from hornbook.checkpoint.saving import Shapes
 from hornbook.errors import UnsupportedModel
 
@@ -53,11 +56,23 @@ CASES = [
     gptj("as published"),
     gptj("all turned", rotary_dim=8, n_inner=72),
 ]
+LABELS = {"num_labels": 3, "pad_token_id": 0}
+SCORED = [
+    Case("phi, labels", "PhiForSequenceClassification", SAID | LABELS),
+    Case("phi, labels of tokens", "PhiForTokenClassification", SAID | LABELS),
+    Case("gpt_neox, labels", "GPTNeoXForSequenceClassification", SAID | LABELS),
+    Case("gptj, labels", "GPTJForSequenceClassification", GPTJ | LABELS),
+]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_states_and_logits_are_those_of_transformers(case: Case, tmp_path: Path) -> None:
     check_parity(case, tmp_path)
+
+
+@pytest.mark.parametrize("case", SCORED, ids=str)
+def test_labels_are_scored_as_by_transformers(case: Case, tmp_path: Path) -> None:
+    check_labels(case, tmp_path)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -74,6 +89,17 @@ def test_what_is_saved_is_read_by_transformers(case: Case, tmp_path: Path) -> No
 @pytest.mark.parametrize("case", [case for case in CASES if case.in_gguf], ids=str)
 def test_what_is_written_as_gguf_is_read_by_llama_cpp(case: Case, tmp_path: Path) -> None:
     check_gguf(case, tmp_path)
+
+
+def test_the_first_gguf_files_of_phi_2_have_one_matrix_for_queries_keys_and_values(tmp_path: Path) -> None:
+    checkpoint = loaded(CASES[0], tmp_path)
+    tensors = file_tensors(checkpoint.model, phi.GGUF)
+    for i in range(3):
+        for kind in ("weight", "bias"):
+            tensors[f"blk.{i}.attn_qkv.{kind}"] = torch.cat([tensors.pop(f"blk.{i}.attn_{x}.{kind}") for x in "qkv"])
+    found = build(checkpoint.config, phi.GGUF, Held(tensors), torch.float32, CPU)
+    ids, _ = batch(97)
+    assert torch.equal(found(ids).logits, checkpoint.model(ids).logits)
 
 
 def test_pythia_s_own_files_have_their_older_names(tmp_path: Path) -> None:

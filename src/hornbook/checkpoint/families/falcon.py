@@ -30,6 +30,7 @@ KEYS = (
     Key("bias", "qkv_bias", bool, False),
     Key("bias", "attention_output_bias", bool, False),
     Key("bias", "feedforward_bias", bool, False),
+    Key("parallel_attn", "parallel", bool, True),
     Key("hidden_dropout", "dropout", float, 0.0),
     Key("attention_dropout", "attention_dropout", float, 0.0),
 )
@@ -67,7 +68,7 @@ def maps(config: ModelConfig) -> Table:
 
 
 def gguf_maps(config: ModelConfig) -> Table:
-    base = override(ggml.DECODER, Map(ggml.FUSED, ("blk.{i}.attn_qkv",), gpt2.thirds))
+    base = override(ggml.DECODER, gpt2.GGUF_FUSED)
     if two_norms(config):
         base = override(base, Map(NORMS[:1], ("blk.{i}.attn_norm_2",)), Map(NORMS[1:], ("blk.{i}.attn_norm",)))
     return base
@@ -80,23 +81,20 @@ def _size(raw: Mapping[str, Any], name: str, before: str, default: int) -> int:
 
 
 def read(raw: Mapping[str, Any], source: TensorSource, fields: Fields) -> Fields:
-    old = str(raw.get("model_type")) in OLD_NAMES
-    width = _size(raw, "hidden_size", "n_embed", 4544)
-    heads = _size(raw, "num_attention_heads", "n_head", 71)
-    grouping = read_key(raw, "new_decoder_architecture", bool, old and "n_head_kv" in raw)
-    parallel = read_key(raw, "parallel_attn", bool, True)
+    width, heads = _size(raw, "hidden_size", "n_embed", 4544), _size(raw, "num_attention_heads", "n_head", 71)
+    grouping = read_key(
+        raw, "new_decoder_architecture", bool, raw.get("model_type") in OLD_NAMES and "n_head_kv" in raw
+    )
     norms = read_key(raw, "num_ln_in_parallel_attn", int, 2 if grouping else 1)
-    if norms not in (1, 2) or (norms == 2 and parallel and not grouping) or (grouping and not parallel):
-        raise UnsupportedModel(
-            f"this Falcon has num_ln_in_parallel_attn {norms}, parallel_attn {parallel} and new_decoder_architecture "
-            f"{grouping}",
-            "Two norms go with the new architecture, and that with parallel attention.",
-        )
-    if read_key(raw, "apply_residual_connection_post_layernorm", bool, False):
-        raise UnsupportedModel(
-            "this Falcon adds its residual behind the norm (apply_residual_connection_post_layernorm)",
-            "No published Falcon does: check the file.",
-        )
+    refused = {
+        "apply_residual_connection_post_layernorm": read_key(
+            raw, "apply_residual_connection_post_layernorm", bool, False
+        ),
+        "new_decoder_architecture without parallel_attn": grouping and not fields["parallel"],
+        f"num_ln_in_parallel_attn {norms}": norms not in ((1, 2) if grouping or not fields["parallel"] else (1,)),
+    }
+    for what in (what for what, said in refused.items() if said):
+        raise UnsupportedModel(f"this Falcon has {what}", "No release of Falcon does: check its config.json.")
     if grouping:
         shared = _size(raw, "num_kv_heads", "n_head_kv", heads)
     else:
@@ -111,8 +109,7 @@ def read(raw: Mapping[str, Any], source: TensorSource, fields: Fields) -> Fields
         "head_width": head_width,
         "feedforward_width": read_key(raw, "ffn_hidden_size", int, 4 * width),
         "activation": hugging_face.read_activation(raw, "activation", "gelu"),
-        "parallel": parallel,
-        "shared_norm": parallel and norms == 1,
+        "shared_norm": fields["parallel"] and norms == 1,
         "alibi": head_width**-0.5 if alibi else None,
         "pattern": (LayerKind(rotary=None if alibi else hugging_face.read_rotary(raw, 10_000.0)),),
     }
@@ -129,7 +126,6 @@ def write(config: ModelConfig) -> dict[str, Any]:
         "activation": hugging_face.write_activation(config.activation),
         "new_decoder_architecture": grouping,
         "multi_query": config.kv_heads == 1,
-        "parallel_attn": config.parallel,
         "num_ln_in_parallel_attn": 2 if two_norms(config) else 1,
         "alibi": config.alibi is not None,
         **({} if config.alibi is not None else hugging_face.write_rotary(hugging_face.pattern_rotary(config))),

@@ -58,6 +58,9 @@ def thirds(config: ModelConfig) -> Split:
     return Split((inner, shared, shared))
 
 
+GGUF_FUSED = Map(ggml.FUSED, ("blk.{i}.attn_qkv",), thirds)
+
+
 def transposed(names: Mapping[str, str]) -> tuple[Map, ...]:
     """``names`` and the fused projection, with matrices [in, out] inside the layers."""
     inside = {ours: theirs for ours, theirs in names.items() if ".attention." in ours or ".feedforward." in ours}
@@ -119,7 +122,7 @@ HUGGING_FACE = Family(
 GGUF = Family(
     "gpt2",
     ggml.keys("gpt2", ggml.LAYER),
-    override(ggml.DECODER, Map(ggml.FUSED, ("blk.{i}.attn_qkv",), thirds)),
+    override(ggml.DECODER, GGUF_FUSED),
     shape=SHAPE | {"activation": "gelu_tanh"},
     read=lambda raw, source, fields: ggml.read_sizes(raw, source, fields, "gpt2"),
     write=lambda config: ggml.write_sizes(config, "gpt2"),

@@ -1,7 +1,7 @@
 """Phi-1, 1.5 and 2: attention and feed-forward side by side behind one LayerNorm, a part of each head turned by rotary
 positions, biases everywhere, the head's included.
 
-Sources: arXiv 2306.11644, 2309.05463. GGUF calls the architecture phi2.
+Sources: arXiv 2306.11644, 2309.05463. GGUF calls the architecture phi2; its first files have one matrix for queries, keys and values.
 """
 
 from __future__ import annotations
@@ -81,5 +81,6 @@ GGUF = Family(
     shape=SHAPE | {"activation": "gelu_tanh"},
     read=lambda raw, source, fields: ggml.read_decoder(raw, source, fields, "phi2"),
     write=lambda config: ggml.write_decoder(config, "phi2"),
+    older=((r"blk\.\d+\.attn_qkv\.weight", (gpt2.GGUF_FUSED,)),),
     twin="phi",
 )
