@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, replace
 from typing import Any, NamedTuple
 
-from hornbook.checkpoint.fields import Key, read_keys, write_keys
+from hornbook.checkpoint.fields import Part
 from hornbook.checkpoint.rules import Table, TensorSource, override
 from hornbook.errors import HornbookError, ModelFileError, UnsupportedModel
 from hornbook.model.config import ModelConfig
@@ -28,7 +28,7 @@ UNSAID = ("dropout", "attention_dropout", "pooling", "classifier")
 
 class Family(NamedTuple):
     name: str  # config.json's model_type, or GGUF's general.architecture
-    keys: tuple[Key, ...]
+    keys: tuple[Part, ...]
     maps: Table | Callable[[ModelConfig], Table]
     shape: Mapping[str, Any] = {}
     read: Callable[[Mapping[str, Any], TensorSource, Fields], Fields] = lambda raw, source, fields: {}
@@ -45,7 +45,9 @@ class Family(NamedTuple):
     def read_config(self, raw: Mapping[str, Any], source: TensorSource) -> ModelConfig:
         """The model's configuration; raises ModelFileError or UnsupportedModel, whatever the file says."""
         try:
-            said: Fields = dict(self.shape) | read_keys(raw, self.keys)
+            said: Fields = dict(self.shape)
+            for part in self.keys:
+                said |= part.read(raw, source, said)
             said |= self._head(raw)
             return ModelConfig(**said | self.read(raw, source, said))
         except HornbookError:
@@ -59,7 +61,9 @@ class Family(NamedTuple):
         Raises UnsupportedModel where this family has no words for it.
         """
         try:
-            raw = write_keys(config, self.keys) | self._class(config) | self.write(config)
+            raw = self._class(config) | self.write(config)
+            for part in self.keys:
+                raw = part.write(config) | raw
             again = self.read_config(raw, source)
         except (HornbookError, ValueError, AssertionError) as error:
             what = error.what if isinstance(error, HornbookError) else str(error)

@@ -2,23 +2,94 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from hornbook.errors import ModelFileError, UnsupportedModel
 from hornbook.model.config import ModelConfig
 
+if TYPE_CHECKING:
+    from hornbook.checkpoint.rules import TensorSource
+
 REQUIRED = object()
+T = TypeVar("T")
+
+
+class Part(Protocol):
+    """A part of what a configuration says, read and written by one object."""
+
+    def read(self, raw: Mapping[str, Any], source: TensorSource, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Fields of ModelConfig; ``fields``: those that the parts before it have read."""
+        ...
+
+    def write(self, config: ModelConfig) -> dict[str, Any]:
+        """The same in their words."""
+        ...
+
+
+class Words(NamedTuple):
+    """The type of a value that is one of some words. Where two mean the same, the first is the one that is written."""
+
+    ours: Mapping[str, Any]
 
 
 class Key(NamedTuple):
-    """A value of their configuration that is a field of ours. Without a default it must be there."""
+    """A value of their configuration that is a field of ours. Without a default, which may be a function of the fields that
+    have been read, it must be there."""
 
     theirs: str
     ours: str
-    type: type
+    type: type | Words
     default: Any = REQUIRED
+
+    def read(self, raw: Mapping[str, Any], source: TensorSource, fields: Mapping[str, Any]) -> dict[str, Any]:
+        default = self.default(fields) if callable(self.default) else self.default
+        if isinstance(self.type, Words):
+            word = read_key(raw, self.theirs, str, default)
+            return {self.ours: choose(self.type.ours, word, f"the {self.ours} ({self.theirs})")}
+        return {self.ours: read_key(raw, self.theirs, self.type, default)}
+
+    def write(self, config: ModelConfig) -> dict[str, Any]:
+        value = getattr(config, self.ours)
+        if isinstance(self.type, Words):
+            value = next(word for word, meant in self.type.ours.items() if meant == value)
+        return {self.theirs: value}
+
+
+class Only(NamedTuple):
+    """A value that changes what a model computes, and of which one alone is known."""
+
+    theirs: str
+    value: Any
+    otherwise: str  # what the model does that says something else: "divides its scores by ..."
+
+    def read(self, raw: Mapping[str, Any], source: TensorSource, fields: Mapping[str, Any]) -> dict[str, Any]:
+        said = raw.get(self.theirs)
+        if said is not None and said != self.value:
+            raise UnsupportedModel(
+                f"this model {self.otherwise} ({self.theirs} is {said!r:.60})",
+                f"Take a model whose {self.theirs} is {self.value!r}, as the published ones are.",
+            )
+        return {}
+
+    def write(self, config: ModelConfig) -> dict[str, Any]:
+        return {}
+
+
+class Also(NamedTuple):
+    """A second name for a field that another Key reads."""
+
+    theirs: str
+    ours: str
+
+    def read(self, raw: Mapping[str, Any], source: TensorSource, fields: Mapping[str, Any]) -> dict[str, Any]:
+        return {}
+
+    def write(self, config: ModelConfig) -> dict[str, Any]:
+        return {self.theirs: getattr(config, self.ours)}
 
 
 def read_key(raw: Mapping[str, Any], name: str, kind: type, default: Any = REQUIRED) -> Any:
@@ -43,16 +114,6 @@ def read_nullable(raw: Mapping[str, Any], name: str, kind: type, absent: Any) ->
     return read_key(raw, name, kind, None) if name in raw else absent
 
 
-def read_keys(raw: Mapping[str, Any], keys: Iterable[Key]) -> dict[str, Any]:
-    """The fields of ModelConfig that ``keys`` name."""
-    return {key.ours: read_key(raw, key.theirs, key.type, key.default) for key in keys}
-
-
-def write_keys(config: ModelConfig, keys: Iterable[Key]) -> dict[str, Any]:
-    """The inverse of ``read_keys``."""
-    return {key.theirs: getattr(config, key.ours) for key in keys}
-
-
 def choose(table: Mapping[Any, Any], name: str | int, what: str) -> Any:
     """``table[name]``. Raises UnsupportedModel, the nearest of the known first, where it is not there."""
     if name in table:
@@ -61,3 +122,21 @@ def choose(table: Mapping[Any, Any], name: str | int, what: str) -> Any:
     near = get_close_matches(str(name), names, n=3, cutoff=0.4)
     known = [*near, *sorted(set(names) - set(near))]
     raise UnsupportedModel(f"{what} {name!r} is not known", f"Known: {', '.join(known)}.")
+
+
+def read_json(path: Path, kind: type[T]) -> T | None:
+    """The object (``dict``) or ``list`` in a file, None where there is no such file. Raises ModelFileError for others."""
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        raise ModelFileError(
+            f"{path} cannot be read: {error}", "Fetch the model again, or take another file of it."
+        ) from error
+    if not isinstance(value, kind):
+        raise ModelFileError(
+            f"{path} does not hold a JSON {'object' if kind is dict else 'array'}",
+            "Fetch the model again, or take another file of it.",
+        )
+    return value
