@@ -44,6 +44,7 @@ METADATA: dict[str, Any] = {
     "none": [],
     "flags": [True, False, True],
     "types": [1, 3, -1],
+    "counts": [1, 2],
     "unsigned": [1, 2**32 - 1],
     "wide": [2**40, -1],
     "scores": [0.5, -1000.0, 1],
@@ -77,7 +78,8 @@ def test_metadata_comes_back_as_it_was_through_both_readers(tmp_path: Path) -> N
             if key in ("epsilon", "scores"):  # float32 on disk
                 value = np.float32(value).tolist()
             assert np.array_equal(ours, value) and np.array_equal(theirs.fields[key].contents(), value), key
-        assert file.metadata["types"].dtype == np.int32 and file.metadata["unsigned"].dtype == np.uint32
+        assert file.metadata["types"].dtype == file.metadata["counts"].dtype == np.int32
+        assert file.metadata["unsigned"].dtype == np.uint32
         assert file.metadata["halves of bytes"].dtype == np.uint16 and file.metadata["doubles"].dtype == np.float64
     kinds = gguf.GGUFValueType
     expected = {
@@ -152,9 +154,10 @@ def test_tensors_are_asked_for_one_at_a_time_and_progress_is_told(tmp_path: Path
         return values
 
     tensors = [OutTensor(f"t{i}", (64, 256), "Q8_0", data) for i in range(4)]
+    tensors.append(tensor("needs padding", values(3)))
     write(tmp_path / "m.gguf", {}, tensors, progress=lambda *said: told.append(said))
     whole = (tmp_path / "m.gguf").stat().st_size
-    assert len(told) == 4 and told[-1] == ("m.gguf", whole, whole) and told == sorted(told)
+    assert len(told) == 6 and told[-1] == ("m.gguf", whole, whole) and told == sorted(told)
 
 
 BAD_TENSORS: list[tuple[Callable[[], list[OutTensor]], type[Exception], str]] = [
@@ -167,7 +170,7 @@ BAD_TENSORS: list[tuple[Callable[[], list[OutTensor]], type[Exception], str]] = 
     (lambda: [tensor("x", values(2, 256), "IQ4_XS")], UnsupportedModel, "x: Hornbook cannot write .* IQ4_XS"),
     (lambda: [OutTensor("x", (3, 4), "F32", lambda: values(4, 3))], ModelFileError, r"x came in the shape \(4, 3\)"),
     (lambda: [OutTensor("x", (2, 32), "Q8_0", lambda: np.zeros(67, np.uint8))], ModelFileError, "67 bytes; .* 68"),
-    (lambda: [tensor("x", np.full((2, 32), np.nan), "Q4_0")], ModelFileError, "x has 64 of 64 values"),
+    (lambda: [tensor("x", np.full((2, 32), np.nan), "Q4_0")], ModelFileError, "x has values that are not numbers .* 64 of the 64"),
 ]  # fmt: skip
 
 

@@ -43,19 +43,8 @@ PIECE = 1 << 22  # values that are converted and packed at a time
 _TYPE_NUMBERS = {format.name: number for number, format in FORMATS.items()}
 _FORMATS = {format.name: format for format in FORMATS.values()}
 _BOOL, _STRING, _ARRAY = 7, 8, 9
-_VALUE_TYPES = {
-    "u1": 0,
-    "i1": 1,
-    "u2": 2,
-    "i2": 3,
-    "u4": 4,
-    "i4": 5,
-    "f4": 6,
-    "b1": _BOOL,
-    "u8": 10,
-    "i8": 11,
-    "f8": 12,
-}
+_VALUE_TYPES = {"u1": 0, "i1": 1, "u2": 2, "i2": 3, "u4": 4, "i4": 5, "f4": 6, "b1": _BOOL, "u8": 10, "i8": 11}
+_VALUE_TYPES["f8"] = 12
 _PARTS = ("split.no", "split.count", "split.tensors.count")  # of a file in parts, which what is written is not
 
 
@@ -112,6 +101,8 @@ def write(
                     progress(path.name, done, whole)
             file.write(bytes(_padded(size, alignment) - size))
             done += _padded(size, alignment) - size
+        if progress:
+            progress(path.name, done, whole)
 
 
 def _padded(size: int, alignment: int) -> int:

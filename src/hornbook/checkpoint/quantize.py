@@ -93,7 +93,7 @@ def _pack(blocks: Floats, format: Format, packed: Bytes, name: str) -> None:
 def _not_finite(blocks: Floats, name: str) -> ModelFileError:
     bad = blocks.size - int(np.isfinite(blocks).sum())
     return ModelFileError(
-        f"{name} has {bad:,} of {blocks.size:,} values that are not numbers (nan or infinite)",
+        f"{name} has values that are not numbers (nan or infinite): {bad:,} of the {blocks.size:,} looked at",
         "The weights are damaged, or training diverged: take an earlier checkpoint.",
     )
 
