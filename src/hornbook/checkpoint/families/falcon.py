@@ -68,7 +68,7 @@ def maps(config: ModelConfig) -> Table:
 
 
 def gguf_maps(config: ModelConfig) -> Table:
-    base = override(ggml.DECODER, gpt2.GGUF_FUSED)
+    base = override(ggml.DECODER, ggml.QKV)
     if two_norms(config):
         base = override(base, Map(NORMS[:1], ("blk.{i}.attn_norm_2",)), Map(NORMS[1:], ("blk.{i}.attn_norm",)))
     return base

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from hornbook.checkpoint.fields import Key, choose, read_key
-from hornbook.checkpoint.rules import Interleaved, Map, Reshaped, Stacked, Table, TensorSource, override, table
+from hornbook.checkpoint.rules import Interleaved, Map, Reshaped, Split, Stacked, Table, TensorSource, override, table
 from hornbook.errors import ModelFileError
 from hornbook.model.config import Experts, LayerKind, ModelConfig, Rotary, RotaryScaling
 from hornbook.model.positions import frequencies
@@ -54,6 +54,15 @@ APART = tuple(
     for n in ("gate", "up", "down")
 )
 FUSED = ("blocks.{i}.attention.query", "blocks.{i}.attention.key", "blocks.{i}.attention.value")
+
+
+def thirds(config: ModelConfig) -> Split:
+    """Queries, keys and values, one behind the other."""
+    inner, shared = config.heads * config.head_width, config.kv_heads * config.head_width
+    return Split((inner, shared, shared))
+
+
+QKV = Map(FUSED, ("blk.{i}.attn_qkv",), thirds)
 
 
 def interleaved(base: Table) -> Table:

@@ -13,7 +13,7 @@ from typing import Any
 from hornbook.checkpoint.families import ggml, hugging_face
 from hornbook.checkpoint.family import Family, Fields
 from hornbook.checkpoint.fields import Key, read_key
-from hornbook.checkpoint.rules import Chain, Map, Split, TensorSource, Transposed, override, table
+from hornbook.checkpoint.rules import Chain, Map, TensorSource, Transposed, override, table
 from hornbook.errors import UnsupportedModel
 from hornbook.model.config import ModelConfig
 
@@ -52,22 +52,13 @@ NAMES = {
 UNUSED = (r"h\.\d+\.attn\.(attention\.)?(masked_)?bias", r"lm_head\.weight")
 
 
-def thirds(config: ModelConfig) -> Split:
-    """Queries, keys and values, one behind the other."""
-    inner, shared = config.heads * config.head_width, config.kv_heads * config.head_width
-    return Split((inner, shared, shared))
-
-
-GGUF_FUSED = Map(ggml.FUSED, ("blk.{i}.attn_qkv",), thirds)
-
-
 def transposed(names: Mapping[str, str]) -> tuple[Map, ...]:
     """``names`` and the fused projection, with matrices [in, out] inside the layers."""
     inside = {ours: theirs for ours, theirs in names.items() if ".attention." in ours or ".feedforward." in ours}
     return override(
         table(names),
         *(Map((ours,), (theirs,), Transposed()) for ours, theirs in inside.items()),
-        Map(ggml.FUSED, (".h.{i}.attn.c_attn",), lambda c: Chain((Transposed(), thirds(c)))),
+        Map(ggml.FUSED, (".h.{i}.attn.c_attn",), lambda c: Chain((Transposed(), ggml.thirds(c)))),
     )
 
 
@@ -122,7 +113,7 @@ HUGGING_FACE = Family(
 GGUF = Family(
     "gpt2",
     ggml.keys("gpt2", ggml.LAYER),
-    override(ggml.DECODER, GGUF_FUSED),
+    override(ggml.DECODER, ggml.QKV),
     shape=SHAPE | {"activation": "gelu_tanh"},
     read=lambda raw, source, fields: ggml.read_sizes(raw, source, fields, "gpt2"),
     write=lambda config: ggml.write_sizes(config, "gpt2"),

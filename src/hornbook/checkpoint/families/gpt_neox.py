@@ -87,7 +87,7 @@ HUGGING_FACE = Family(
 GGUF = Family(
     "gptneox",
     (*ggml.keys("gptneox", ggml.LAYER), Key("gptneox.use_parallel_residual", "parallel", bool, True)),
-    override(ggml.DECODER, gpt2.GGUF_FUSED),
+    override(ggml.DECODER, ggml.QKV),
     shape=SHAPE | {"activation": "gelu", "qkv_bias": True, "attention_output_bias": True},
     read=lambda raw, source, fields: ggml.read_decoder(raw, source, fields, "gptneox"),
     write=lambda config: ggml.write_decoder(config, "gptneox"),

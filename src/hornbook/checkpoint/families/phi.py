@@ -81,6 +81,6 @@ GGUF = Family(
     shape=SHAPE | {"activation": "gelu_tanh"},
     read=lambda raw, source, fields: ggml.read_decoder(raw, source, fields, "phi2"),
     write=lambda config: ggml.write_decoder(config, "phi2"),
-    older=((r"blk\.\d+\.attn_qkv\.weight", (gpt2.GGUF_FUSED,)),),
+    older=((r"blk\.\d+\.attn_qkv\.weight", (ggml.QKV,)),),
     twin="phi",
 )
