@@ -191,6 +191,19 @@ def test_albert(make: Make, texts: list[str]) -> None:
     assert ours.backend.encode("a", "b").ids == theirs("a", "b")["input_ids"]
 
 
+def test_pieces_that_alberts_trainer_was_given_do_not_part_a_text(make: Make, texts: list[str]) -> None:
+    places = {"pad_id": 0, "unk_id": 1, "bos_id": -1, "eos_id": -1, "control_symbols": ["[CLS]", "[SEP]", "[MASK]"]}
+    config = {"tokenizer_class": "AlbertTokenizer", "do_lower_case": False, "keep_accents": True}
+    given = ["(", ")", "-", "–", ","]
+    folder = make("spiece.model", config, algorithm="unigram", user_defined_symbols=given, **places)
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(folder / "spiece.model"))
+    ours = Tokenizer.from_folder(folder)
+    for text in [*texts, "(a)(b) in-side, – of"]:
+        if "``" not in text and "-----" not in text:
+            assert ours.encode(text) == [2, *processor.encode(text), 3], text
+    assert set(given) <= set(map(ours.token, ours.encode("(a), von-der – end")))
+
+
 def test_no_piece_of_albert_ends_in_a_digit_and_a_comma(make: Make, texts: list[str]) -> None:
     places = {"pad_id": 0, "unk_id": 1, "bos_id": -1, "eos_id": -1, "control_symbols": ["[CLS]", "[SEP]", "[MASK]"]}
     numbers = [f"In {n},999, {n}, and 20,{n}, there were" for n in range(300)]

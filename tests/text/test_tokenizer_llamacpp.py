@@ -6,6 +6,7 @@ import gzip
 import json
 import re
 import socket
+import unicodedata
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -248,6 +249,16 @@ def test_a_llama_of_a_sentencepiece_file(
     tokenizer.save(tmp_path)  # a tokenizer.json keeps the merges, not the scores
     derived = assert_written(Tokenizer.from_folder(tmp_path), tmp_path / "tiny.gguf", texts, but="" if legacy else "^ ")
     assert said["tokenizer.ggml.tokens"] == derived["tokenizer.ggml.tokens"]
+
+
+def test_a_qwen2_of_raw_files_without_a_bos(make: Callable[..., Path], texts: list[str], tmp_path: Path) -> None:
+    config = {"tokenizer_class": "Qwen2Tokenizer", "eos_token": "<|im_end|>", "bos_token": None}
+    folder = make("bpe", config, special=["<|endoftext|>", "<|im_end|>"])
+    tokenizer = Tokenizer.from_folder(folder)
+    composed = [text for text in texts if unicodedata.is_normalized("NFC", text)]  # GGUF cannot say NFC
+    metadata = assert_written(tokenizer, tmp_path / "tiny.gguf", composed)
+    assert metadata["tokenizer.ggml.pre"] == "qwen2" and "tokenizer.ggml.bos_token_id" not in metadata
+    assert Tokenizer.from_gguf(metadata).control_ids == tokenizer.control_ids == {0, 1}
 
 
 def test_a_t5(make: Callable[..., Path], texts: list[str], tmp_path: Path) -> None:

@@ -143,7 +143,8 @@ def _byte_level(vocabulary: Vocabulary) -> Parts:
     splits = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in cut.patterns]
     backend.pre_tokenizer = pre_tokenizers.Sequence([*splits, pre_tokenizers.ByteLevel(False, use_regex=False)])
     backend.decoder = decoders.ByteLevel()
-    bos, eos = vocabulary.id("bos", 11), vocabulary.id("eos", 11)
+    usual = 11 if 11 in vocabulary.of_type(CONTROL) else None  # llama.cpp's, from Falcon; to others it is a comma
+    bos, eos = vocabulary.id("bos", usual), vocabulary.id("eos", usual)
     return _finish(vocabulary, backend, "byte-level", bos, eos, None, add_bos=cut.adds_bos)
 
 

@@ -18,7 +18,7 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 from tokenizers import Tokenizer as Backend
 
 from hornbook.errors import ModelFileError
-from hornbook.text.detokenize import WORD_END, Style
+from hornbook.text.detokenize import SPACE, WORD_END, Style
 from hornbook.text.files import FIX, Json, read_json
 from hornbook.text.gguf_vocabulary import CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, from_metadata
 from hornbook.text.layouts import GGUF_ROLES, Layout, Role
@@ -168,6 +168,8 @@ def _require(folder: Folder, tokens: Any, roles: Any) -> None:
 def _sentencepiece(folder: Folder) -> Parts:
     layout, config = folder.layout, folder.config
     metadata = read_sentencepiece(folder.files[0])
+    if metadata["tokenizer.ggml.model"] == "t5":
+        metadata = _within_unigram(metadata)
     tokens, scores, types = (metadata[f"tokenizer.ggml.{key}"] for key in ("tokens", "scores", "token_type"))
     count = int(config.get("extra_ids", layout.extra_ids)) if layout.extra_ids else 0
     metadata["tokenizer.ggml.tokens"] = [*tokens, *(f"<extra_id_{id}>" for id in reversed(range(count)))]
@@ -180,6 +182,7 @@ def _sentencepiece(folder: Folder) -> Parts:
     for role, token in folder.special.items():
         if token.content in places:
             metadata[f"tokenizer.ggml.{GGUF_ROLES[role]}_token_id"] = places[token.content]
+            metadata["tokenizer.ggml.token_type"][places[token.content]] = UNKNOWN if role == "unk" else CONTROL
     first, last = folder.around()
     for end, key in ((first, "bos"), (last, "eos")):
         stands = end is not None and f"tokenizer.ggml.{GGUF_ROLES[end]}_token_id" in metadata
@@ -201,6 +204,20 @@ def _sentencepiece(folder: Folder) -> Parts:
             second_type=int(first == "cls"),
         )
     return parts
+
+
+def _within_unigram(metadata: dict[str, Any]) -> dict[str, Any]:
+    """User-defined pieces as Unigram has them: pieces better than any other cut (a score is a log-probability, and
+    theirs is 0), not tokens that part a text in two. In use these are single signs, such as ALBERT's brackets."""
+    tokens, scores, types = (metadata[f"tokenizer.ggml.{key}"] for key in ("tokens", "scores", "token_type"))
+    defined = types == USER_DEFINED
+    tokens = [token.replace(" ", SPACE) if own else token for token, own in zip(tokens, defined, strict=True)]
+    return {
+        **metadata,
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.scores": np.where(defined, 0.0, scores),
+        "tokenizer.ggml.token_type": np.where(defined, NORMAL, types),
+    }
 
 
 def _before(folder: Folder) -> list[Any]:
@@ -230,6 +247,8 @@ def _marian(folder: Folder, target: bool) -> Parts:
         raise ModelFileError(f"{vocabulary} does not give {len(ids)} tokens the ids from 0 to {len(ids) - 1}", FIX)
     _require(folder, ids, ("unk", "eos", "pad"))
     metadata = read_sentencepiece(file)
+    if metadata["tokenizer.ggml.model"] == "t5":
+        metadata = _within_unigram(metadata)
     read = zip(*(metadata[f"tokenizer.ggml.{key}"] for key in ("tokens", "scores", "token_type")), strict=True)
     pieces = {token: (score, type) for token, score, type in read}
     control = {token.content: CONTROL for token in folder.special.values()} | {folder.special["unk"].content: UNKNOWN}
