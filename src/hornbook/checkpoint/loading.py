@@ -9,14 +9,13 @@ that says which. Peak memory is the model and the few tensors that are on their 
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,10 +23,11 @@ from torch.overrides import TorchFunctionMode
 
 from hornbook.checkpoint import families
 from hornbook.checkpoint.family import AGAIN, Family
-from hornbook.checkpoint.fields import choose
+from hornbook.checkpoint.fields import choose, read_json
 from hornbook.checkpoint.gguf import GGUF
 from hornbook.checkpoint.rules import Rule, TensorSource, expand
 from hornbook.checkpoint.safetensors import SafetensorsFolder
+from hornbook.checkpoint.sentence_folder import read_pooling
 from hornbook.errors import HornbookError, ModelFileError, ModelNotFound, UnsupportedModel, UsageError
 from hornbook.model.config import ModelConfig
 from hornbook.model.transformer import Transformer
@@ -109,11 +109,7 @@ def pick_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
 
 def _load_gguf(path: Path, dtype: torch.dtype, device: torch.device) -> Checkpoint:
     with GGUF.open(path) as file:
-        architecture = file.metadata.get("general.architecture")
-        if not isinstance(architecture, str):
-            raise ModelFileError(f"{path.name} does not say its general.architecture", AGAIN)
-        family: Family = choose(families.GGUF, architecture, "the architecture")
-        config = family.read_config(file.metadata, file)
+        family, config = _gguf_config(file)
         with ThreadPoolExecutor(1) as aside:
             tokenizer = aside.submit(Tokenizer.from_gguf, file.metadata)
             model = build(config, family, file, dtype, device)
@@ -123,53 +119,51 @@ def _load_gguf(path: Path, dtype: torch.dtype, device: torch.device) -> Checkpoi
 
 
 def _load_folder(path: Path, dtype: torch.dtype, device: torch.device) -> Checkpoint:
-    raw = _read_json(path / "config.json")
-    if raw is None:
-        raise ModelNotFound(f"{path} has no config.json", "Name a folder of a Hugging Face model, or a .gguf file.")
-    if "quantization_config" in raw:
-        said = raw["quantization_config"]
-        method = said.get("quant_method") if isinstance(said, dict) else said
-        raise UnsupportedModel(f"the weights are quantised ({method})", "Take the model unquantised, or as GGUF.")
-    family: Family = choose(families.HUGGING_FACE, str(raw.get("model_type")), "the architecture (model_type)")
+    raw = _read_raw(path)
     with SafetensorsFolder.open(path) as source:
-        config = replace(family.read_config(raw, source), pooling=_read_pooling(path))
+        family, config = _folder_config(path, raw, source)
         model = build(config, family, source, dtype, device)
     try:
         tokenizer = Tokenizer.from_folder(path)
         text: Any = tokenizer, ChatTemplate.from_folder(path, tokenizer)
     except HornbookError as error:
         text = error
-    generation = _read_json(path / "generation_config.json") or {}
+    generation = read_json(path / "generation_config.json", dict) or {}
     return Checkpoint(model, config, family, path, raw, generation, text)
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
-    """The object in a file, None where there is no such file."""
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise ModelFileError(f"{path} cannot be read: {error}", AGAIN) from error
-    if not isinstance(value, dict):
-        raise ModelFileError(f"{path} does not hold a JSON object", AGAIN)
-    return value
+def read_header(path: Path) -> tuple[Family, ModelConfig]:
+    """The family and configuration of the model at ``path``; no weight is read. Raises as ``load`` does."""
+    if path.is_dir():
+        raw = _read_raw(path)
+        with SafetensorsFolder.open(path) as source:
+            return _folder_config(path, raw, source)
+    with GGUF.open(path) as file:
+        return _gguf_config(file)
 
 
-def _read_pooling(path: Path) -> Literal["mean", "first", "last"] | None:
-    """How a folder of sentence-transformers makes one vector of a text's."""
-    said = _read_json(path / "1_Pooling" / "config.json")
-    if said is None:
-        return None
-    names: dict[str, Literal["mean", "first", "last"]] = {
-        "pooling_mode_mean_tokens": "mean",
-        "pooling_mode_cls_token": "first",
-        "pooling_mode_lasttoken": "last",
-    }
-    on = [key for key, value in said.items() if key.startswith("pooling_mode_") and value is True]
-    if len(on) != 1 or on[0] not in names:
-        raise UnsupportedModel(f"the pooling is {' and '.join(on) or 'none'}", f"Known: {', '.join(names)}, one alone.")
-    return names[on[0]]
+def _gguf_config(file: GGUF) -> tuple[Family, ModelConfig]:
+    architecture = file.metadata.get("general.architecture")
+    if not isinstance(architecture, str):
+        raise ModelFileError(f"{file.path.name} does not say its general.architecture", AGAIN)
+    family: Family = choose(families.GGUF, architecture, "the architecture")
+    return family, family.read_config(file.metadata, file)
+
+
+def _folder_config(path: Path, raw: Mapping[str, Any], source: TensorSource) -> tuple[Family, ModelConfig]:
+    if "quantization_config" in raw:
+        said = raw["quantization_config"]
+        method = said.get("quant_method") if isinstance(said, dict) else said
+        raise UnsupportedModel(f"the weights are quantised ({method})", "Take the model unquantised, or as GGUF.")
+    family: Family = choose(families.HUGGING_FACE, str(raw.get("model_type")), "the architecture (model_type)")
+    return family, replace(family.read_config(raw, source), pooling=read_pooling(path))
+
+
+def _read_raw(path: Path) -> dict[str, Any]:
+    raw = read_json(path / "config.json", dict)
+    if raw is None:
+        raise ModelNotFound(f"{path} has no config.json", "Name a folder of a Hugging Face model, or a .gguf file.")
+    return dict(families.text_part(raw))
 
 
 # ---------------------------------------------------------------------------------------------------------- build
@@ -179,10 +173,9 @@ def build(
     config: ModelConfig, family: Family, source: TensorSource, dtype: torch.dtype, device: torch.device
 ) -> Transformer:
     """A Transformer with the weights of ``source``, every one of them accounted for."""
-    with torch.device("meta"), _Unfilled():
-        model = Transformer(config)
+    model = empty(config)
     wanted = dict(model.named_parameters())
-    rules = expand(family.table(config), config, wanted)
+    rules = expand(family.table(config, source.tensors), config, wanted)
     names = _their_names(rules, source, family)
     _check_names(rules, names, family.unused)
     for rule in rules:
@@ -205,6 +198,12 @@ def build(
     return model.eval()
 
 
+def empty(config: ModelConfig) -> Transformer:
+    """The modules and shapes of a model, on the meta device: no memory, no weights."""
+    with torch.device("meta"), _Unfilled():
+        return Transformer(config)
+
+
 class _Unfilled(TorchFunctionMode):
     """Skips the random initialisation: without memory it does nothing, yet costs torch seconds of imports."""
 
@@ -217,7 +216,7 @@ class _Unfilled(TorchFunctionMode):
 def _their_names(rules: list[Rule], source: TensorSource, family: Family) -> dict[str, str]:
     """The name in the rules -> the name in the file: today's spelling, and a dot in place of the prefix."""
     used = {name for rule in rules for name in rule.theirs}
-    names = {}
+    names: dict[str, str] = {}
     for name in source.tensors:
         today = name
         for old, new in family.aliases:

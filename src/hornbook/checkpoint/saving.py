@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from hornbook.checkpoint import families
+from hornbook.checkpoint import families, sentence_folder
 from hornbook.checkpoint.family import Family
 from hornbook.checkpoint.fields import choose
 from hornbook.checkpoint.loading import DTYPES, Checkpoint
@@ -59,6 +59,7 @@ def save(checkpoint: Checkpoint, folder: str | Path, *, dtype: str | None = None
         dtype=dtype,
         shard_bytes=shard_bytes,
     )
+    sentence_folder.write(Path(folder), checkpoint.config, checkpoint.path)
 
 
 def save_model(

@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hornbook.checkpoint.sentence_folder import read_limit
 from hornbook.errors import ModelClosed, ModelFileError, UnsupportedModel, UsageError
 from hornbook.model.heads import pool
 
@@ -169,10 +170,9 @@ def read_layout(path: Path) -> Layout:
                 f"{path.name} passes its vectors through a module {kind!r}, which is not supported",
                 "Supported are Transformer, Pooling and Normalize.",
             )
-    limit = _json(path / "sentence_bert_config.json", dict).get("max_seq_length")
     prompts = _json(path / "config_sentence_transformers.json", dict).get("prompts") or {}
     return Layout(
-        limit if isinstance(limit, int) and limit > 0 else None,
+        read_limit(path),
         str(prompts.get("query", "")),
         str(prompts.get("passage", prompts.get("document", ""))),
     )
