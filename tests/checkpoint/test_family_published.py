@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
-from hornbook.checkpoint.families import HUGGING_FACE
+from hornbook.checkpoint.families import GGUF, HUGGING_FACE
 from hornbook.checkpoint.loading import empty
 from hornbook.checkpoint.saving import Shapes
+from hornbook.errors import HornbookError
 
 GPT2 = {"activation_function": "gelu_new", "architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "n_ctx": 1024}
 GPT2 |= {"n_positions": 1024, "vocab_size": 50257, "layer_norm_epsilon": 1e-05}
@@ -87,3 +89,29 @@ def test_a_part_of_a_head_turns_as_published() -> None:
         raw = PUBLISHED[name][1]
         config = HUGGING_FACE[raw["model_type"]].read_config(raw, Shapes({}))
         assert config.rotary_width(config.pattern[0].rotary) == width
+
+
+def test_a_gguf_file_says_of_the_published_models_all_that_they_are() -> None:
+    """Also what no key says: GPT-NeoX-20B's form of GELU."""
+    for name in ("gpt2-xl", "pythia-160m", "gpt-neox-20b", "phi-2", "falcon-7b", "falcon-40b"):
+        raw = PUBLISHED[name][1]
+        theirs = HUGGING_FACE[raw["model_type"]]
+        config = theirs.read_config(raw, Shapes({}))
+        family = GGUF[theirs.twin_of(config) or ""]
+        there = ["token_embd.weight"] + ["output.weight"] * (not config.tied_head)
+        there += ["blk.0.attn_norm_2.weight"] * (name == "falcon-40b")
+        source = Shapes({tensor: torch.empty(config.vocab_size, 1, device="meta") for tensor in there})
+        assert family.read_config(family.write_config(config, source), source).activation == config.activation
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_any_damaged_value_is_a_named_error_or_another_model(name: str) -> None:
+    raw = PUBLISHED[name][1]
+    refused = 0
+    for key in raw:
+        for wrong in ("x", "", -1, 0, 0.5, float("inf"), 10**12, [], ["x"], [[["global"], 10**12]], {}, {"x": 1}, True):
+            try:
+                HUGGING_FACE[raw["model_type"]].read_config(raw | {key: wrong}, Shapes({}))
+            except HornbookError:
+                refused += 1
+    assert refused > len(raw)

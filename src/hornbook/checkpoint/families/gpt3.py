@@ -76,7 +76,8 @@ def sized(size: str, *, vocab_size: int = 50257, context_length: int = 2048, win
 def read(raw: Mapping[str, Any], source: TensorSource, fields: Fields) -> Fields:
     kinds = {DENSE: LayerKind(), BANDED: LayerKind(read_key(raw, "window_size", int, 256))}
     said = raw.get("attention_types") or [[[DENSE, BANDED], 12]]  # [[names, how often in turn], ...]
-    names = raw.get("attention_layers") or [name for turn, times in said for name in list(turn) * times]
+    most = fields["layers"] + 1  # a damaged file may say any number
+    names = raw.get("attention_layers") or [name for turn, times in said for name in list(turn) * min(times, most)]
     if len(names) != fields["layers"]:
         raise ModelFileError(
             f"attention_types or attention_layers is for {len(names)} layers, the model has {fields['layers']}",

@@ -70,6 +70,12 @@ def write(config: ModelConfig) -> dict[str, Any]:
     }
 
 
+def read_gguf(raw: Mapping[str, Any], source: TensorSource, fields: Fields) -> Fields:
+    # No key says it: GPT-NeoX-20B alone, by its layers, has the tanh form of GELU.
+    activation = "gelu_tanh" if fields["layers"] == 44 else "gelu"
+    return ggml.read_decoder(raw, source, fields, "gptneox") | {"activation": activation}
+
+
 HUGGING_FACE = Family(
     "gpt_neox",
     KEYS,
@@ -88,8 +94,8 @@ GGUF = Family(
     "gptneox",
     (*ggml.keys("gptneox", ggml.LAYER), Key("gptneox.use_parallel_residual", "parallel", bool, True)),
     override(ggml.DECODER, ggml.QKV),
-    shape=SHAPE | {"activation": "gelu", "qkv_bias": True, "attention_output_bias": True},
-    read=lambda raw, source, fields: ggml.read_decoder(raw, source, fields, "gptneox"),
+    shape=SHAPE | {"qkv_bias": True, "attention_output_bias": True},
+    read=read_gguf,
     write=lambda config: ggml.write_decoder(config, "gptneox"),
     twin="gpt_neox",
 )
