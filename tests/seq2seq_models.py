@@ -27,19 +27,21 @@ def _made(model: str, seed: int, said: str) -> nn.Module:
     if apart:  # a head of its own, which transformers' T5 has only where a file brings one
         reference.lm_head.weight = nn.Parameter(reference.lm_head.weight.detach().clone())
     generator = torch.Generator().manual_seed(seed)
-    for name, weight in [*reference.named_parameters(), *reference.named_buffers()]:
-        if "embed_positions" in name:
-            continue
+    biases = [item for item in reference.named_buffers() if item[0] == "final_logits_bias"]
+    for name, weight in [*reference.named_parameters(), *biases]:
         about = 1.0 if "norm" in name and name.endswith("weight") else 0.0
-        spread = 0.3 if weight.ndim == 1 else 2.5 * weight.shape[-1] ** -0.5
+        # Strong layers, or a tied head would say again and again what it was told last.
+        strength = 1.5 if "embed" in name or "shared" in name else 4.0
+        spread = 0.3 if weight.ndim == 1 else strength * weight.shape[-1] ** -0.5
         values = about + spread * torch.randn(weight.shape, generator=generator)
         weight.data = values.bfloat16().float()  # as trained weights come
-    for part in ("encoder", "decoder"):
-        table = getattr(getattr(getattr(reference, "model", reference), part), "embed_positions", None)
-        if table is not None:
-            table.weight.data = table.create_weight()
+    for name, module in reference.named_modules():
+        if name.endswith("embed_positions"):
+            module.weight.data = module.create_weight()
     if hasattr(reference, "final_logits_bias"):
         reference.final_logits_bias[0, EOS] += 1.0
+    elif hasattr(reference, "shared"):
+        reference.shared.weight.data[EOS] *= 4.0  # now likely, now unlikely
     return reference.eval().requires_grad_(False)
 
 
@@ -62,6 +64,16 @@ def t5(seed: int = 0, model: str = "T5ForConditionalGeneration", **changes: Any)
         "pad_token_id": PAD, "eos_token_id": EOS, "decoder_start_token_id": PAD,
     }  # fmt: skip
     return _made(model, seed, repr(said | changes))
+
+
+def llama(seed: int = 0) -> nn.Module:
+    """A decoder alone."""
+    said = {
+        "vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64, "pad_token_id": PAD,
+        "eos_token_id": EOS, "bos_token_id": 2,
+    }  # fmt: skip
+    return _made("LlamaForCausalLM", seed, repr(said))
 
 
 T5_1_1 = {"apart": True, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}

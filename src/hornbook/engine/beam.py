@@ -51,6 +51,7 @@ class BeamParams:
     forced_last: tuple[int, ...] = ()  # those that one at its full length may end with; (): any
     bad_words: tuple[tuple[int, ...], ...] = ()  # ids that never follow one another
     no_repeat: int = 0  # no run of so many tokens comes twice; 0: it may
+    renormalise: bool = False  # what is not forbidden sums to 1 again
     vocab_size: int | None = None  # ids lie below it, where the model has scores for more
 
     def __post_init__(self) -> None:
@@ -172,6 +173,8 @@ def _logprobs(
         logprobs = _only(logprobs, params.forced_last)
     for process in processors:
         logprobs = process(sequences, logprobs)
+    if params.renormalise:
+        logprobs = logprobs.log_softmax(-1).nan_to_num(nan=IMPOSSIBLE, neginf=IMPOSSIBLE)
     return logprobs
 
 
@@ -247,9 +250,9 @@ def _done(row: _Row, step: int, params: BeamParams) -> bool:
     if params.early_stopping is True or params.beams == 1:
         return True
     longest = params.early_stopping == "never" and params.length_penalty > 0
-    reached = row.beams[0][1] / (params.max_tokens if longest else step) ** params.length_penalty
-    worst: float = row.finished[-1].score
-    return reached <= worst
+    length = float(params.max_tokens if longest else step)
+    reached: float = row.beams[0][1] / length**params.length_penalty
+    return reached <= row.finished[-1].score
 
 
 def _best(row: _Row, params: BeamParams) -> list[Hypothesis]:
