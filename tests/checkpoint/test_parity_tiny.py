@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from reference_models import file_tensors, ours, save_gguf, tiny_bert, tiny_gemma, tiny_llama
+from reference_models import file_tensors, ours, save_gguf, tiny_gemma, tiny_llama
 from torch import nn
 
 from hornbook.checkpoint import families
@@ -16,7 +16,6 @@ from hornbook.checkpoint.gguf import GGUF
 from hornbook.checkpoint.loading import build
 from hornbook.model.cache import ContiguousCache
 from hornbook.model.config import LayerKind, Rotary
-from hornbook.model.heads import Pooler
 from hornbook.model.positions import frequencies, order
 from hornbook.model.transformer import Transformer
 
@@ -45,11 +44,9 @@ GEMMAS = {
         },
     },
 }  # fmt: skip
-BERTS = {"plain": {}, "one type": {"type_vocab_size": 1}, "gelu by tanh": {"hidden_act": "gelu_new"}}
 MODELS = {
     **{f"llama, {name}": (tiny_llama, changes, families.llama) for name, changes in LLAMAS.items()},
     **{f"gemma, {name}": (tiny_gemma, changes, families.gemma) for name, changes in GEMMAS.items()},
-    **{f"bert, {name}": (tiny_bert, changes, families.bert) for name, changes in BERTS.items()},
 }
 
 
@@ -88,7 +85,7 @@ def test_parity_with_transformers(name: str) -> None:
         assert relative(out.logits[mask], logits[mask]) < 1e-5
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if not name.startswith("bert")])
+@pytest.mark.parametrize("name", MODELS)
 def test_forty_cached_steps_equal_the_reference_in_one_pass(name: str) -> None:
     make, changes, family = MODELS[name]
     reference = make(**changes)
@@ -102,7 +99,7 @@ def test_forty_cached_steps_equal_the_reference_in_one_pass(name: str) -> None:
 IN_GGUF = [
     name
     for name in MODELS
-    if name.split(", ")[1] not in ("another activation", "gelu by tanh", "llama 3 scaling", "a pattern of its own")
+    if name.split(", ")[1] not in ("another activation", "llama 3 scaling", "a pattern of its own")
 ]
 
 
@@ -138,26 +135,6 @@ def test_llama_3_scaling_comes_from_gguf_as_a_tensor(tmp_path: Path) -> None:
     expected = model(ids, mask=mask).hidden
     assert relative(again(ids, mask=mask).hidden, expected) < 1e-5
     assert relative(plain(ids, mask=mask).hidden, expected) > 1e-3, "the scaling has no effect here: a blind test"
-
-
-def test_bert_pooler() -> None:
-    reference = tiny_bert()
-    model = ours(reference, families.bert.HUGGING_FACE)
-    ids, mask = batch()
-    hidden = model(ids, mask=mask, logits="none").hidden
-    assert isinstance(model.pooler, Pooler)
-    rows = [0, 1, 3]  # the reference takes column 0, whether it is padding or not
-    expected = reference(input_ids=ids, attention_mask=mask.long(), position_ids=order(mask)).pooler_output
-    assert relative(model.pooler(hidden, mask)[rows], expected[rows]) < 1e-5
-
-
-def test_token_types_are_added() -> None:
-    reference = tiny_bert()
-    model = ours(reference, families.bert.HUGGING_FACE)
-    ids, _ = batch()
-    types = (torch.arange(37) > 12).long().expand(4, 37)
-    expected = reference(input_ids=ids, token_type_ids=types).last_hidden_state
-    assert relative(model(ids, token_types=types, logits="none").hidden, expected) < 1e-5
 
 
 def with_config(model: Transformer, **fields: Any) -> Transformer:
