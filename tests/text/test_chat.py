@@ -367,6 +367,20 @@ def test_a_folder_holds_its_template_in_one_of_four_ways(
     assert ChatTemplate.from_folder(tmp_path, smollm2, name="rag") is None
 
 
+def test_the_template_for_tools_is_taken_where_tools_are_given(smollm2: Tokenizer, tmp_path: Path) -> None:
+    entries = [{"name": name, "template": f"as {name}"} for name in ("default", "tool_use", "rag")]
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": entries}), "utf-8")
+    folder = tmp_path / "additional_chat_templates"
+    folder.mkdir()
+    (folder / "rag.jinja").write_text("from a file", "utf-8")  # a file goes before the configuration
+    template = ChatTemplate.from_folder(tmp_path, smollm2)
+    assert template is not None and template.named == {"tool_use": "as tool_use", "rag": "from a file"}
+    tool = {"type": "function", "function": {"name": "f"}}
+    assert [template.render([user("a")], tools=tools).text for tools in ([], [tool])] == ["as default", "as tool_use"]
+    rag = ChatTemplate.from_folder(tmp_path, smollm2, name="rag")
+    assert rag is not None and rag.render([user("a")], tools=[tool]).text == "from a file"
+
+
 def test_a_folders_damaged_template_is_named(smollm2: Tokenizer, tmp_path: Path) -> None:
     (tmp_path / "chat_template.jinja").write_bytes(b"\xff\xfe")
     with pytest.raises(ModelFileError, match="chat_template.jinja cannot be read"):

@@ -254,6 +254,25 @@ def test_marian(marian: Path, texts: list[str]) -> None:
     assert all(ours.id(ours.token(id)) == id for id in range(ours.vocab_size))
 
 
+@pytest.mark.filterwarnings("ignore:Recommended. pip install sacremoses")
+def test_marian_is_saved_in_its_own_files(marian: Path, texts: list[str], tmp_path: Path) -> None:
+    before = Tokenizer.from_folder(marian)
+    before.save(tmp_path, context_length=256)
+    names = ["source.spm", "target.spm", "tokenizer_config.json", "vocab.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    theirs, first = (
+        transformers.AutoTokenizer.from_pretrained(tmp_path),
+        transformers.AutoTokenizer.from_pretrained(marian),
+    )
+    assert type(theirs) is type(first) and theirs.model_max_length == 256 and theirs.target_lang == "de"
+    after = Tokenizer.from_folder(tmp_path)
+    for text in texts[::5]:
+        assert theirs(text)["input_ids"] == first(text)["input_ids"]
+        assert after.encode(text) == before.encode(text)
+    with pytest.raises(UnsupportedModel, match="a translator's vocabulary of two sides"):
+        before.gguf_metadata()
+
+
 # --------------------------------------------------------------------------------------------------------- bad input
 
 

@@ -124,6 +124,18 @@ def test_raw_files_of_every_kind(make: Make, texts: list[str], tmp_path: Path, n
     assert theirs("a", "b")["input_ids"] == tokenizer.backend.encode("a", "b").ids == again.backend.encode("a", "b").ids
 
 
+@pytest.mark.parametrize("name", FOLDERS)
+def test_what_transformers_saves_is_read(make: Make, texts: list[str], tmp_path: Path, name: str) -> None:
+    options = dict(FOLDERS[name])
+    theirs = getattr(transformers, name).from_pretrained(make(options.pop("kind"), {}, **options))
+    theirs.save_pretrained(tmp_path)
+    ours = Tokenizer.from_folder(tmp_path)
+    for text in texts[::3]:
+        ids = theirs(text)["input_ids"]
+        assert ours.encode(text, parse_special=True) == ids, text
+        assert ours.decode(ids) == theirs.decode(ids, skip_special_tokens=True)
+
+
 def test_several_templates_are_saved_by_name(smollm2: Tokenizer, tmp_path: Path) -> None:
     template = ChatTemplate(
         "plain", smollm2, named={"tool_use": "tools: {{ tools | length }}", "rag": "with documents"}

@@ -90,7 +90,7 @@ class _Source:
 
     @classmethod
     def of(cls, parts: Parts) -> _Source:
-        if parts.names:
+        if parts.files:
             raise _no_words("a translator's vocabulary of two sides")
         state = json.loads(parts.backend.to_str())
         by_id = {id: token for token, id in parts.backend.get_vocab(with_added_tokens=True).items()}

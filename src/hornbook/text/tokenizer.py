@@ -3,6 +3,8 @@
     tokenizer = Tokenizer.from_gguf(file.metadata)      # or Tokenizer.from_folder(path)
     ids = tokenizer.encode("Hello")                     # with BOS and EOS where the model wants them
     text = tokenizer.decode(ids)
+    tokenizer.save(folder, template)                    # a Hugging Face folder
+    metadata = tokenizer.gguf_metadata(template)        # a GGUF file's keys
 
 Special tokens. A *control* token (<|im_end|>, <s>) steers the model; a *user-defined* token is only a frequent piece
 of text that has an id of its own. ``parse_special=False``, the default, treats control tokens that stand in the text as
