@@ -2,10 +2,32 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
-from family_parity import SMALL, Case, check_cached, check_gguf, check_parity, check_rewritten, check_saved
+import torch
+from family_parity import (
+    SMALL,
+    Case,
+    answer_of,
+    batch,
+    check_cached,
+    check_gguf,
+    check_parity,
+    check_rewritten,
+    check_saved,
+    loaded,
+    read_by_transformers,
+    reference_of,
+    relative,
+)
+from reference_models import randomise
+from safetensors.torch import load_file, save_file
+
+from hornbook.checkpoint import families, load, save
+from hornbook.checkpoint.saving import Shapes
+from hornbook.errors import ModelFileError, UnsupportedModel
 
 SAID = SMALL | {"num_key_value_heads": 2, "head_dim": 12, "pad_token_id": 0}
 WINDOWS = SAID | {"head_dim": 8, "sliding_window": 5, "query_pre_attn_scalar": 8, "num_hidden_layers": 4}
@@ -57,3 +79,96 @@ def test_what_is_saved_is_read_by_transformers(case: Case, tmp_path: Path) -> No
 @pytest.mark.parametrize("case", [case for case in CASES if case.in_gguf], ids=str)
 def test_what_is_written_as_gguf_is_read_by_llama_cpp(case: Case, tmp_path: Path) -> None:
     check_gguf(case, tmp_path)
+
+
+def test_scores_by_a_width_that_gguf_cannot_say_are_not_written(tmp_path: Path) -> None:
+    checkpoint = loaded(CASES[3], tmp_path)
+    with pytest.raises(UnsupportedModel, match=r"as gemma2, which has no words for its query_scale \(0.28"):
+        families.GGUF["gemma2"].write_config(checkpoint.config, Shapes({"token_embd.weight": torch.empty(97, 48)}))
+
+
+@pytest.mark.parametrize(
+    ("case", "changes", "said"),
+    [
+        (0, {"use_bidirectional_attention": True}, "reads in both directions"),
+        (6, {"use_bidirectional_attention": True}, "reads in both directions"),
+        (6, {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping 50.0"),
+        (6, {"hidden_activation": "swiglu"}, "activation"),
+        (6, {"layer_types": ["full_attention"] * 7}, "layer_types has 7 entries .* for 8 layers"),
+        (2, {"layer_types": ["chunked_attention"] * 4}, "chunked_attention"),
+    ],
+)
+def test_what_is_not_computed_is_refused_by_name(case: int, changes: dict[str, object], said: str) -> None:
+    raw = reference_of(CASES[case]).config.to_dict() | changes
+    with pytest.raises((UnsupportedModel, ModelFileError), match=said):
+        families.HUGGING_FACE[raw["model_type"]].read_config(raw, Shapes({}))
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ({"hidden_act": "gelu"}, "gelu_tanh"),  # the first files: the form by tanh is meant
+        ({"hidden_act": "gelu", "hidden_activation": None}, "gelu_tanh"),
+        ({"hidden_act": "gelu", "hidden_activation": "gelu_pytorch_tanh"}, "gelu_tanh"),
+        ({}, "gelu_tanh"),
+        ({"hidden_act": "relu"}, "relu"),
+    ],
+)
+def test_gemma_1_says_gelu_and_means_its_form_by_tanh(said: dict[str, object], meant: str) -> None:
+    raw = reference_of(CASES[0]).config.to_dict()
+    del raw["hidden_act"]
+    assert families.HUGGING_FACE["gemma"].read_config(raw | said, Shapes({})).activation == meant
+
+
+def test_the_keys_of_the_first_gemma_3_files_say_the_same(tmp_path: Path) -> None:
+    checkpoint = loaded(CASES[6], tmp_path)
+    raw = {k: v for k, v in checkpoint.metadata.items() if k not in ("rope_parameters", "layer_types")}
+    older = {"rope_theta": 1e6, "rope_local_base_freq": 1e4, "rope_scaling": None, "sliding_window_pattern": 6}
+    assert checkpoint.family.read_config(raw | older, Shapes({})) == checkpoint.config
+
+
+SEEING = WINDOWS | {"num_hidden_layers": 7, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256}
+VISION = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+VISION |= {"image_size": 16, "patch_size": 8}
+SAID_OF_THE_TEXT = ("hidden_size", "intermediate_size", "num_hidden_layers", "sliding_window", "model_type")
+SAID_OF_THE_TEXT += ("vocab_size", "query_pre_attn_scalar")
+
+
+@pytest.mark.parametrize("prefix", ["language_model.model.", "model.language_model."])
+def test_of_a_gemma_that_sees_the_text_part_is_loaded(prefix: str, tmp_path: Path) -> None:
+    """As published: sizes that are the usual ones are left out, and tensors have one of two spellings."""
+    from transformers import Gemma3Config, Gemma3ForCausalLM, Gemma3ForConditionalGeneration
+
+    config = Gemma3Config(
+        text_config=dict(SEEING), vision_config=VISION, mm_tokens_per_image=4, attn_implementation="eager"
+    )
+    reference = randomise(Gemma3ForConditionalGeneration(config))
+    reference.save_pretrained(tmp_path / "theirs")
+    raw = json.loads((tmp_path / "theirs/config.json").read_text())
+    raw["text_config"] = {key: raw["text_config"][key] for key in SAID_OF_THE_TEXT}
+    (tmp_path / "theirs/config.json").write_text(json.dumps(raw))
+    weights = load_file(tmp_path / "theirs/model.safetensors")
+    weights = {
+        name.replace("language_model.model.", prefix)
+        if "language" in name
+        else name
+        if prefix.startswith("language")
+        else f"model.{name}": tensor
+        for name, tensor in weights.items()
+    }
+    save_file(weights, tmp_path / "theirs/model.safetensors", {"format": "pt"})
+
+    checkpoint = load(tmp_path / "theirs", device="cpu")
+    ids, mask = batch(97)
+    found = checkpoint.model(ids, mask=mask).logits[mask]
+    expected = answer_of(reference.model.language_model, ids, mask).last_hidden_state @ reference.lm_head.weight.T
+    assert relative(found, expected[mask]) < 1e-5
+    save(checkpoint, tmp_path / "ours")
+    back = read_by_transformers(Gemma3ForCausalLM(reference.config.text_config), tmp_path / "ours")
+    assert relative(answer_of(back, ids, mask).logits[mask], expected[mask]) < 1e-6
+
+
+def test_a_gemma_that_sees_and_does_not_describe_its_text_part_is_damaged(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "gemma3", "text_config": 3}')
+    with pytest.raises(ModelFileError, match="config.json has no text_config"):
+        load(tmp_path)

@@ -1,5 +1,8 @@
 """The families that Hornbook knows, by what a file calls its architecture. To add one: write its file, name it here."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from hornbook.checkpoint.families import (
     albert,
     bert,
@@ -19,7 +22,8 @@ from hornbook.checkpoint.families import (
     t5,
     transformer,
 )
-from hornbook.checkpoint.family import Family
+from hornbook.checkpoint.family import AGAIN, Family
+from hornbook.errors import ModelFileError
 
 # config.json's model_type; GGUF's general.architecture
 HUGGING_FACE: dict[str, Family] = {
@@ -73,3 +77,22 @@ GGUF: dict[str, Family] = {
         t5.GGUF,
     )
 }
+
+# Models that read images too: where config.json describes the part that reads and writes text, and what that part is.
+TEXT_PARTS = {"gemma3": ("text_config", "gemma3_text")}
+OUTSIDE = ("quantization_config", "tie_word_embeddings", "dtype", "torch_dtype")
+
+
+def text_part(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    """config.json of the part that reads and writes text, which is the whole of most models.
+
+    Raises ModelFileError where the file does not describe it.
+    """
+    key, name = TEXT_PARTS.get(str(raw.get("model_type")), (None, ""))
+    if key is None:
+        return raw
+    inner = raw.get(key)
+    if not isinstance(inner, Mapping):
+        raise ModelFileError(f"config.json has no {key}", AGAIN)
+    kept = {k: value for k, value in raw.items() if k.endswith("_token_id") or k in OUTSIDE}
+    return {"model_type": name, **kept, **inner}

@@ -31,13 +31,15 @@ NORMS: dict[int, dict[str, Any]] = {
 }
 
 
-def _keys(kv_heads: int, context: int) -> tuple[Key, ...]:
-    return (
+def _keys(kv_heads: int, context: int, **usual: int) -> tuple[Key, ...]:
+    """``usual``: sizes that files of this Gemma leave out."""
+    keys = (
         *hugging_face.decoder_keys(context, tied=True),
         *hugging_face.BIASES,
         Key("num_key_value_heads", "kv_heads", int, kv_heads),
         Key("head_dim", "head_width", int, 256),
     )
+    return tuple(key._replace(default=usual.get(key.ours, key.default)) for key in keys)
 
 
 def _refuse_encoder(raw: Mapping[str, Any]) -> None:
@@ -173,7 +175,7 @@ GEMMA_2 = Family(
     prefix="model", unused=(r"lm_head\.weight",), twin="gemma2",
 )  # fmt: skip
 GEMMA_3 = Family(
-    "gemma3_text", _keys(4, 131_072), SANDWICH_MAPS, NORMS[3], read_3, write_3, HEADS_3,
+    "gemma3_text", _keys(4, 131_072, heads=8, vocab_size=262_208), SANDWICH_MAPS, NORMS[3], read_3, write_3, HEADS_3,
     prefix="model", unused=(r"lm_head\.weight", r"\.?(vision_tower|multi_modal_projector)\..*"), twin="gemma3",
     # the names in a model that reads images too: once "language_model.model.", today "model.language_model."
     aliases=((r"^(model\.)?language_model\.(model\.|(?!lm_head))", "model."), (r"^language_model\.lm_head", "lm_head")),
