@@ -73,7 +73,7 @@ class Objective:
         for name, labels in over.items():
             if labels == 0:
                 raise TrainingError(
-                    f"none of the step's {len(batch.ids)} rows or more has a label for the loss {name!r}",
+                    f"the step has no label for the loss {name!r}, of {len(batch.ids)} rows of {batch.ids.shape[1]} tokens",
                     f"Look at how the labels are made: {IGNORED} marks a place of which nothing is learnt.",
                 )
         states = run(model, batch, routes=any(term.routes for term in self.terms))
