@@ -26,11 +26,15 @@ _FILE_TYPES = {
     **{17: "Q5_K_M", 18: "Q6_K"},
 }
 
+# Dtypes and recipes whose memory is shown, with the bytes of a number in the cache that goes with them.
+_SHOWN = {"float32": 4, "bfloat16": 2, "Q8_0": 2, "Q4_K_M": 2}
+
 
 def describe(path: Path) -> dict[str, Any]:
     """The facts of the model at ``path`` (a GGUF file or a folder). Unknown facts are left out.
 
-    Keys: format, architecture, parameters, context_length, quantisation, chat_template (bool), licence, title.
+    Keys: format, architecture, parameters, context_length, quantisation, chat_template (bool), chat_templates (their
+    names, where there are several), licence, title.
     """
     try:
         facts = _folder(path) if path.is_dir() else _gguf(path)
@@ -40,6 +44,37 @@ def describe(path: Path) -> dict[str, Any]:
     # a file says what it likes: a context that is a list, a name that is a number
     wrong = {key for key, kind in _KINDS.items() if not isinstance(facts.get(key, kind()), kind)}
     return {key: value for key, value in facts.items() if key not in wrong and value not in (None, "")}
+
+
+def anatomy(path: Path) -> dict[str, Any]:
+    """How the model at ``path`` is built and what it needs: figures and lines for a person, in plain types.
+
+    Keys: family, context_length, drawing (rows of label, text, depth), parts and parameters (total, active),
+    memory (by dtype or recipe: weights, cache_per_1000_tokens, in bytes; null where there is none); of a model that
+    Hornbook cannot run only problem and remedy.
+    """
+    from hornbook.checkpoint.anatomy import Anatomy
+    from hornbook.checkpoint.drawing import draw
+
+    try:
+        built = Anatomy.read(path)
+    except HornbookError as error:
+        return {"problem": error.what, "remedy": error.remedy}
+    config = built.config
+    return {
+        "family": None if built.family is None else built.family.name,
+        "context_length": config.context_length,
+        "drawing": [row._asdict() for row in draw(config)],
+        "parts": {name: part._asdict() for name, part in built.parts.items()},
+        "parameters": built.parameters._asdict(),
+        "memory": {
+            kind: {
+                "weights": built.weight_bytes(kind),
+                "cache_per_1000_tokens": built.cache_bytes(1000, item) if config.causal else None,
+            }
+            for kind, item in _SHOWN.items()
+        },
+    }
 
 
 def kind_of(path: Path) -> Kind:
@@ -75,6 +110,7 @@ def _gguf(path: Path) -> dict[str, Any]:
             "context_length": metadata.get(f"{architecture}.context_length"),
             "quantisation": _FILE_TYPES.get(metadata.get("general.file_type", -1)) or _commonest(types),
             "chat_template": bool(metadata.get("tokenizer.chat_template")),
+            "chat_templates": _several(metadata.get("tokenizer.chat_templates")),
             "licence": metadata.get("general.license"),
         }
 
@@ -93,7 +129,21 @@ def _folder(path: Path) -> dict[str, Any]:
         "context_length": min((limit for limit in limits if isinstance(limit, int)), default=None),
         "quantisation": _commonest(types),
         "chat_template": bool(tokenizer.get("chat_template")) or (path / "chat_template.jinja").is_file(),
+        "chat_templates": _several(_named(tokenizer.get("chat_template"), path)),
     }
+
+
+def _named(template: Any, path: Path) -> list[str]:
+    """The names of a folder's templates: of the list in its tokenizer's configuration, and of files of their own."""
+    said = template if isinstance(template, list) else []
+    names = [str(entry["name"]) for entry in said if isinstance(entry, dict) and "name" in entry]
+    return names + sorted(file.stem for file in (path / "additional_chat_templates").glob("*.jinja"))
+
+
+def _several(names: Any) -> list[str] | None:
+    """The names with the default's, None where there is no other."""
+    others = [name for name in names if isinstance(name, str) and name != "default"] if isinstance(names, list) else []
+    return ["default", *others] if others else None
 
 
 def _commonest(types: Counter[str]) -> str | None:

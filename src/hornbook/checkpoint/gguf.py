@@ -102,7 +102,9 @@ class GGUF:
         values go there and ``out`` is returned. Raises UnsupportedModel for a type that can only be listed.
         """
         info = self.tensors[name]
-        return read(self.raw(name), BY_NAME[info.type], info, self.path, out)
+        values = read(self.raw(name), BY_NAME[info.type], info, self.path, out)
+        self._release(name)
+        return values
 
     def torch(self, name: str) -> torch.Tensor:
         """The tensor as torch has it: F16 and BF16 stay what they are, everything else is as ``tensor`` gives it."""
@@ -112,7 +114,12 @@ class GGUF:
         if info.type not in ("F16", "BF16"):
             return torch.from_numpy(self.tensor(name))
         bits = self.raw(name).view("<i2").reshape(info.shape).copy()
+        self._release(name)
         return torch.from_numpy(bits).view(torch.float16 if info.type == "F16" else torch.bfloat16)
+
+    def _release(self, name: str) -> None:
+        file, start = self._places[name]
+        file.release(start, self.tensors[name].nbytes)
 
     def close(self) -> None:
         """Read no more from the file, and let the system unmap it once no view of it is left."""

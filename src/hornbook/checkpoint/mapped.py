@@ -103,6 +103,17 @@ class MappedFile:
         except ValueError as error:  # closed by another thread just now
             raise self._closed() from error
 
+    def release(self, start: int, nbytes: int) -> None:
+        """Let the system take back the memory of these bytes, which have been used; views of them stay valid.
+
+        Pages of a map that were touched count as the process's own until then: a model would be in memory twice.
+        """
+        first = start - start % mmap.PAGESIZE
+        data = self._map
+        if data is not None and nbytes and hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
+            with suppress(ValueError):  # closed by another thread just now
+                data.madvise(mmap.MADV_DONTNEED, first, start + nbytes - first)
+
     def close(self) -> None:
         """Give no more views. Those given live on; the system unmaps the file when the last one is gone."""
         data, self._map = self._map, None

@@ -3,8 +3,9 @@
     header length u64  |  header, JSON: {name: {"dtype", "shape", "data_offsets": [start, end]}, ...}  |  data
 
 The header is checked here before anything believes it: its length against the file's, every span against its shape and
-type, and all of them against each other, so that they fill the data without a gap or an overlap. torch tensors then
-come from the safetensors library, which maps the file itself. Pickled weights (pytorch_model.bin) are never loaded.
+type, and all of them against each other, so that they fill the data without a gap or an overlap. Tensors are copies: a
+model does not depend on its file, which may be replaced, shortened or on a disk that is pulled out. Pickled weights
+(pytorch_model.bin) are never loaded.
 """
 
 from __future__ import annotations
@@ -13,14 +14,13 @@ import json
 from collections import Counter
 from math import prod
 from pathlib import Path
-from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hornbook.checkpoint.dequantize import BY_NAME, Format, read
-from hornbook.checkpoint.mapped import FETCH_AGAIN, Bytes, MappedFile, TensorInfo
+from hornbook.checkpoint.mapped import Bytes, MappedFile, TensorInfo
 from hornbook.errors import ModelFileError, ModelNotFound, UnsupportedModel
 
 if TYPE_CHECKING:
@@ -42,6 +42,12 @@ _TYPES = {name: BY_NAME[name] for name in ("F32", "F16", "BF16", "F64", "I8", "I
     )
 }
 
+_IN_TORCH = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2", "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U64": "uint64",
+    "U32": "uint32", "U16": "uint16", "U8": "uint8", "BOOL": "bool",
+}  # fmt: skip
+
 
 class SafetensorsFile:
     """One open file: ``metadata`` (text by name) and, by name and in the data's order, ``tensors``.
@@ -53,8 +59,6 @@ class SafetensorsFile:
         self.path = path
         self.metadata, self.tensors, self._starts = _header(file)
         self._file = file
-        self._library: Any = None
-        self._opening = Lock()
 
     @classmethod
     def open(cls, path: str | Path) -> SafetensorsFile:
@@ -78,28 +82,23 @@ class SafetensorsFile:
         UnsupportedModel for eight-bit floats, which only ``torch`` gives.
         """
         info = self.tensors[name]
-        return read(self.raw(name), _TYPES[info.type], info, self.path, out)
+        values = read(self.raw(name), _TYPES[info.type], info, self.path, out)
+        self._file.release(self._starts[name], info.nbytes)
+        return values
 
     def torch(self, name: str) -> torch.Tensor:
-        """The tensor in the type it is stored in, through the safetensors library; its memory is the mapped file's."""
-        from safetensors import SafetensorError, safe_open
+        """The tensor in the type it is stored in."""
+        import torch
 
-        self.raw(name)  # the name and an open file
-        try:
-            with self._opening:
-                if self._library is None:
-                    self._library = safe_open(self.path, framework="pt", device="cpu")
-                library = self._library
-            tensor: torch.Tensor = library.get_tensor(name)
-        except (SafetensorError, OSError) as error:
-            raise ModelFileError(f"{self.path.name}: {name} cannot be read: {error}", FETCH_AGAIN) from error
-        return tensor
+        info = self.tensors[name]
+        data = torch.empty(info.nbytes, dtype=torch.uint8)
+        data.numpy()[:] = self.raw(name)
+        self._file.release(self._starts[name], info.nbytes)
+        return data.view(getattr(torch, _IN_TORCH[info.type])).reshape(info.shape)
 
     def close(self) -> None:
         """Read no more from the file, and let the system unmap it once no view of it is left."""
-        with self._opening:
-            self._file.close()
-            self._library = None
+        self._file.close()
 
     def __enter__(self) -> SafetensorsFile:
         return self

@@ -37,6 +37,7 @@ VERBS = {
     "pull": Verb("models", "Fetch a model into the store.", "hornbook pull smollm2:135m"),
     "list": Verb("models", "List the models in the store.", "hornbook list"),
     "show": Verb("models", "Show what a model is, and its licence.", "hornbook show smollm2:135m"),
+    "plan": Verb("plan", "Tell how much memory a model will need.", "hornbook plan smollm2:135m --train lora --context 1024"),
     "export": Verb("export", "Write a model as GGUF or as a Hugging Face folder, and compare the copy.", "hornbook export smollm2:135m --to gguf -q Q4_K_M -o small.gguf"),
     "rm": Verb("models", "Remove a model from the store.", "hornbook rm gemma3:270m"),
     "doctor": Verb("doctor", "Check this installation, and say what to do.", "hornbook doctor"),

@@ -104,8 +104,8 @@ def list(as_json: AsJson = False) -> None:
 
 
 def show(model: Name, as_json: AsJson = False) -> None:
-    """Show what a model is, where it came from, where it lies, and under which licence it is."""
-    from hornbook.checkpoint.describe import describe
+    """Show what a model is, how it is built and what it needs, where it lies, and under which licence it is."""
+    from hornbook.checkpoint.describe import anatomy, describe
     from hornbook.checkpoint.store import SHORT_NAMES, Store
     from hornbook.errors import ModelNotFound
 
@@ -127,14 +127,18 @@ def show(model: Name, as_json: AsJson = False) -> None:
             "terms": short.terms,
             "pulled": None,
             "facts": {},
+            "anatomy": None,
         }
     else:
         facts = describe(entry.path)
         data = {**entry.to_json(), "licence": entry.licence or facts.pop("licence", ""), "facts": facts}
+        data["anatomy"] = None if "problem" in facts else anatomy(entry.path)
     if as_json:
         console.print_json(data)
         return
     print(console.table(_lines(data)))
+    if built := data["anatomy"]:
+        print("\n" + "\n".join(_anatomy_lines(built)))
 
 
 def rm(
@@ -168,7 +172,7 @@ def _lines(data: dict[str, Any]) -> Any:
         ("parameters", f"{facts['parameters']:,}" if facts.get("parameters") else None),
         ("context", f"{facts['context_length']:,} tokens" if facts.get("context_length") else None),
         ("weights", " ".join(filter(None, [facts.get("format"), facts.get("quantisation")]))),
-        ("chat template", {True: "yes", False: "no"}.get(facts.get("chat_template", ""))),
+        ("chat template", _templates(facts)),
         ("licence", data["licence"] or "not stated"),
         ("terms", data["terms"]),
         ("source", data["source"]),
@@ -179,6 +183,60 @@ def _lines(data: dict[str, Any]) -> Any:
         ("problem", facts.get("problem")),
     ]
     return [(label, _plain(str(value))) for label, value in rows if value]
+
+
+def _templates(facts: dict[str, Any]) -> str | None:
+    if facts.get("chat_templates"):
+        return ", ".join(facts["chat_templates"])
+    return {True: "yes", False: "no"}.get(facts.get("chat_template", ""))
+
+
+def _anatomy_lines(built: dict[str, Any]) -> builtins.list[str]:
+    """The drawing, the parameters by part, and the memory, in lines of at most 80 columns."""
+    if "problem" in built:
+        return _wrapped("cannot run", _plain(built["problem"])) + _wrapped("", _plain(built["remedy"]))
+    lines = []
+    label = ""
+    for row in built["drawing"]:
+        same = row["label"] == label
+        label = row["label"]
+        lines += _wrapped("  " * row["depth"] + ("" if same else label), _plain(row["text"]))
+    total, active = built["parameters"]["total"], built["parameters"]["active"]
+    counts: Any = [
+        (part, f"{count['total']:,}", f"{count['total'] / total:.1%}") for part, count in built["parts"].items()
+    ]
+    counts.append(("all", f"{total:,}", "" if total == active else f"{active:,} of them for each token"))
+    lines += ["", *_right(counts, ("parameters", "", "")), ""]
+    memory: Any = [
+        (kind, _size(need["weights"]), _size(need["cache_per_1000_tokens"])) for kind, need in built["memory"].items()
+    ]
+    lines += _right(memory, ("memory", "weights", "cache for 1,000 tokens"))
+    return lines
+
+
+def _wrapped(label: str, text: str) -> builtins.list[str]:
+    """A label and its text, on as many lines as 80 columns take."""
+    import textwrap
+
+    indent = " " * 15
+    return textwrap.wrap(
+        text, 80, initial_indent=f"{label:<13}  ", subsequent_indent=indent, break_on_hyphens=False
+    ) or [label]
+
+
+def _right(rows: builtins.list[tuple[str, ...]], headers: tuple[str, ...]) -> builtins.list[str]:
+    """Columns of figures, flush right after the first."""
+    columns = builtins.list(zip(headers, *rows, strict=True))
+    widths = [max(len(cell) for cell in column) for column in columns]
+    lines = []
+    for row in (headers, *rows):
+        cells = [f"{row[0]:<13}", *(f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))]
+        lines.append("  ".join(cells).rstrip())
+    return lines
+
+
+def _size(count: int | None) -> str:
+    return "-" if count is None else console.bytes_text(count)
 
 
 def _plain(text: str) -> str:
