@@ -21,7 +21,7 @@ from hornbook.checkpoint.drift import Drift, DriftError, Limit
 from hornbook.checkpoint.families import ggml
 from hornbook.checkpoint.family import Family
 from hornbook.checkpoint.fields import choose
-from hornbook.checkpoint.loading import DTYPES, Checkpoint, load
+from hornbook.checkpoint.loading import DTYPES, Checkpoint, empty, load
 from hornbook.checkpoint.rules import Rule, expand
 from hornbook.errors import HornbookError, StoreError, UnsupportedModel, UsageError
 from hornbook.types import Progress
@@ -126,7 +126,7 @@ def write_gguf(checkpoint: Checkpoint, path: Path, mix: str, *, progress: Progre
     """The file alone, not compared. Raises as ``export`` does."""
     family = _gguf_family(checkpoint)
     config = ggml.sayable(checkpoint.config)
-    rules = expand(family.table(config), config, dict(checkpoint.model.named_parameters()))
+    rules = expand(family.table(checkpoint.config), checkpoint.config, dict(empty(config).named_parameters()))
     factors = {name: torch.tensor(values) for name, values in ggml.rotary_factors(config).items()}
     shapes = {name: shape for rule in rules for name, shape in _shapes(rule, checkpoint)}
     source = saving.Shapes({name: torch.empty(shape, device="meta") for name, shape in shapes.items()} | factors)

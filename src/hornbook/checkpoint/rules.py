@@ -151,6 +151,19 @@ class Reshaped:
 
 
 @dataclass(frozen=True, slots=True)
+class Behind:
+    """They leave out the first ``rows`` of a table, which no one reads."""
+
+    rows: int
+
+    def ours(self, theirs: Tensors) -> Tensors:
+        return tuple(torch.cat((x.new_zeros(self.rows, *x.shape[1:]), x)) for x in theirs)
+
+    def theirs(self, ours: Tensors) -> Tensors:
+        return tuple(x[self.rows :] for x in ours)
+
+
+@dataclass(frozen=True, slots=True)
 class Chain:
     """One after the other, from theirs to ours."""
 

@@ -19,6 +19,7 @@ from hornbook.checkpoint.families import (
     phi,
     phi3,
     qwen,
+    roberta,
     t5,
     transformer,
 )
@@ -31,9 +32,6 @@ HUGGING_FACE: dict[str, Family] = {
     for family in (
         albert.HUGGING_FACE,
         bert.HUGGING_FACE,
-        bert.ROBERTA,
-        bert.XLM_ROBERTA,
-        bert.CAMEMBERT,
         falcon.HUGGING_FACE,
         gemma.GEMMA,
         gemma.GEMMA_2,
@@ -52,6 +50,9 @@ HUGGING_FACE: dict[str, Family] = {
         qwen.QWEN_3,
         qwen.QWEN_3_MOE,
         phi.HUGGING_FACE,
+        roberta.ROBERTA,
+        roberta.XLM_ROBERTA,
+        roberta.CAMEMBERT,
         t5.HUGGING_FACE,
         t5.MT5,
         transformer.HUGGING_FACE,

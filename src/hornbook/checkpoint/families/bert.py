@@ -1,8 +1,6 @@
-"""BERT, RoBERTa and the sentence encoders made of them: post-LayerNorm, learned positions, token types.
+"""BERT and the sentence encoders made of it, MiniLM among them: post-LayerNorm, learned positions, token types.
 
-Sources: arXiv 1810.04805; RoBERTa 1907.11692, XLM-RoBERTa 1911.02116, CamemBERT 1911.03894. RoBERTa has no next sentence;
-its first positions stand behind the rows that padding has, and it sums a text up by a layer of its classifier's own,
-which computes what BERT's pooler does.
+Source: arXiv 1810.04805. GGUF has the encoder, with or without a head that scores a whole text.
 """
 
 from __future__ import annotations
@@ -13,7 +11,7 @@ from typing import Any
 from hornbook.checkpoint.families import ggml, hugging_face
 from hornbook.checkpoint.family import Family, Fields
 from hornbook.checkpoint.fields import Key, choose, read_key
-from hornbook.checkpoint.rules import Map, Table, TensorSource, override, table
+from hornbook.checkpoint.rules import Behind, Map, Table, TensorSource, override, table
 from hornbook.errors import UnsupportedModel
 from hornbook.model.config import Classifier, ModelConfig
 
@@ -79,9 +77,13 @@ IN_GGUF = override(
             "embed.types": "token_types",
             "blocks.{i}.attention_post_norm": "blk.{i}.attn_output_norm",
             "blocks.{i}.feedforward_post_norm": "blk.{i}.layer_output_norm",
+            "pooler.dense": "cls",
+            "classifier.linear": "cls.output",
         }
     ),
+    Map(("embed.positions",), ("position_embd",), lambda config: Behind(config.position_offset)),
 )
+RANK = 4  # llama.cpp's pooling that scores a text, as a reranker does
 
 
 def heads(stem: str) -> dict[str, dict[str, Any]]:
@@ -149,26 +151,33 @@ def read(raw: Mapping[str, Any], source: TensorSource, fields: Fields) -> Fields
 
 def read_gguf(raw: Mapping[str, Any], source: TensorSource, fields: Fields) -> Fields:
     pooling = read_key(raw, "bert.pooling_type", int, 0)
-    return {
-        **ggml.read_sizes(raw, source, fields, "bert"),
-        "token_types": ggml.rows(source, "token_types.weight"),
-        "activation": "gelu",
-        "pooling": choose(ggml.POOLING, pooling, "the pooling (bert.pooling_type)"),
-    }
+    found = ggml.read_sizes(raw, source, fields, "bert")
+    found |= {"token_types": ggml.rows(source, "token_types.weight"), "activation": "gelu"}
+    if pooling != RANK:
+        return found | {"pooling": choose(ggml.POOLING, pooling, "the pooling (bert.pooling_type)")}
+    unnamed = [f"LABEL_{i}" for i in range(ggml.rows(source, "cls.output.weight"))]
+    labels = raw.get("bert.classifier.output_labels") or unnamed
+    pooler, bias = "cls.weight" in source.tensors, "cls.output.bias" in source.tensors
+    head = Classifier("sequence", tuple(map(str, labels)), bias, "pooler" if pooler else "first")
+    return found | {"pooler": pooler, "classifier": head}
 
 
 def write_gguf(config: ModelConfig) -> dict[str, Any]:
+    pooling = next(number for number, how in ggml.POOLING.items() if how == config.pooling)
+    labels = () if config.classifier is None else config.classifier.labels
     return {
         **ggml.write_sizes(config, "bert"),
         "bert.attention.causal": False,
-        "bert.pooling_type": next(number for number, how in ggml.POOLING.items() if how == config.pooling),
+        "bert.pooling_type": RANK if labels else pooling,
         "tokenizer.ggml.token_type_count": config.token_types,
+        **({"bert.classifier.output_labels": list(labels)} if labels else {}),
     }
 
 
 def twin(config: ModelConfig) -> str | None:
-    """GGUF has the encoder, not what pre-training or a task put on it."""
-    return None if config.language_head or config.next_sentence or config.classifier else "bert"
+    """GGUF has the encoder and a head over a whole text, nothing of what pre-trains it or speaks of each token."""
+    other = config.classifier is not None and config.classifier.over != "sequence"
+    return None if config.language_head or config.next_sentence or other else "bert"
 
 
 # The first releases call a norm's weight and bias gamma and beta.
@@ -191,53 +200,3 @@ HUGGING_FACE = Family(
 GGUF = Family(
     "bert", ggml.keys("bert", ggml.LAYER), IN_GGUF, SHAPE | BARE, read=read_gguf, write=write_gguf, twin="bert"
 )
-
-
-# --------------------------------------------------------------------------------------------------------- RoBERTa
-
-
-def roberta_maps(config: ModelConfig) -> Table:
-    changes = table({"head.dense": "lm_head.dense", "head.norm": "lm_head.layer_norm", "head.bias": "lm_head.bias"})
-    if config.classifier is not None and config.classifier.over == "sequence":
-        changes += table({"pooler.dense": "classifier.dense", "classifier.linear": "classifier.out_proj"})
-    return spans(override(ENCODER, *changes), config)
-
-
-def read_roberta(raw: Mapping[str, Any], source: TensorSource, fields: Fields) -> Fields:
-    found = read_encoder(raw, source, fields, head="lm_head.", pooler="pooler.dense.weight")
-    if found.get("language_head", fields["language_head"]) and found["activation"] != "gelu":
-        raise UnsupportedModel(
-            f"the layers' activation is {found['activation']} and the language head's gelu",
-            "Take one where both are gelu.",
-        )
-    offset = read_key(raw, "pad_token_id", int, 1) + 1
-    return found | {
-        "position_offset": offset,
-        "context_length": read_key(raw, "max_position_embeddings", int, 512) - offset,
-    }
-
-
-def write_roberta(config: ModelConfig) -> dict[str, Any]:
-    return write_encoder(config) | {
-        "pad_token_id": config.position_offset - 1,
-        "max_position_embeddings": config.context_length + config.position_offset,
-    }
-
-
-def roberta(name: str, stem: str) -> Family:
-    return HUGGING_FACE._replace(
-        name=name,
-        keys=SIZES,
-        maps=roberta_maps,
-        read=read_roberta,
-        write=write_roberta,
-        heads=heads(stem),
-        prefix="roberta",
-        unused=(r"embeddings\.position_ids", r"pooler\..*", r"lm_head\..*"),
-        twin=None,
-    )
-
-
-ROBERTA = roberta("roberta", "Roberta")
-XLM_ROBERTA = roberta("xlm-roberta", "XLMRoberta")
-CAMEMBERT = roberta("camembert", "Camembert")

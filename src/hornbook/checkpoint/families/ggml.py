@@ -257,7 +257,11 @@ def rotary_factors(config: ModelConfig) -> dict[str, tuple[float, ...]]:
 
 
 def sayable(config: ModelConfig) -> ModelConfig:
-    """``config`` with a Llama 3 scaling that is not the published models' as factors by frequency, which say it as well."""
+    """``config`` in this format's words.
+
+    A Llama 3 scaling that is not the published models' is said as well by factors of each frequency; a table of positions
+    begins with the first; a pooler from whose state nothing is scored is left out.
+    """
 
     def said(kind: LayerKind) -> LayerKind:
         rotary = kind.rotary
@@ -267,4 +271,5 @@ def sayable(config: ModelConfig) -> ModelConfig:
         scaling = by_factors(tuple(factors.tolist()), rotary.base)
         return replace(kind, rotary=replace(rotary, scaling=scaling))
 
-    return replace(config, pattern=tuple(map(said, config.pattern)))
+    scored = config.next_sentence or (config.classifier is not None and config.classifier.summary == "pooler")
+    return replace(config, pattern=tuple(map(said, config.pattern)), position_offset=0, pooler=config.pooler and scored)
