@@ -1,7 +1,12 @@
-"""Tiny random encoder-decoders of the reference library, whose sequences end now and then."""
+"""Tiny random encoder-decoders of the reference library.
+
+Those with STRONG layers write sequences that end now and then: with weaker ones a tied head says again and again what it
+was told last.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +19,7 @@ from hornbook.checkpoint.loading import Checkpoint
 
 VOCAB = 29
 EOS, PAD = 1, 0
+STRONG = {"strength": 4.0}
 
 
 @cache
@@ -22,7 +28,7 @@ def _made(model: str, seed: int, said: str) -> nn.Module:
 
     cls = getattr(transformers, model)
     changes = eval(said)
-    apart = changes.pop("apart", False)
+    apart, layers = changes.pop("apart", False), changes.pop("strength", 1.0)
     reference = cls(cls.config_class(**changes, attn_implementation="eager"))
     if apart:  # a head of its own, which transformers' T5 has only where a file brings one
         reference.lm_head.weight = nn.Parameter(reference.lm_head.weight.detach().clone())
@@ -30,8 +36,7 @@ def _made(model: str, seed: int, said: str) -> nn.Module:
     biases = [item for item in reference.named_buffers() if item[0] == "final_logits_bias"]
     for name, weight in [*reference.named_parameters(), *biases]:
         about = 1.0 if "norm" in name and name.endswith("weight") else 0.0
-        # Strong layers, or a tied head would say again and again what it was told last.
-        strength = 1.5 if "embed" in name or "shared" in name else 4.0
+        strength = 1.5 if "embed" in name or "shared" in name else layers
         spread = 0.3 if weight.ndim == 1 else strength * weight.shape[-1] ** -0.5
         values = about + spread * torch.randn(weight.shape, generator=generator)
         weight.data = values.bfloat16().float()  # as trained weights come
@@ -66,14 +71,14 @@ def t5(seed: int = 0, model: str = "T5ForConditionalGeneration", **changes: Any)
     return _made(model, seed, repr(said | changes))
 
 
-def llama(seed: int = 0) -> nn.Module:
+def llama(seed: int = 0, **changes: Any) -> nn.Module:
     """A decoder alone."""
     said = {
         "vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 2,
         "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64, "pad_token_id": PAD,
         "eos_token_id": EOS, "bos_token_id": 2,
     }  # fmt: skip
-    return _made("LlamaForCausalLM", seed, repr(said))
+    return _made("LlamaForCausalLM", seed, repr(said | changes))
 
 
 T5_1_1 = {"apart": True, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
@@ -87,10 +92,15 @@ def loaded(reference: nn.Module, folder: Path) -> Checkpoint:
     return checkpoint
 
 
-def sources(side: str = "right", rows: int = 4, length: int = 11, seed: int = 5) -> tuple[Tensor, Tensor]:
-    """Ids and mask of ragged rows, padded on one side; the last row is one token."""
-    ids = torch.randint(2, VOCAB, (rows, length), generator=torch.Generator().manual_seed(seed))
-    counts = torch.tensor([length, 7, 4, 1][:rows])[:, None]
+def ragged(side: str, counts: Sequence[int], seed: int = 5) -> tuple[Tensor, Tensor]:
+    """Ids and mask of rows with so many real tokens, padded on one side."""
+    length, lengths = max(counts), torch.tensor(counts)[:, None]
+    ids = torch.randint(2, VOCAB, (len(counts), length), generator=torch.Generator().manual_seed(seed))
     place = torch.arange(length)
-    mask = place < counts if side == "right" else place >= length - counts
+    mask = place < lengths if side == "right" else place >= length - lengths
     return ids.masked_fill(~mask, PAD), mask
+
+
+def sources(side: str = "right", seed: int = 5) -> tuple[Tensor, Tensor]:
+    """Four texts to be read, the last of one token."""
+    return ragged(side, (11, 7, 4, 1), seed)

@@ -193,8 +193,9 @@ def check_saved(case: Case, folder: Path) -> None:
         assert not isinstance(value, Tensor) or torch.equal(found[name], value), name
 
 
-def read_by_transformers(reference: Any, folder: Path) -> nn.Module:
-    """A folder that hornbook wrote, by the class of ``reference``; a warning or a tensor missing or left over is a failure."""
+def read_by_transformers(reference: Any, folder: Path, *, warning: str = "") -> nn.Module:
+    """A folder that hornbook wrote, by the class of ``reference``; a tensor missing or left over is a failure, and so is
+    any warning but the one that is named, which must come."""
     heard: list[str] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: heard.append(record.getMessage())  # type: ignore[method-assign]
@@ -207,7 +208,7 @@ def read_by_transformers(reference: Any, folder: Path) -> nn.Module:
         )
     finally:
         logger.removeHandler(handler)
-    assert not heard, heard
+    assert len(heard) == bool(warning) and all(warning in message for message in heard), heard
     assert not any(info.values()), info
     return model.eval().requires_grad_(False)
 

@@ -17,7 +17,7 @@ import seq2seq_models
 from hornbook.engine.beam import BeamParams, Hypothesis, beam_search
 from hornbook.errors import GenerationError, UsageError
 from hornbook.model.transformer import Transformer
-from seq2seq_models import EOS, PAD, VOCAB, loaded, sources
+from seq2seq_models import EOS, PAD, STRONG, VOCAB, loaded, sources
 
 ENDS = frozenset({EOS})
 LONGEST = 10
@@ -26,7 +26,7 @@ LONGEST = 10
 @cache
 def pair(kind: str, seed: int = 0) -> tuple[nn.Module, Transformer]:
     """The reference's model and ours, of the same weights."""
-    reference = getattr(seq2seq_models, kind)(seed)
+    reference = getattr(seq2seq_models, kind)(seed, **STRONG)
     with TemporaryDirectory() as folder:
         return reference, loaded(reference, Path(folder)).model
 

@@ -17,6 +17,7 @@ from hornbook.settings import Settings
 from hornbook.types import Message, SamplingParams, Token
 
 if TYPE_CHECKING:
+    from hornbook.engine.seq2seq import Seq2Seq
     from hornbook.llm import LocalLLM
 
 SystemOption = Annotated[str, typer.Option(help="What the model is told before the conversation.")]
@@ -42,6 +43,8 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer and its figures as JSON.")] = False,
 ) -> None:
     """Give a model one prompt, from the line or from a pipe, and print its answer."""
+    from hornbook.engine.seq2seq import Seq2Seq
+
     text = _prompt(prompt)
     sampling = sampling_of(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
     if raw and system:
@@ -49,7 +52,15 @@ def run(
             "--raw gives the model the text as it is: it has no place for --system", "Leave one of them out."
         )
     settings = Settings.load(offline=offline or None)
-    with opened(model, settings, device) as llm:
+    with loaded(model, settings, device) as llm:
+        if isinstance(llm, Seq2Seq):
+            if system or temperature or top_p != 1.0:
+                raise UsageError(
+                    f"{llm.name} reads one text and writes the likeliest other: it takes no --system and draws no tokens",
+                    "Leave out --system, --temperature and --top-p.",
+                )
+            _write(llm, text, max_tokens, as_json)
+            return
         messages = [*([Message("system", system)] if system else []), Message("user", text)]
         started = time.perf_counter()
         tokens = list(
@@ -102,18 +113,44 @@ def chat(
 
 @contextmanager
 def opened(model: str, settings: Settings, device: str) -> Iterator[LocalLLM]:
-    """The language model, closed at the end. Raises UsageError for a model that cannot write."""
-    from hornbook.llm import LocalLLM, load
+    """The language model, closed at the end. Raises UsageError for a model that cannot hold a conversation."""
+    from hornbook.llm import LocalLLM
+
+    with loaded(model, settings, device) as llm:
+        if not isinstance(llm, LocalLLM):
+            raise UsageError(
+                f"{llm.name} reads one text and writes another: it holds no conversation",
+                f'Give it one text: hornbook run {model} "..."',
+            )
+        yield llm
+
+
+@contextmanager
+def loaded(model: str, settings: Settings, device: str) -> Iterator[LocalLLM | Seq2Seq]:
+    """The model, closed at the end. Raises UsageError for one that cannot write."""
+    from hornbook.llm import load
+    from hornbook.retrieve.embed import TorchEmbedder
 
     fetch(settings, model)
     llm = load(model, device=device, settings=settings)
     with closing(llm):
-        if not isinstance(llm, LocalLLM):
+        if isinstance(llm, TorchEmbedder):
             raise UsageError(
                 f"{llm.name} is an embedding model: it finds passages and does not write",
                 "hornbook list shows the models.",
             )
         yield llm
+
+
+def _write(model: Seq2Seq, text: str, max_tokens: int, as_json: bool) -> None:
+    """Print what a model that reads a text writes of it."""
+    started = time.perf_counter()
+    ((best, score),) = model.generate([text], max_tokens=max_tokens)[0]
+    if as_json:
+        seconds = round(time.perf_counter() - started, 3)
+        console.print_json({"model": model.name, "text": best, "score": round(score, 4), "seconds": seconds})
+    else:
+        print(harmless(best) if sys.stdout.isatty() else best)
 
 
 def sampling_of(**given: object) -> SamplingParams:

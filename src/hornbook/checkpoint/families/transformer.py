@@ -118,6 +118,7 @@ def write(config: ModelConfig) -> dict[str, Any]:
     encoder = config.encoder
     if encoder is None:
         raise ValueError("it has no encoder")
+    padding = min(encoder.vocab_size, config.vocab_size) - 1  # where Marian has it; its decoders start with it
     return {
         "is_encoder_decoder": True,
         "vocab_size": encoder.vocab_size,
@@ -127,9 +128,8 @@ def write(config: ModelConfig) -> dict[str, Any]:
         "encoder_attention_heads": encoder.heads,
         "activation_function": hugging_face.write_activation(config.activation),
         "scale_embedding": config.embedding_scale != 1.0,
-        # Marian's vocabularies end with the padding, from which a decoder starts.
-        "pad_token_id": config.vocab_size - 1,
-        "decoder_start_token_id": config.vocab_size - 1,
+        "pad_token_id": padding,
+        "decoder_start_token_id": padding,
     }
 
 
