@@ -276,6 +276,13 @@ def test_marian_is_saved_in_its_own_files(marian: Path, texts: list[str], tmp_pa
 # --------------------------------------------------------------------------------------------------------- bad input
 
 
+def test_a_million_sentinels_are_refused(make: Make) -> None:
+    config = {"tokenizer_class": "T5Tokenizer", "extra_ids": 1_000_000}
+    folder = make("spiece.model", config, algorithm="unigram", pad_id=0, eos_id=1, unk_id=2, bos_id=-1)
+    with pytest.raises(ModelFileError, match="1,000,000 extra_ids, 10,000 at most"):
+        Tokenizer.from_folder(folder)
+
+
 def test_every_class_is_read_in_a_test() -> None:
     source = Path(__file__).read_text("utf-8")
     assert [name for name in LAYOUTS if f'"tokenizer_class": "{name}"' not in source] == []
@@ -290,6 +297,10 @@ def spoiled(folder: Path) -> Iterator[tuple[type[HornbookError], str]]:
     yield UnsupportedModel, "names T5Tokenizer, which reads sentencepiece files, but holds byte-level ones"
     config.write_text('{"added_tokens_decoder": {"905": {"content": "<|far|>"}}}', "utf-8")
     yield ModelFileError, "'<|far|>' with the id 905, but its place is 900"
+    config.write_text('{"tokenizer_class": "OpenAIGPTTokenizer", "unk_token": {"content": null}}', "utf-8")
+    yield ModelFileError, "lacks one of a token for unk"
+    config.write_text('{"bos_token": {"content": "a", "lstrip": "yes"}}', "utf-8")
+    yield ModelFileError, "does not hold a sound tokenizer"
     config.write_text("{}", "utf-8")
     vocabulary.write_text('{"a": "b"}', "utf-8")
     yield ModelFileError, "does not map tokens to ids"

@@ -10,9 +10,8 @@ reply also those of generation_config.json.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,21 +32,18 @@ def from_folder(path: Path, *, target: bool = False) -> Parts:
     Raises ModelFileError where there is no tokenizer or it is damaged, UnsupportedModel on one that is not known.
     """
     config = {**read_json(path / "special_tokens_map.json"), **read_json(path / "tokenizer_config.json")}
-    file, read = _find(path, config, target)
     try:
-        parts = read()
-        return _configured(parts, path, config)
+        return _configured(_read(path, config, target), path, config)
     except (ModelFileError, UnsupportedModel):
         raise
-    except Exception as error:  # the tokenizers library raises bare Exceptions
-        raise ModelFileError(f"{file} is not a sound tokenizer: {one_line(error)}", FIX) from error
+    except Exception as error:  # the tokenizers library raises bare Exceptions, and a configuration may hold anything
+        raise ModelFileError(f"{path} does not hold a sound tokenizer: {one_line(error)}", FIX) from error
 
 
-def _find(path: Path, config: Json, target: bool) -> tuple[Path, Callable[[], Parts]]:
-    """The file that the tokenizer begins with, and what reads it."""
-    ready = path / "tokenizer.json"
-    if ready.is_file():
-        return ready, partial(_tokenizer_json, ready)
+def _read(path: Path, config: Json, target: bool) -> Parts:
+    """Read the tokenizer.json, or the first raw files that are there."""
+    if (path / "tokenizer.json").is_file():
+        return _tokenizer_json(path / "tokenizer.json")
     for names, (kind, otherwise) in FILES.items():
         files = tuple(path / name for name in names)
         if files[0].is_file():
@@ -55,8 +51,7 @@ def _find(path: Path, config: Json, target: bool) -> tuple[Path, Callable[[], Pa
             if missing:
                 raise ModelFileError(f"{path} holds {names[0]}, but no {', '.join(missing)}", FIX)
             layout = layout_for(config, read_json(path / "config.json"), kind, otherwise)
-            folder = Folder(layout, config, _special(layout, config), files)
-            return files[0], partial(read_raw, folder, target=target)
+            return read_raw(Folder(layout, config, _special(layout, config), files), target=target)
     looked = ["tokenizer.json", *(names[0] for names in FILES)]
     raise ModelFileError(
         f"{path} holds no tokenizer (looked for {', '.join(dict.fromkeys(looked))})",
@@ -113,9 +108,10 @@ def _special(layout: Layout, config: Json) -> dict[Role, AddedToken]:
 
 
 def _token(value: Any) -> AddedToken | None:
-    if isinstance(value, str):
-        return AddedToken(value, normalized=False, special=True)
-    return _added({"normalized": False, **value, "special": True}) if isinstance(value, dict) else None
+    entry = {"content": value} if isinstance(value, str) else value
+    if not isinstance(entry, dict) or not isinstance(entry.get("content"), str) or not entry["content"]:
+        return None
+    return _added({"normalized": False, **entry, "special": True})
 
 
 def _added(entry: Mapping[str, Any]) -> AddedToken:
@@ -137,7 +133,7 @@ def _configured(parts: Parts, path: Path, config: Json) -> Parts:
     _add_around(parts, config)
     added = backend.get_added_tokens_decoder()
     ends = read_json(path / "generation_config.json").get("eos_token_id") or []
-    ends = ends if isinstance(ends, list) else [ends]
+    ends = [id for id in (ends if isinstance(ends, list) else [ends]) if isinstance(id, int)]
     return replace(
         parts,
         stop_ids=parts.stop_ids

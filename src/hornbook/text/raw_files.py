@@ -26,6 +26,8 @@ from hornbook.text.parts import Parts, surround
 from hornbook.text.pretokenize import CUTS
 from hornbook.text.sentencepiece import read_sentencepiece
 
+MAX_EXTRA_IDS = 10_000
+
 
 class Folder(NamedTuple):
     """What the readers need to know of a folder. ``special``: the token of each role, the folder's word before the row's."""
@@ -112,6 +114,7 @@ def _byte_level(folder: Folder) -> Backend:
 def _word_end(folder: Folder) -> Backend:
     """The first GPT's BPE (Radford et al. 2018): over letters, a token that ends a word says so."""
     ids, merges = _read_bpe(folder)
+    _require(folder, ids, ("unk",))
     unknown = folder.special["unk"].content
     backend = Backend(models.BPE(ids, merges, unk_token=unknown, end_of_word_suffix=WORD_END, fuse_unk=False))
     backend.normalizer = normalizers.BertNormalizer(lowercase=folder.lowers)
@@ -172,6 +175,8 @@ def _sentencepiece(folder: Folder) -> Parts:
         metadata = _within_unigram(metadata)
     tokens, scores, types = (metadata[f"tokenizer.ggml.{key}"] for key in ("tokens", "scores", "token_type"))
     count = int(config.get("extra_ids", layout.extra_ids)) if layout.extra_ids else 0
+    if not 0 <= count <= MAX_EXTRA_IDS:
+        raise ModelFileError(f"the folder asks for {count:,} extra_ids, {MAX_EXTRA_IDS:,} at most", FIX)
     metadata["tokenizer.ggml.tokens"] = [*tokens, *(f"<extra_id_{id}>" for id in reversed(range(count)))]
     metadata["tokenizer.ggml.token_type"] = np.concatenate([types, np.full(count, CONTROL)])
     if layout.commas_apart:
