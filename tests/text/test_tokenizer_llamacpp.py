@@ -209,24 +209,28 @@ def test_a_bert_of_raw_files(make: Callable[..., Path], texts: list[str], tmp_pa
     assert metadata.get("tokenizer.ggml.normalizer.lowercase", True) is lower
 
 
+BYTES = pre_tokenizers.ByteLevel(False, use_regex=False)
+GPT2 = pre_tokenizers.ByteLevel(False)
 CUTS_OF_FOLDERS = {
-    "llama-bpe": ([pre_tokenizers.Split(Regex(CUTS["llama3"].patterns[0]), "isolated")], True),
-    "qwen2": ([pre_tokenizers.Split(Regex(CUTS["qwen2"].patterns[0]), "isolated")], False),
-    "gpt-2": ([], False),
-    "smollm": ([pre_tokenizers.Digits(individual_digits=True)], False),
+    "llama-bpe": [pre_tokenizers.Split(Regex(CUTS["llama3"].patterns[0]), "isolated"), BYTES],
+    "qwen2": [pre_tokenizers.Split(Regex(CUTS["qwen2"].patterns[0]), "isolated"), BYTES],
+    "gpt-2": [GPT2],
+    "smollm": [pre_tokenizers.Digits(True), GPT2],
+    "falcon": [
+        *(pre_tokenizers.Punctuation("contiguous"), GPT2, pre_tokenizers.Digits(False)),
+        pre_tokenizers.Split(Regex("[0-9][0-9][0-9]"), "isolated"),
+    ],
 }
 
 
 @pytest.mark.parametrize("name", CUTS_OF_FOLDERS)
 def test_a_cut_is_found_by_its_expression(texts: list[str], tmp_path: Path, name: str) -> None:
-    steps, whole_words = CUTS_OF_FOLDERS[name]
-    backend = Backend(models.BPE(ignore_merges=whole_words))
-    last = pre_tokenizers.ByteLevel(False, use_regex=name in ("gpt-2", "smollm"))
-    backend.pre_tokenizer = pre_tokenizers.Sequence([*steps, last])
+    backend = Backend(models.BPE(ignore_merges=name == "llama-bpe"))
+    backend.pre_tokenizer = pre_tokenizers.Sequence(CUTS_OF_FOLDERS[name])
     backend.decoder = decoders.ByteLevel()
     special = ["<|begin|>", "<|end|>"]
     trainer = trainers.BpeTrainer(
-        vocab_size=1500, special_tokens=special, initial_alphabet=last.alphabet(), show_progress=False
+        vocab_size=1500, special_tokens=special, initial_alphabet=BYTES.alphabet(), show_progress=False
     )
     backend.train_from_iterator(texts, trainer)
     backend.save(str(tmp_path / "tokenizer.json"))

@@ -191,8 +191,12 @@ def _patterns(steps: list[Step]) -> tuple[str, ...]:
             found += [GPT2_PATTERN] if step.get("use_regex", True) else []
         elif kind == "Split" and step["behavior"] == "Isolated" and not step["invert"] and "Regex" in step["pattern"]:
             found.append(step["pattern"]["Regex"])
-        elif kind == "Digits":
-            found.append(r"\p{N}" if step["individual_digits"] else r"\p{N}+")
+        elif kind == "Digits" and step["individual_digits"]:
+            found.append(r"\p{N}")
+        elif kind == "Digits" and GPT2_PATTERN in found:
+            # Falcon's: it parts a number from the space before it, and bytes that look like numbers from others. The
+            # merges, learned after this cut, never join what it parts, so it need not be made again.
+            continue
         elif kind == "Punctuation" and step["behavior"] == "Contiguous":
             found.append(r"[\p{P}\$\+<=>\^~\|`]+")
         else:
