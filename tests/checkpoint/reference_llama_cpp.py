@@ -40,6 +40,7 @@ def c_interface() -> ctypes.CDLL:
         "llama_model_load_from_file": (ctypes.c_void_p, [ctypes.c_char_p, Parameters]),
         "llama_init_from_model": (ctypes.c_void_p, [ctypes.c_void_p, Parameters]),
         "llama_batch_init": (Batch, [ctypes.c_int32] * 3),
+        "llama_encode": (ctypes.c_int32, [ctypes.c_void_p, Batch]),
         "llama_decode": (ctypes.c_int32, [ctypes.c_void_p, Batch]),
         "llama_get_logits": (ctypes.POINTER(ctypes.c_float), [ctypes.c_void_p]),
         "llama_set_embeddings": (None, [ctypes.c_void_p, ctypes.c_bool]),
@@ -55,8 +56,13 @@ def c_interface() -> ctypes.CDLL:
     return library
 
 
-def llama_cpp(path: Path, texts: list[list[int]], vocab: int = 0, *, pooled_width: int = 0) -> Iterator[torch.Tensor]:
-    """The logits [T, V] of each text or, of an encoder whose file says how it pools, its vector [C], by llama.cpp."""
+def llama_cpp(
+    path: Path, texts: list[list[int]], vocab: int = 0, *, pooled_width: int = 0, source: list[int] | None = None
+) -> Iterator[torch.Tensor]:
+    """The logits [T, V] of each text or, of an encoder whose file says how it pools, its vector [C], by llama.cpp.
+
+    source: what the encoder of a model with two halves reads before each text.
+    """
     library = c_interface()
     library.llama_backend_init()
     parameters = library.llama_context_default_params()
@@ -69,12 +75,13 @@ def llama_cpp(path: Path, texts: list[list[int]], vocab: int = 0, *, pooled_widt
     model = library.llama_model_load_from_file(str(path).encode(), library.llama_model_default_params())
     assert model
     for ids in texts:
-        context, batch = library.llama_init_from_model(model, parameters), library.llama_batch_init(len(ids), 0, 1)
+        context = library.llama_init_from_model(model, parameters)
         library.llama_set_embeddings(context, bool(pooled_width))
-        batch.n_tokens = len(ids)
-        for i, token in enumerate(ids):
-            batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.logits[i] = token, i, 1, 1
-            batch.seq_id[i][0] = 0
+        if source is not None:
+            read = _batch(library, source)
+            assert library.llama_encode(context, read) == 0
+            library.llama_batch_free(read)
+        batch = _batch(library, ids)
         assert library.llama_decode(context, batch) == 0
         if pooled_width:
             found = np.ctypeslib.as_array(library.llama_get_embeddings_seq(context, 0), (pooled_width,))
@@ -84,3 +91,12 @@ def llama_cpp(path: Path, texts: list[list[int]], vocab: int = 0, *, pooled_widt
         library.llama_batch_free(batch)
         library.llama_free(context)
     library.llama_model_free(model)
+
+
+def _batch(library: ctypes.CDLL, ids: list[int]) -> Batch:
+    batch: Batch = library.llama_batch_init(len(ids), 0, 1)
+    batch.n_tokens = len(ids)
+    for i, token in enumerate(ids):
+        batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.logits[i] = token, i, 1, 1
+        batch.seq_id[i][0] = 0
+    return batch

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from family_parity import relative
+from reference_llama_cpp import llama_cpp
 from reference_models import file_tensors, save_gguf
 from safetensors.torch import load_file, save_file
 from seq2seq_parity import assert_weights, check_cached, check_parity, check_saved
@@ -20,7 +22,7 @@ from hornbook.checkpoint.saving import Shapes
 from hornbook.errors import UnsupportedModel
 from hornbook.model.config import Relative
 from hornbook.model.positions import bucket
-from seq2seq_models import T5_1_1, loaded, t5
+from seq2seq_models import T5_1_1, VOCAB, loaded, ragged, t5
 
 MT5 = {"model": "MT5ForConditionalGeneration", "feed_forward_proj": "gated-gelu"}
 CASES: dict[str, dict[str, Any]] = {
@@ -140,6 +142,20 @@ def test_what_is_written_as_gguf_is_read_again(changes: dict[str, Any], tmp_path
     assert_weights(again, checkpoint.model)
     assert config.encoder is not None and config.layers == checkpoint.config.layers
     assert family.write_config(config, Shapes(file_tensors(again, family)))
+
+
+@pytest.mark.parametrize("name", GGUFS)
+def test_llama_cpp_answers_alike(name: str, tmp_path: Path) -> None:
+    """It reads no decoder that is deeper than its encoder, and does not scale the scores of T5 1.0."""
+    path, checkpoint = as_gguf(t5(**GGUFS[name] | {"num_layers": 3, "num_decoder_layers": 2}), tmp_path)
+    source, target = ragged("right", (13,))[0], ragged("right", (9,), seed=6)[0]
+    (theirs,) = llama_cpp(path, [target[0].tolist()], VOCAB, source=source[0].tolist())
+    model = checkpoint.model
+    ours = model(target, memory=model.encode(source)).logits[0] / checkpoint.config.logit_scale
+    error = relative(ours, theirs)
+    print(f"\nGGUF {name}: llama.cpp within {error:.1e}")
+    assert error < 2e-2  # it multiplies in half precision
+    assert (ours.argmax(-1) == theirs.argmax(-1)).float().mean() > 0.9
 
 
 def test_gguf_has_no_words_for_another_distance(tmp_path: Path) -> None:
