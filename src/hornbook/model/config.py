@@ -177,6 +177,9 @@ class ModelConfig:
             f"embedding_width is {self.embedding_width}",
             f"It must be 1 to {MAX_SIZE:,}.",
         )
+        for name in ("dropout", "attention_dropout", "norm_epsilon"):
+            value = getattr(self, name)
+            _need(0.0 <= value <= 1.0, f"{name} is {value}", "It must be 0 to 1: the model's file is damaged.")
         if self.heads % self.kv_heads:
             raise ModelFileError(
                 f"{self.heads} attention heads cannot share {self.kv_heads} key/value heads",
