@@ -19,9 +19,12 @@ from hornbook.text.tokenizer import Tokenizer
 Make = Callable[..., Path]
 
 
-def byte_level(folder: Path, pre_tokenizer: Any, normalizer: Any = None) -> Tokenizer:
-    alphabet = {letter: id for id, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-    backend = Backend(models.BPE({**alphabet, "th": 256}, [("t", "h")]))
+def byte_level(
+    folder: Path, pre_tokenizer: Any, normalizer: Any = None, *, ignore_merges: bool = False, more: tuple[str, ...] = ()
+) -> Tokenizer:
+    letters = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "th", *more]
+    vocabulary = {letter: id for id, letter in enumerate(letters)}
+    backend = Backend(models.BPE(vocabulary, [("t", "h")], ignore_merges=ignore_merges))
     backend.pre_tokenizer, backend.decoder = pre_tokenizer, decoders.ByteLevel()
     if normalizer is not None:
         backend.normalizer = normalizer
@@ -52,6 +55,14 @@ def test_a_byte_level_tokenizer_that_gguf_cannot_say(
 ) -> None:
     with pytest.raises(UnsupportedModel, match=said):
         byte_level(tmp_path, pre_tokenizer, normalizer).gguf_metadata()
+
+
+def test_whole_words_matter_only_where_the_merges_do_not_make_them(tmp_path: Path) -> None:
+    gpt2 = pre_tokenizers.ByteLevel(False)
+    metadata = byte_level(tmp_path, gpt2, ignore_merges=True).gguf_metadata()
+    assert metadata["tokenizer.ggml.pre"] == "gpt-2"
+    with pytest.raises(UnsupportedModel, match="has no name in GGUF"):
+        byte_level(tmp_path, gpt2, ignore_merges=True, more=("whole",)).gguf_metadata()
 
 
 def test_other_tokenizers_that_gguf_cannot_say(make: Make) -> None:

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from tokenizers import models
 
 from hornbook.errors import UnsupportedModel, UsageError
 from hornbook.text.detokenize import SPACE
@@ -171,15 +172,33 @@ def _byte_level(source: _Source, architecture: str) -> Step:
     if odd:
         raise _no_words(f"what is done to a text before byte-level BPE ({', '.join(odd)})")
     patterns = _patterns(source.pre_tokenizer)
-    name = name_of(patterns, whole_words=bool(source.model.get("ignore_merges")), near=architecture)
+    merges = _merges(source.model)
+    whole_words = bool(source.model.get("ignore_merges"))
+    name = name_of(patterns, whole_words=whole_words, near=architecture)
+    if name is None and _makes_all(source, merges):
+        name = name_of(patterns, whole_words=not whole_words, near=architecture)
     if name is None:
         cut = " then ".join(repr(pattern) for pattern in patterns)
         raise UnsupportedModel(
             f"the cut of text into words has no name in GGUF, so llama.cpp would cut otherwise: {cut[:200]}",
             "Keep the model as a Hugging Face folder.",
         )
-    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in source.model["merges"]]
-    return {"model": "gpt2", "pre": name, "merges": merges, "add_space_prefix": False}
+    joined = [" ".join(merge) for merge in merges]
+    return {"model": "gpt2", "pre": name, "merges": joined, "add_space_prefix": False}
+
+
+def _merges(model: Step) -> list[tuple[str, str]]:
+    """The merges of a BPE: older files write a pair as one text."""
+    pairs = (merge.split(" ", 1) if isinstance(merge, str) else merge for merge in model["merges"])
+    return [(left, right) for left, right in pairs]
+
+
+def _makes_all(source: _Source, merges: list[tuple[str, str]]) -> bool:
+    """Whether the merges make every token of its own text: then a word that is a token needs no rule of its own."""
+    words: dict[str, int] = source.model["vocab"]
+    model = models.BPE(words, merges)
+    added = source.parts.backend.get_added_tokens_decoder()
+    return all(len(model.tokenize(word)) == 1 for word, id in words.items() if id not in added)
 
 
 def _patterns(steps: list[Step]) -> tuple[str, ...]:
@@ -213,8 +232,8 @@ def _sentencepiece_bpe(source: _Source) -> Step:
     scores = source.parts.scores
     if scores is None:
         ranks: dict[str, int] = {}
-        for rank, merge in enumerate(source.model["merges"]):
-            ranks.setdefault("".join(merge.split(" ", 1) if isinstance(merge, str) else merge), rank)
+        for rank, (left, right) in enumerate(_merges(source.model)):
+            ranks.setdefault(left + right, rank)
         scores = np.asarray([-float(ranks.get(token, len(ranks))) for token in source.tokens])
     return {"model": "llama", "scores": _scores(source, scores), "add_space_prefix": prefix, **keys}
 
