@@ -8,6 +8,7 @@ was saved without a warning and with equal logits; writes it as GGUF, and llama.
 from __future__ import annotations
 
 import inspect
+import json
 import logging
 from dataclasses import replace
 from functools import cache
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from reference_llama_cpp import llama_cpp
 from reference_models import file_tensors, randomise, save_gguf
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from hornbook.checkpoint import families, load, save
@@ -72,6 +74,21 @@ def loaded(case: Case, folder: Path) -> Checkpoint:
     checkpoint = load(folder, device="cpu")
     checkpoint.model.requires_grad_(False)
     return checkpoint
+
+
+def edited(case: Case, folder: Path, *, tensors: dict[str, Tensor] | None = None, **said: object) -> Path:
+    """The folder that transformers saves, some of its config.json and its tensors changed."""
+    reference_of(case).save_pretrained(folder)
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | said, sort_keys=True, ensure_ascii=False), "utf-8")
+    if tensors is not None:
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def tensors_of(case: Case) -> dict[str, Tensor]:
+    """All that the reference's modules name, a tied head among it."""
+    return {name: tensor.clone().contiguous() for name, tensor in reference_of(case).state_dict().items()}
 
 
 def batch(vocab: int, length: int = 37) -> tuple[Tensor, Tensor]:

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
-from family_parity import SMALL, Case, check_heads, check_rewritten, check_saved, reference_of
+import torch
+from family_parity import (
+    SMALL,
+    Case,
+    answer_of,
+    batch,
+    check_heads,
+    check_rewritten,
+    check_saved,
+    edited,
+    reference_of,
+    relative,
+    tensors_of,
+)
 
-from hornbook.checkpoint import load
+from hornbook.checkpoint import load, save
 from hornbook.errors import ModelFileError, UnsupportedModel
 
 ALBERT = SMALL | {"embedding_size": 16, "num_hidden_layers": 4, "max_position_embeddings": 64, "pad_token_id": 0}
@@ -46,8 +58,27 @@ def test_what_is_saved_is_read_by_transformers(case: Case, tmp_path: Path) -> No
 def test_a_variant_that_computes_something_else_is_refused_by_name(
     said: dict[str, object], message: str, tmp_path: Path
 ) -> None:
-    reference_of(CASES[0]).save_pretrained(tmp_path)
-    path = tmp_path / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | said), "utf-8")
     with pytest.raises((UnsupportedModel, ModelFileError), match=message):
-        load(tmp_path, device="cpu")
+        load(edited(CASES[0], tmp_path, **said), device="cpu")
+
+
+def test_a_chinese_one_is_loaded_as_it_was_released(tmp_path: Path) -> None:
+    """Like the CKIP lab's: fields of the first release, the tied head written again, a pooler that no head uses."""
+    case = CASES[1]
+    tensors = tensors_of(case) | {"albert.embeddings.position_ids": torch.arange(64)[None]}
+    tensors |= {"albert.pooler.weight": torch.ones(48, 48), "albert.pooler.bias": torch.ones(48)}
+    tensors |= {"sop_classifier.classifier.weight": torch.ones(2, 48), "sop_classifier.classifier.bias": torch.ones(2)}
+    assert {"predictions.decoder.weight", "predictions.decoder.bias"} <= tensors.keys()
+    folder = edited(
+        case, tmp_path / "theirs", tensors=tensors, classifier_dropout_prob=0.1, down_scale_factor=1, gap_size=0,
+        net_structure_type=0, num_memory_blocks=0, position_embedding_type="absolute", tokenizer_class="BertTokenizerFast",
+    )  # fmt: skip
+    checkpoint = load(folder, device="cpu")
+    ids, mask = batch(case.vocab)
+    logits = checkpoint.model(ids, mask=mask).logits
+    assert logits is not None
+    assert relative(logits[0].detach(), answer_of(reference_of(case), ids[:1]).logits[0]) < 1e-5
+    bare = load(edited(case, tmp_path / "theirs", tensors=tensors, architectures=["AlbertModel"]), device="cpu")
+    assert bare.config.pooler and not bare.config.language_head
+    save(checkpoint, tmp_path / "ours")
+    assert load(tmp_path / "ours", device="cpu").config == checkpoint.config

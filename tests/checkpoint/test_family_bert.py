@@ -14,13 +14,14 @@ from family_parity import (
     check_heads,
     check_rewritten,
     check_saved,
+    edited,
     loaded,
     reference_of,
     relative,
     save_gguf,
+    tensors_of,
 )
 from reference_llama_cpp import llama_cpp
-from safetensors.torch import save_file
 
 from hornbook.checkpoint import families, load, save
 from hornbook.checkpoint.families import ggml
@@ -69,20 +70,6 @@ def test_what_is_saved_is_read_by_transformers(case: Case, tmp_path: Path) -> No
 # ------------------------------------------------------------------------------------------------- files as they are
 
 
-def edited(case: Case, folder: Path, *, tensors: dict[str, torch.Tensor] | None = None, **said: object) -> Path:
-    """The folder that transformers saves, some of its config.json and its tensors changed."""
-    reference_of(case).save_pretrained(folder)
-    path = folder / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | said, sort_keys=True, ensure_ascii=False), "utf-8")
-    if tensors is not None:
-        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    return folder
-
-
-def tensors_of(case: Case) -> dict[str, torch.Tensor]:
-    return {name: tensor.clone().contiguous() for name, tensor in reference_of(case).state_dict().items()}
-
-
 def test_a_labeller_of_chinese_words_is_loaded_as_it_was_released(tmp_path: Path) -> None:
     """Like the CKIP lab's: fields of the first release, labels whose numbers a config.json sorts as words, a pooler that
     no head uses, norms of gamma and beta."""
@@ -114,15 +101,19 @@ def test_a_labeller_of_chinese_words_is_loaded_as_it_was_released(tmp_path: Path
 
 def test_the_heads_of_pre_training_are_left_in_the_file_where_the_class_has_none(tmp_path: Path) -> None:
     case = CASES[2]
-    bare = load(edited(case, tmp_path, architectures=["BertModel"]), device="cpu")
+    tensors = tensors_of(case)
+    assert {"cls.predictions.decoder.weight", "cls.predictions.decoder.bias"} <= tensors.keys(), (
+        "tied, and written again"
+    )
+    bare = load(edited(case, tmp_path, tensors=tensors, architectures=["BertModel"]), device="cpu")
     assert not bare.config.language_head and bare.config.pooler
-    masked = load(edited(case, tmp_path, architectures=["BertForMaskedLM"]), device="cpu")
+    masked = load(edited(case, tmp_path, tensors=tensors, architectures=["BertForMaskedLM"]), device="cpu")
     assert masked.config.language_head and not masked.config.pooler and not masked.config.next_sentence
 
 
 @pytest.mark.parametrize("case", [CASES[1], CASES[8]], ids=str)
 def test_a_masked_model_saved_without_its_head_is_the_encoder(case: Case, tmp_path: Path) -> None:
-    prefix = case.said["pad_token_id"] and "roberta." or "bert."
+    prefix = f"{reference_of(case).base_model_prefix}."
     tensors = {name.removeprefix(prefix): t for name, t in tensors_of(case).items() if name.startswith(prefix)}
     checkpoint = load(edited(case, tmp_path, tensors=tensors), device="cpu")
     assert not checkpoint.config.language_head and not checkpoint.config.pooler
@@ -136,6 +127,8 @@ def test_a_masked_model_saved_without_its_head_is_the_encoder(case: Case, tmp_pa
         (0, {"position_embedding_type": "relative_key"}, "position_embedding_type is 'relative_key'"),
         (0, {"pruned_heads": {"0": [1]}}, "attention heads were pruned"),
         (0, {"hidden_act": "mish"}, "'mish' is not known"),
+        (0, {"hidden_dropout_prob": 7}, "dropout is 7.0"),
+        (0, {"layer_norm_eps": -1e-12}, "norm_epsilon is -1e-12"),
         (2, {"tie_word_embeddings": False}, "a table of its own"),
         (8, {"hidden_act": "relu"}, "activation is relu and the language head's gelu"),
         (0, {"architectures": ["BertForMultipleChoice"]}, "the model is a BertForMultipleChoice"),
