@@ -124,6 +124,17 @@ def test_raw_files_of_every_kind(make: Make, texts: list[str], tmp_path: Path, n
     assert theirs("a", "b")["input_ids"] == tokenizer.backend.encode("a", "b").ids == again.backend.encode("a", "b").ids
 
 
+def test_a_cased_bert_stays_cased_in_berts_own_class(make: Make, texts: list[str], tmp_path: Path) -> None:
+    marks = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer = Tokenizer.from_folder(make("wordpiece", {"do_lower_case": False}, lower=False, special=marks))
+    theirs, _ = assert_saved(tokenizer, tmp_path, texts)
+    assert theirs("a", "b")["token_type_ids"] == [0, 0, 0, 1, 1]
+    for own in (transformers.BertTokenizer, transformers.AutoTokenizer):
+        (tmp_path / "config.json").write_text('{"model_type": "bert"}', "utf-8")
+        again = own.from_pretrained(tmp_path)
+        assert [again(text)["input_ids"] for text in texts] == [tokenizer.encode(text) for text in texts]
+
+
 @pytest.mark.parametrize("name", FOLDERS)
 def test_what_transformers_saves_is_read(make: Make, texts: list[str], tmp_path: Path, name: str) -> None:
     options = dict(FOLDERS[name])
@@ -161,6 +172,21 @@ def test_a_folder_may_be_saved_over(smollm2: Tokenizer, minilm: Tokenizer, tmp_p
     minilm.save(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tokenizer.json", "tokenizer_config.json", "weights"]
     assert Tokenizer.from_folder(tmp_path).eos_id == minilm.eos_id
+
+
+def test_a_write_that_fails_leaves_the_old_files(
+    smollm2: Tokenizer, minilm: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    minilm.save(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(ModelFileError, match="No space left"):
+        smollm2.save(tmp_path, "a template")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_what_cannot_be_written_is_named(smollm2: Tokenizer, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken
+from tokenizers import AddedToken, normalizers
 
 from hornbook.errors import ModelFileError
 from hornbook.text.layouts import ROLES
@@ -70,6 +70,12 @@ def _config(parts: Parts) -> dict[str, Any]:
         "clean_up_tokenization_spaces": False,
         "model_input_names": ["input_ids", *(["token_type_ids"] if pairs else []), "attention_mask"],
     }
+    if isinstance(backend.normalizer, normalizers.BertNormalizer):  # for who asks for BERT's own class
+        config |= {
+            "do_lower_case": backend.normalizer.lowercase,
+            "strip_accents": backend.normalizer.strip_accents,
+            "tokenize_chinese_chars": backend.normalizer.handle_chinese_chars,
+        }
     added = backend.get_added_tokens_decoder()
     for role in ROLES:
         id = parts.marks.get(role)
