@@ -6,6 +6,7 @@ was told last.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -104,3 +105,36 @@ def ragged(side: str, counts: Sequence[int], seed: int = 5) -> tuple[Tensor, Ten
 def sources(side: str = "right", seed: int = 5) -> tuple[Tensor, Tensor]:
     """Four texts to be read, the last of one token."""
     return ragged(side, (11, 7, 4, 1), seed)
+
+
+def write_tokenizer(folder: Path) -> None:
+    """One word an id: "w3 w4" is 3, 4 and the end."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+
+    names = ["<pad>", "</s>", "<unk>", *(f"▁w{id}" for id in range(3, VOCAB))]
+    backend = Tokenizer(models.WordLevel({name: id for id, name in enumerate(names)}, "<unk>"))
+    backend.pre_tokenizer, backend.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    backend.add_special_tokens(names[:3])
+    backend.post_processor = processors.TemplateProcessing("$A </s>", special_tokens=[("</s>", EOS)])
+    backend.save(str(folder / "tokenizer.json"))
+    said = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "pad_token": "<pad>",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(said))
+
+
+SEARCH = {
+    "num_beams": 3, "length_penalty": 0.6, "early_stopping": True, "max_length": 9, "bad_words_ids": [[16]],
+    "decoder_start_token_id": PAD, "eos_token_id": EOS, "pad_token_id": PAD,
+}  # fmt: skip
+
+
+def write_folder(folder: Path) -> Path:
+    """A whole T5 with a tokenizer, and a generation_config.json that says SEARCH."""
+    t5(**STRONG).save_pretrained(folder)
+    write_tokenizer(folder)
+    (folder / "generation_config.json").write_text(json.dumps(SEARCH))
+    return folder

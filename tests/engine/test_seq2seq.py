@@ -1,0 +1,128 @@
+"""Texts in, the best texts out: as transformers does it with the model's own generation_config."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import hornbook
+from hornbook.checkpoint import load
+from hornbook.engine.seq2seq import Seq2Seq
+from hornbook.errors import ContextTooLong, ModelClosed, ModelFileError, UnsupportedModel, UsageError
+from seq2seq_models import SEARCH, STRONG, t5, write_folder
+
+TEXTS = ["w3 w9 w27 w4 w11 w5", "w8", "w20 w21 w22 w23", "w7 w7 w12", "w5 w6 w17 w18 w19 w20 w21"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_folder(tmp_path_factory.mktemp("t5"))
+
+
+def model_of(folder: Path, **said: Any) -> Seq2Seq:
+    return Seq2Seq(load(folder, device="cpu"), name="tiny", **said)
+
+
+def expected(texts: list[str], **said: Any) -> list[list[tuple[str, float]]]:
+    """By transformers, the texts spelled out here."""
+    found = []
+    for text in texts:
+        ids = torch.tensor([[*(int(word[1:]) for word in text.split()), 1]])
+        said = SEARCH | said
+        out = t5(**STRONG).generate(input_ids=ids, return_dict_in_generate=True, output_scores=True, **said)
+        spelled = [" ".join(f"w{id}" for id in row if id > 2) for row in out.sequences.tolist()]
+        found.append(list(zip(spelled, out.sequences_scores.tolist(), strict=True)))
+    return found
+
+
+def assert_same(found: list[list[tuple[str, float]]], wanted: list[list[tuple[str, float]]]) -> None:
+    assert [[text for text, _ in row] for row in found] == [[text for text, _ in row] for row in wanted]
+    scores = [score for row in wanted for _, score in row]
+    assert [score for row in found for _, score in row] == pytest.approx(scores, abs=1e-4)
+
+
+def test_a_model_is_searched_as_its_folder_says(folder: Path) -> None:
+    assert_same(model_of(folder).generate(TEXTS), expected(TEXTS))
+
+
+def test_what_a_call_says_goes_first(folder: Path) -> None:
+    found = model_of(folder).generate(TEXTS, beams=4, n_best=4, length_penalty=1.5, max_tokens=6)
+    said = {"num_beams": 4, "num_return_sequences": 4, "length_penalty": 1.5, "max_length": 7}
+    assert_same(found, expected(TEXTS, **said))
+    more = model_of(folder).generate(TEXTS[:1], n_best=5)[0]
+    assert len(more) == 5, "as many beams as are asked for of the best"
+
+
+def test_waves_do_not_mix_up_the_texts(folder: Path) -> None:
+    assert_same(model_of(folder, max_batch=2).generate(TEXTS), model_of(folder).generate(TEXTS))
+    assert model_of(folder).generate([]) == []
+
+
+def test_an_old_folder_says_it_in_its_configuration(tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    (tmp_path / "generation_config.json").unlink()
+    raw = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(raw | SEARCH))
+    assert_same(model_of(tmp_path).generate(TEXTS), expected(TEXTS))
+
+
+def test_a_saved_folder_is_searched_alike(folder: Path, tmp_path: Path) -> None:
+    from hornbook.checkpoint import save
+
+    save(load(folder, device="cpu"), tmp_path / "saved")
+    assert_same(model_of(tmp_path / "saved").generate(TEXTS), model_of(folder).generate(TEXTS))
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"diversity_penalty": 0.5}, UnsupportedModel, "diversity_penalty = 0.5"),
+        ({"suppress_tokens": [7]}, UnsupportedModel, "suppress_tokens"),
+        ({"decoder_start_token_id": None}, ModelFileError, "what its decoder starts with"),
+    ],
+)
+def test_what_the_folder_says_and_we_cannot_is_named(
+    changes: dict[str, Any], error: type[Exception], message: str, tmp_path: Path
+) -> None:
+    write_folder(tmp_path)
+    (tmp_path / "generation_config.json").write_text(json.dumps(SEARCH | changes))
+    raw = json.loads((tmp_path / "config.json").read_text())
+    del raw["decoder_start_token_id"]
+    (tmp_path / "config.json").write_text(json.dumps(raw))
+    with pytest.raises(error, match=message):
+        model_of(tmp_path)
+
+
+def words(count: int) -> str:
+    return " ".join(["w3"] * count)
+
+
+def test_a_text_too_long_is_an_error_with_counts_before_any_work(folder: Path) -> None:
+    model = model_of(folder)
+    assert model.count_tokens(words(511)) == 511
+    model.generate([words(511)], max_tokens=1)
+    with pytest.raises(ContextTooLong, match="text 2 of 2 has 513 tokens; tiny reads at most 512"):
+        model.generate(["w3", words(512)])
+    with pytest.raises(UsageError, match="n_best"):
+        model.generate(["w3"], beams=2, n_best=3)
+
+
+def test_it_is_what_load_gives_and_it_closes(folder: Path, home: Path) -> None:
+    with hornbook.load(str(folder), device="cpu") as model:
+        assert isinstance(model, Seq2Seq)
+        assert_same(model.generate(TEXTS[:1]), expected(TEXTS[:1]))
+    with pytest.raises(ModelClosed):
+        model.generate(["w3"])
+
+
+def test_the_repetition_penalty_is_that_of_transformers(tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    said = {"repetition_penalty": 1.7, "no_repeat_ngram_size": 3, "min_length": 5, "forced_eos_token_id": 1}
+    (tmp_path / "generation_config.json").write_text(json.dumps(SEARCH | said))
+    found = model_of(tmp_path).generate(TEXTS)
+    assert_same(found, expected(TEXTS, **said))
+    assert found != expected(TEXTS)
