@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -21,6 +22,7 @@ from hornbook.checkpoint.drift import Drift, DriftError, Limit
 from hornbook.checkpoint.families import ggml
 from hornbook.checkpoint.family import Family
 from hornbook.checkpoint.fields import choose
+from hornbook.checkpoint.gguf import GGUF
 from hornbook.checkpoint.loading import DTYPES, Checkpoint, empty, load
 from hornbook.checkpoint.rules import Rule, expand
 from hornbook.errors import HornbookError, StoreError, UnsupportedModel, UsageError
@@ -144,9 +146,10 @@ def write_gguf(checkpoint: Checkpoint, path: Path, mix: str, *, progress: Progre
         shapes[name] = tuple(values.shape)
     types = mixes.assign(mix, shapes, metadata)
     tensors = [gguf_writer.OutTensor(name, shapes[name], "F32", values.clone) for name, values in factors.items()]
-    for rule in rules:
-        tensors += _tensors(rule, checkpoint, types)
-    gguf_writer.write(path, metadata, tensors, progress=progress)
+    with _original(checkpoint) as original:
+        for rule in rules:
+            tensors += _tensors(rule, checkpoint, types, original)
+        gguf_writer.write(path, metadata, tensors, progress=progress)
 
 
 def _gguf_family(checkpoint: Checkpoint) -> Family:
@@ -177,12 +180,29 @@ def _shapes(rule: Rule, checkpoint: Checkpoint) -> Iterator[tuple[str, tuple[int
         yield name, tuple(tensor.shape)
 
 
-def _tensors(rule: Rule, checkpoint: Checkpoint, types: Mapping[str, str]) -> Iterator[gguf_writer.OutTensor]:
+def _tensors(
+    rule: Rule, checkpoint: Checkpoint, types: Mapping[str, str], original: GGUF | None
+) -> Iterator[gguf_writer.OutTensor]:
+    """Tensors of which ``original`` holds the very values in the type that is wanted go over as they lie there: most
+    types lose a little each time that they are packed anew."""
     for i, (name, shape) in enumerate(_shapes(rule, checkpoint)):
 
-        def data(i: int = i) -> torch.Tensor:
+        def data(i: int = i, name: str = name) -> gguf_writer.Values:
             with torch.no_grad():
                 ours = tuple(checkpoint.model.get_parameter(n).detach().float().cpu() for n in rule.ours)
-                return rule.transform.theirs(ours)[i]
+                values = rule.transform.theirs(ours)[i]
+            if original is not None and name in original.tensors:
+                there = original.tensors[name]
+                alike = (there.type, there.shape) == (types[name], values.shape)
+                if alike and torch.equal(torch.from_numpy(original.tensor(name)), values):
+                    return original.raw(name)
+            return values
 
         yield gguf_writer.OutTensor(name, shape, types[name], data)
+
+
+def _original(checkpoint: Checkpoint) -> AbstractContextManager[GGUF | None]:
+    """The GGUF file that the model came from, where it did and the file is there still."""
+    if checkpoint.path.is_file() and families.GGUF.get(checkpoint.family.name) is checkpoint.family:
+        return GGUF.open(checkpoint.path)
+    return nullcontext()
