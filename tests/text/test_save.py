@@ -54,7 +54,7 @@ def quiet(caplog: pytest.LogCaptureFixture) -> Any:
     assert [record.getMessage() for record in caplog.records] == []
 
 
-@pytest.mark.parametrize("model_type", [None, "llama", "mistral"])
+@pytest.mark.parametrize("model_type", [None, "llama"])
 def test_smollm2_from_gguf(
     smollm2: Tokenizer,
     smollm2_metadata: Mapping[str, Any],
@@ -85,6 +85,7 @@ def test_real_tokenizers_of_every_source(
     request: pytest.FixtureRequest, texts: list[str], tmp_path: Path, fixture: str, quiet: None
 ) -> None:
     tokenizer: Tokenizer = request.getfixturevalue(fixture)
+    texts = texts[::3]
     _, again = assert_saved(tokenizer, tmp_path / "new" / "folder", texts)
     if fixture != "gemma":  # to GGUF and back costs 8 s there and is the same as for phi3
         back = Tokenizer.from_gguf(again.gguf_metadata())
