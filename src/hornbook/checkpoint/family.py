@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from hornbook.checkpoint.fields import Part
 from hornbook.checkpoint.rules import Table, TensorSource, override
 from hornbook.errors import HornbookError, ModelFileError, UnsupportedModel
-from hornbook.model.config import ModelConfig
+from hornbook.model.config import MAX_LAYERS, ModelConfig
 
 Fields = dict[str, Any]
 AGAIN = "Fetch the model again, or take another file of it."
@@ -48,6 +48,8 @@ class Family(NamedTuple):
             said: Fields = dict(self.shape)
             for part in self.keys:
                 said |= part.read(raw, source, said)
+            if said.get("layers", 0) > MAX_LAYERS:  # before anything is made for each of them
+                raise ModelFileError(f"the model has {said['layers']:,} layers", f"It may have {MAX_LAYERS:,} at most.")
             said |= self._head(raw)
             return ModelConfig(**said | self.read(raw, source, said))
         except HornbookError:
