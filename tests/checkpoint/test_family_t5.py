@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from family_parity import relative
+from family_parity import CLOSE, relative
 from reference_llama_cpp import llama_cpp
 from reference_models import file_tensors, save_gguf
 from safetensors.torch import load_file, save_file
@@ -18,7 +18,7 @@ from torch import nn
 from hornbook.checkpoint import families, load
 from hornbook.checkpoint.gguf import GGUF
 from hornbook.checkpoint.loading import build
-from hornbook.checkpoint.saving import Shapes
+from hornbook.checkpoint.saving import Shapes, save_model
 from hornbook.errors import UnsupportedModel
 from hornbook.model.config import Relative
 from hornbook.model.positions import bucket
@@ -83,6 +83,16 @@ def test_an_old_file_that_holds_copies_is_read(tmp_path: Path) -> None:
         load(tmp_path, device="cpu")
 
 
+@pytest.mark.parametrize("kept", [["decoder"], ["encoder"], ["encoder", "decoder"]], ids="+".join)
+def test_the_table_may_stand_under_any_of_its_names(kept: list[str], tmp_path: Path) -> None:
+    expected = loaded(t5(), tmp_path).model
+    tensors = load_file(tmp_path / "model.safetensors")
+    table = tensors.pop("shared.weight")
+    tensors |= {f"{part}.embed_tokens.weight": table.clone() for part in kept}
+    save_file(tensors, tmp_path / "model.safetensors")
+    assert_weights(load(tmp_path, device="cpu").model, expected)
+
+
 def rewrite(folder: Path, **changes: Any) -> None:
     raw = json.loads((folder / "config.json").read_text())
     kept = {key: value for key, value in (raw | changes).items() if value is not None}
@@ -141,7 +151,13 @@ def test_what_is_written_as_gguf_is_read_again(changes: dict[str, Any], tmp_path
             assert stem in known, name
     assert_weights(again, checkpoint.model)
     assert config.encoder is not None and config.layers == checkpoint.config.layers
-    assert family.write_config(config, Shapes(file_tensors(again, family)))
+    save_model(again, tmp_path / "back", family=families.HUGGING_FACE["t5"])
+    back = load(tmp_path / "back", device="cpu")
+    assert_weights(back.model, again)
+    source, target = ragged("right", (9,))[0], ragged("right", (12,), seed=6)[0]
+    for model in (back.model, checkpoint.model):
+        scores = model(target, memory=model.encode(source)).logits
+        assert relative(scores, again(target, memory=again.encode(source)).logits) < CLOSE  # its epsilon is rounded
 
 
 @pytest.mark.parametrize("name", GGUFS)

@@ -76,6 +76,15 @@ def test_a_copy_that_is_none_is_refused(name: str, tmp_path: Path) -> None:
         load(tmp_path, device="cpu")
 
 
+def test_a_head_that_is_said_to_be_tied_and_is_not_is_refused(tmp_path: Path) -> None:
+    loaded(marian(**APART), tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    tensors["lm_head.weight"] = tensors["model.decoder.embed_tokens.weight"] + 1
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(UnsupportedModel, match=r"lm_head.weight is not a copy of model.decoder.embed_tokens.weight"):
+        load(tmp_path, device="cpu")
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -221,6 +221,8 @@ def _their_names(rules: list[Rule], source: TensorSource, family: Family) -> dic
         today = name
         for old, new in family.aliases:
             today = re.sub(old, new, today)
+        if today != name and (today in source.tensors or today in names):
+            today = name  # a copy, which stands beside the tensor itself
         if family.prefix and today.startswith(f"{family.prefix}."):
             today = today.removeprefix(family.prefix)
         elif f".{today}" in used:

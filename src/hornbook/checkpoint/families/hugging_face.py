@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import torch
 
-from hornbook.checkpoint.fields import Key, choose, read_key
+from hornbook.checkpoint.fields import Key, Words, choose, head_width, read_key, read_nullable
 from hornbook.checkpoint.rules import TensorSource, table
 from hornbook.errors import ModelFileError, UnsupportedModel
-from hornbook.model.config import Classifier, ModelConfig, Rotary, RotaryScaling
+from hornbook.model.config import Classifier, LayerKind, ModelConfig, Rotary, RotaryScaling
 
 # The first of several names for one function is the one that is written.
 ACTIVATIONS = {
@@ -23,6 +24,8 @@ ACTIVATIONS = {
     "gelu_new": "gelu_tanh",
     "gelu_fast": "gelu_tanh",
 }
+ACTIVATION = Words(ACTIVATIONS)
+OLD_ACTIVATION = Words({"gelu_new": "gelu_tanh"} | ACTIVATIONS)  # how files of GPT-2's time are written
 
 # The names that Llama gave its tensors, and that most decoders since have kept.
 DECODER = table(
@@ -46,7 +49,18 @@ DECODER = table(
 )
 
 
-def decoder_keys(context: int = 2048, epsilon: float = 1e-6, *, tied: bool = False) -> tuple[Key, ...]:
+# Tensors that hold nothing of ours: rotary angles, which are computed; a tied head that is in the file a second time.
+UNUSED = (r".*rotary_emb\.inv_freq", r"lm_head\.weight")
+
+
+KV_HEADS = Key("num_key_value_heads", "kv_heads", int, lambda fields: fields["heads"])
+HEAD_WIDTH = Key("head_dim", "head_width", int, head_width)
+read_head_width = head_width
+
+
+def decoder_keys(
+    context: int = 2048, epsilon: float = 1e-6, *, tied: bool = False, norm: str = "rms_norm_eps"
+) -> tuple[Key, ...]:
     """What they say of its sizes under one name each; given are the values of a file that does not say."""
     return (
         Key("vocab_size", "vocab_size", int),
@@ -55,14 +69,15 @@ def decoder_keys(context: int = 2048, epsilon: float = 1e-6, *, tied: bool = Fal
         Key("num_hidden_layers", "layers", int),
         Key("num_attention_heads", "heads", int),
         Key("max_position_embeddings", "context_length", int, context),
-        Key("rms_norm_eps", "norm_epsilon", float, epsilon),
+        Key(norm, "norm_epsilon", float, epsilon),
         Key("tie_word_embeddings", "tied_head", bool, tied),
         Key("attention_dropout", "attention_dropout", float, 0.0),
     )
 
 
 WINDOWED, WHOLE = "sliding_attention", "full_attention"
-BIASES = (Key("attention_bias", "qkv_bias", bool, False), Key("attention_bias", "attention_output_bias", bool, False))
+BIASED = ("qkv_bias", "attention_output_bias")
+BIASES = tuple(Key("attention_bias", ours, bool, False) for ours in BIASED)
 
 
 def decoder_heads(stem: str, language: str = "ForCausalLM") -> dict[str, dict[str, Any]]:
@@ -89,28 +104,91 @@ def write_activation(ours: str) -> str:
     return next(theirs for theirs, name in ACTIVATIONS.items() if name == ours)
 
 
+def original_of(source: TensorSource, names: Sequence[str]) -> str:
+    """The first of ``names`` that the file holds: old files hold one tensor under several names, or under any of them.
+
+    Raises UnsupportedModel where another is no copy of it.
+    """
+    held = [name for name in names if name in source.tensors] or [names[0]]
+    for name in held[1:]:
+        if not is_copy(source, name, held[0]):
+            raise UnsupportedModel(
+                f"{name} is not a copy of {held[0]}, though the configuration says that they are one",
+                "It is a variant that Hornbook does not know: take the plain model of this family.",
+            )
+    return held[0]
+
+
 def is_copy(source: TensorSource, name: str, original: str) -> bool:
     """Whether the file holds no tensor ``name``, or holds in it what it holds in ``original``."""
-    if name not in source.tensors:
-        return True
+    if name not in source.tensors or original not in source.tensors:
+        return name not in source.tensors
     first, second = source.torch(original), source.torch(name)
     return not first.is_meta and torch.equal(first, second)  # what is going to be written is no copy
 
 
-def check_copies(source: TensorSource, originals: Iterable[str], names: Iterable[str]) -> None:
-    """Tensors that old files hold more than once must be alike; raises UnsupportedModel where they are not."""
-    for original in originals:
-        for name in names if original in source.tensors else ():
-            if not is_copy(source, name, original):
-                raise UnsupportedModel(
-                    f"{name} is not a copy of {original}, though the configuration says that they are one",
-                    "It is a variant that Hornbook does not know: take the plain model of this family.",
-                )
+# ---------------------------------------------------------------------------------------------- layers: the pattern
 
 
-def read_head_width(fields: Mapping[str, Any]) -> int:
-    """The width of a head where none is said."""
-    return int(fields["width"]) // max(int(fields["heads"]), 1)
+class Rope(NamedTuple):
+    """``pattern``: layers that all turn alike. Given are the values of a file that does not say."""
+
+    base: float = 10_000.0
+    part: float | None = None  # how much of each head turns; None: all of it, whatever a file says
+    older: tuple[str, str] = ("", "")  # what base and part were called before
+
+    def read(self, raw: Mapping[str, Any], source: TensorSource, fields: Mapping[str, Any]) -> dict[str, Any]:
+        base = read_key(raw, self.older[0], float, self.base)
+        if self.part is None:
+            return {"pattern": (LayerKind(rotary=read_rotary(raw, base)),)}
+        part = read_key(raw, self.older[1], float, self.part)
+        raw = {"partial_rotary_factor": part, **raw}
+        return {"pattern": (LayerKind(rotary=read_rotary(raw, base, head_width=fields["head_width"])),)}
+
+    def write(self, config: ModelConfig) -> dict[str, Any]:
+        return write_rotary(pattern_rotary(config), None if self.part is None else config.head_width)
+
+
+class Window(NamedTuple):
+    """The window of a ``pattern`` that is read: one for all layers, a null for none. ``usual``: where nothing is said."""
+
+    usual: int | None
+
+    def read(self, raw: Mapping[str, Any], source: TensorSource, fields: Mapping[str, Any]) -> dict[str, Any]:
+        window = read_nullable(raw, "sliding_window", int, self.usual)
+        if len(set(read_windowed(raw, fields["layers"], lambda i: window is not None))) > 1:
+            raise UnsupportedModel(
+                "the layers of this model differ (layer_types)", "In this family they are all alike: take one such."
+            )
+        return {"pattern": tuple(replace(kind, window=window) for kind in fields["pattern"])}
+
+    def write(self, config: ModelConfig) -> dict[str, Any]:
+        """Raises ValueError where windows differ."""
+        (window,) = {kind.window for kind in config.pattern}
+        return {"sliding_window": window}
+
+
+class Windows(NamedTuple):
+    """The window of a ``pattern`` that is read, in some layers: in those that layer_types says."""
+
+    usual: int  # the window, where nothing is said; a null is none
+    near: Callable[[int, Mapping[str, Any]], bool]  # whether layer i, from 0, has it, where layer_types does not say
+    switch: str = ""  # a key that must be true for any to have it
+
+    def read(self, raw: Mapping[str, Any], source: TensorSource, fields: Mapping[str, Any]) -> dict[str, Any]:
+        on = not self.switch or read_key(raw, self.switch, bool, False)
+        window = read_nullable(raw, "sliding_window", int, self.usual) if on else None
+        windowed = read_windowed(raw, fields["layers"], lambda i: self.near(i, raw))
+        kinds = fields["pattern"]
+        return {
+            "pattern": tuple(
+                replace(kinds[i % len(kinds)], window=window if near else None) for i, near in enumerate(windowed)
+            )
+        }
+
+    def write(self, config: ModelConfig) -> dict[str, Any]:
+        said = write_windowed(config)
+        return said | ({self.switch: said["sliding_window"] is not None} if self.switch else {})
 
 
 # ---------------------------------------------------------------------------------------------------------- rotary

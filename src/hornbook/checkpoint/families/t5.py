@@ -33,7 +33,7 @@ KEYS = (
 )
 SHAPE: Fields = {"query_scale": 1.0, "shared_tokens": True}
 DISTANCE = 128  # relative_attention_max_distance, the only one in GGUF
-COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
+TABLES = ("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")  # one, under any of its names
 
 
 def _stack(ours: str, theirs: str, attention: str, cross: str, parts: Mapping[str, str]) -> Table:
@@ -80,7 +80,6 @@ def read(raw: Mapping[str, Any], source: TensorSource, fields: Fields, *, scaled
         )
     if scaled:
         scaled = read_key(raw, "scale_decoder_outputs", bool, raw.get("tie_word_embeddings") is not False)
-    hugging_face.check_copies(source, ("shared.weight",), COPIES)
     layers = read_key(raw, "num_decoder_layers", int, fields["layers"])
     found = fields | {
         "layers": layers,
@@ -90,7 +89,7 @@ def read(raw: Mapping[str, Any], source: TensorSource, fields: Fields, *, scaled
             read_key(raw, "relative_attention_num_buckets", int, 32),
             read_key(raw, "relative_attention_max_distance", int, DISTANCE),
         ),
-        "tied_head": hugging_face.is_copy(source, "lm_head.weight", "shared.weight"),
+        "tied_head": hugging_face.is_copy(source, "lm_head.weight", hugging_face.original_of(source, TABLES)),
         "logit_scale": fields["width"] ** -0.5 if scaled else 1.0,
     }
     return _with_encoder(found, fields["layers"])
@@ -132,6 +131,7 @@ HUGGING_FACE = Family(
         r"lm_head\.weight",
         r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight",
     ),
+    aliases=((r"^(encoder|decoder)\.embed_tokens\.", "shared."),),
     twin="t5",
 )
 MT5 = HUGGING_FACE._replace(

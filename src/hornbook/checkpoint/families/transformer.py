@@ -47,7 +47,7 @@ FIXED = {
     "is_encoder_decoder": True,
 }
 BIAS = "final_logits_bias"
-COPIES = tuple(f"{part}.embed_tokens.weight" for part in ("model.encoder", "model.decoder", "encoder", "decoder"))
+TABLES = ("shared", "encoder.embed_tokens", "decoder.embed_tokens", "lm_head")  # the tables that may be one
 PARTS = {
     "attention_post_norm": "self_attn_layer_norm",
     "cross_post_norm": "encoder_attn_layer_norm",
@@ -87,8 +87,10 @@ def read(raw: Mapping[str, Any], source: TensorSource, fields: Fields) -> Fields
                 "share_encoder_decoder_embeddings is true and tie_word_embeddings false",
                 "Hornbook reads models that share all tables, or that have one for each language.",
             )
-        hugging_face.check_copies(source, ("model.shared.weight", "shared.weight"), (*COPIES, "lm_head.weight"))
         targets = sources
+    if fields["tied_head"]:
+        alike = TABLES if fields["shared_tokens"] else TABLES[2:]
+        hugging_face.original_of(source, [f"{prefix}{name}.weight" for name in alike for prefix in ("model.", "")])
     width, heads = fields["width"], max(fields["heads"], 1)
     both = {
         "head_width": width // heads,
