@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
@@ -31,32 +31,105 @@ class Part(Protocol):
 
 
 class Words(NamedTuple):
-    """The type of a value that is one of some words. Where two mean the same, the first is the one that is written."""
+    """The type of a value that is one of some words, or of other values of one type. Where two mean the same, the first is
+    the one that is written."""
 
-    ours: Mapping[str, Any]
+    ours: Mapping[Any, Any]
+
+    def word(self, meant: Any) -> Any:
+        """How ``meant`` is written; raises ValueError where there is no word for it."""
+        for word, ours in self.ours.items():
+            if ours == meant:
+                return word
+        raise ValueError(f"there is no word for {meant}")
 
 
 class Key(NamedTuple):
     """A value of their configuration that is a field of ours. Without a default, which may be a function of the fields that
-    have been read, it must be there."""
+    have been read, it must be there. A null says nothing, as if it were not there; or, with ``null``, it says None."""
 
     theirs: str
     ours: str
     type: type | Words
     default: Any = REQUIRED
+    older: str = ""  # what it was called before; read where the name of today says nothing
+    null: bool = False
 
     def read(self, raw: Mapping[str, Any], source: TensorSource, fields: Mapping[str, Any]) -> dict[str, Any]:
+        if self.null and self.theirs in raw and raw[self.theirs] is None:
+            return {self.ours: None}
+        name = self.older if raw.get(self.theirs) is None and raw.get(self.older) is not None else self.theirs
         default = self.default(fields) if callable(self.default) else self.default
         if isinstance(self.type, Words):
-            word = read_key(raw, self.theirs, str, default)
-            return {self.ours: choose(self.type.ours, word, f"the {self.ours} ({self.theirs})")}
-        return {self.ours: read_key(raw, self.theirs, self.type, default)}
+            word = read_key(raw, name, type(next(iter(self.type.ours))), default)
+            return {self.ours: choose(self.type.ours, word, f"the {self.ours} ({name})")}
+        return {self.ours: read_key(raw, name, self.type, default)}
 
     def write(self, config: ModelConfig) -> dict[str, Any]:
         value = getattr(config, self.ours)
-        if isinstance(self.type, Words):
-            value = next(word for word, meant in self.type.ours.items() if meant == value)
-        return {self.theirs: value}
+        return {self.theirs: self.type.word(value) if isinstance(self.type, Words) else value}
+
+
+class Implied(NamedTuple):
+    """A field that no file says and that follows from those before it: one key head for each head."""
+
+    ours: str
+    value: Callable[[Mapping[str, Any]], Any]
+
+    def read(self, raw: Mapping[str, Any], source: TensorSource, fields: Mapping[str, Any]) -> dict[str, Any]:
+        return {self.ours: self.value(fields)}
+
+    def write(self, config: ModelConfig) -> dict[str, Any]:
+        return {}
+
+
+class Twice(NamedTuple):
+    """A second name for a field that a Key has read; a file in which the two differ is refused."""
+
+    theirs: str
+    ours: str
+
+    def read(self, raw: Mapping[str, Any], source: TensorSource, fields: Mapping[str, Any]) -> dict[str, Any]:
+        first = fields[self.ours]
+        if (second := read_key(raw, self.theirs, type(first), first)) != first:
+            raise UnsupportedModel(
+                f"the model's {self.ours} is {first}, but its {self.theirs} {second}",
+                "Take a model in which the two are alike.",
+            )
+        return {}
+
+    def write(self, config: ModelConfig) -> dict[str, Any]:
+        return {self.theirs: getattr(config, self.ours)}
+
+
+class Rows(NamedTuple):
+    """A size that a file says by a tensor that must be there: the first of its own."""
+
+    tensor: str
+    ours: str
+
+    def read(self, raw: Mapping[str, Any], source: TensorSource, fields: Mapping[str, Any]) -> dict[str, Any]:
+        if self.tensor not in source.tensors:
+            raise ModelFileError(f"the model has no tensor {self.tensor}", "The file is incomplete: fetch it again.")
+        return {self.ours: int(source.tensors[self.tensor].shape[0])}
+
+    def write(self, config: ModelConfig) -> dict[str, Any]:
+        return {}
+
+
+class Has(NamedTuple):
+    """A field that a file says by a tensor that it holds or does not."""
+
+    tensor: str
+    ours: str
+    there: Any = True
+    absent: Any = False
+
+    def read(self, raw: Mapping[str, Any], source: TensorSource, fields: Mapping[str, Any]) -> dict[str, Any]:
+        return {self.ours: self.there if self.tensor in source.tensors else self.absent}
+
+    def write(self, config: ModelConfig) -> dict[str, Any]:
+        return {}
 
 
 class Only(NamedTuple):
@@ -90,6 +163,16 @@ class Also(NamedTuple):
 
     def write(self, config: ModelConfig) -> dict[str, Any]:
         return {self.theirs: getattr(config, self.ours)}
+
+
+def head_width(fields: Mapping[str, Any]) -> int:
+    """The width of a head where none is said: the heads divide the model's."""
+    return int(fields["width"]) // max(int(fields["heads"]), 1)
+
+
+# Every head has keys of its own, and the heads divide the width.
+DIVIDED = Implied("head_width", head_width)
+MULTI_HEAD = (Implied("kv_heads", lambda fields: fields["heads"]), DIVIDED)
 
 
 def read_key(raw: Mapping[str, Any], name: str, kind: type, default: Any = REQUIRED) -> Any:

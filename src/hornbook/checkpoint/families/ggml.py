@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from hornbook.checkpoint.fields import Key, choose, read_key
+from hornbook.checkpoint.fields import Also, Has, Key, Part, Rows, Twice, choose, head_width, read_key
 from hornbook.checkpoint.rules import Interleaved, Map, Reshaped, Split, Stacked, Table, TensorSource, override, table
 from hornbook.errors import ModelFileError
 from hornbook.model.config import Experts, LayerKind, ModelConfig, Rotary, RotaryScaling
@@ -85,6 +85,70 @@ def keys(arch: str, epsilon: str = RMS) -> tuple[Key, ...]:
         Key(f"{arch}.attention.head_count", "heads", int),
         Key(f"{arch}.attention.{epsilon}", "norm_epsilon", float),
     )
+
+
+def sizes(arch: str, epsilon: str = RMS) -> tuple[Part, ...]:
+    """The sizes; the number of tokens by the embedding itself, and whether the head is tied to it."""
+    return (
+        *keys(arch, epsilon),
+        Key(f"{arch}.attention.head_count_kv", "kv_heads", int, lambda fields: fields["heads"]),
+        Key(f"{arch}.attention.key_length", "head_width", int, head_width),
+        Twice(f"{arch}.attention.value_length", "head_width"),
+        Rows("token_embd.weight", "vocab_size"),
+        Also(f"{arch}.vocab_size", "vocab_size"),
+        Has("output.weight", "tied_head", there=False, absent=True),
+    )
+
+
+def decoder(arch: str, epsilon: str = RMS) -> tuple[Part, ...]:
+    """The sizes, and layers that are all alike: rotary positions and, where one is said, a window."""
+    return (*sizes(arch, epsilon), Rope(arch), Window(arch))
+
+
+class Rope(NamedTuple):
+    """``pattern``: layers that all turn alike."""
+
+    arch: str
+
+    def read(self, raw: Mapping[str, Any], source: TensorSource, fields: Mapping[str, Any]) -> dict[str, Any]:
+        return {"pattern": (LayerKind(rotary=read_rotary(raw, source, self.arch, fields["head_width"])),)}
+
+    def write(self, config: ModelConfig) -> dict[str, Any]:
+        """Raises ValueError where they do not."""
+        (rotary,) = {kind.rotary for kind in config.pattern}
+        return {} if rotary is None else write_rotary(config, rotary, self.arch)
+
+
+class Window(NamedTuple):
+    """The window of a ``pattern`` that is read: one for all layers, or none."""
+
+    arch: str
+
+    def read(self, raw: Mapping[str, Any], source: TensorSource, fields: Mapping[str, Any]) -> dict[str, Any]:
+        window = read_key(raw, f"{self.arch}.attention.sliding_window", int, 0) or None
+        return {"pattern": tuple(replace(kind, window=window) for kind in fields["pattern"])}
+
+    def write(self, config: ModelConfig) -> dict[str, Any]:
+        """Raises ValueError where windows differ."""
+        (window,) = {kind.window for kind in config.pattern}
+        return {} if window is None else {f"{self.arch}.attention.sliding_window": window}
+
+
+class Mixture(NamedTuple):
+    """Every feed-forward of a ``pattern`` that is read is a mixture, where a file says experts."""
+
+    arch: str
+    implied: Mapping[str, Any] = {}  # fields of Experts that no file says
+
+    def read(self, raw: Mapping[str, Any], source: TensorSource, fields: Mapping[str, Any]) -> dict[str, Any]:
+        implied = dict(self.implied)
+        if implied.get("shared_gate"):
+            name = f"{self.arch}.expert_shared_feed_forward_length"
+            implied["shared_width"] = read_key(raw, name, int, fields["feedforward_width"])
+        return read_experts(raw, {"pattern": fields["pattern"]}, self.arch, **implied)
+
+    def write(self, config: ModelConfig) -> dict[str, Any]:
+        return write_experts(config, self.arch)
 
 
 def read_sizes(raw: Mapping[str, Any], source: TensorSource, fields: Mapping[str, Any], arch: str) -> dict[str, Any]:

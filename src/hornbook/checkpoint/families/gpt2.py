@@ -11,31 +11,44 @@ from collections.abc import Mapping
 from typing import Any
 
 from hornbook.checkpoint.families import ggml, hugging_face
-from hornbook.checkpoint.family import Family, Fields
-from hornbook.checkpoint.fields import Key, read_key
-from hornbook.checkpoint.rules import Chain, Map, TensorSource, Transposed, override, table
-from hornbook.errors import UnsupportedModel
-from hornbook.model.config import ModelConfig
+from hornbook.checkpoint.family import Family
+from hornbook.checkpoint.fields import MULTI_HEAD, Also, Key, Only, Part, Words
+from hornbook.checkpoint.rules import Chain, Map, Transposed, override, table
 
-KEYS = (
-    Key("vocab_size", "vocab_size", int),
-    Key("n_positions", "context_length", int, 1024),
-    Key("n_embd", "width", int),
-    Key("n_layer", "layers", int),
-    Key("n_head", "heads", int),
-    Key("layer_norm_epsilon", "norm_epsilon", float, 1e-5),
-    Key("tie_word_embeddings", "tied_head", bool, True),
-    Key("resid_pdrop", "dropout", float, 0.1),
-    Key("attn_pdrop", "attention_dropout", float, 0.1),
+
+def sizes(context: int = 1024, *, tied: bool = True, dropout: float = 0.1) -> tuple[Part, ...]:
+    """What GPT, GPT-2 and GPT-J call alike; given are the values of a file that does not say."""
+    return (
+        Key("vocab_size", "vocab_size", int),
+        Key("n_positions", "context_length", int, context),
+        Key("n_embd", "width", int),
+        Key("n_layer", "layers", int),
+        Key("n_head", "heads", int),
+        *MULTI_HEAD,
+        Key("layer_norm_epsilon", "norm_epsilon", float, 1e-5),
+        Key("tie_word_embeddings", "tied_head", bool, tied),
+        Key("resid_pdrop", "dropout", float, dropout),
+        Also("embd_pdrop", "dropout"),
+        Key("attn_pdrop", "attention_dropout", float, dropout),
+    )
+
+
+def inner(theirs: str) -> Key:
+    """The width inside the feed-forward, four times the model's where none is said."""
+    return Key(theirs, "feedforward_width", int, lambda fields: 4 * fields["width"])
+
+
+ACTIVATION = Key("activation_function", "activation", hugging_face.OLD_ACTIVATION, "gelu_new")
+KEYS: tuple[Part, ...] = (
+    *sizes(),
+    inner("n_inner"),
+    ACTIVATION,
+    Key("scale_attn_weights", "query_scale", Words({True: None, False: 1.0}), True),
+    Only("scale_attn_by_inverse_layer_idx", False, "divides its scores by the number of the layer"),
+    Only("add_cross_attention", False, "looks at an encoder's states"),
 )
-SHAPE: dict[str, Any] = {
-    "positions": "learned",
-    "norm": "layer",
-    "qkv_bias": True,
-    "attention_output_bias": True,
-    "gated": False,
-    "feedforward_bias": True,
-}
+PLAIN = {"norm": "layer", "gated": False, "feedforward_bias": True}  # what most decoders of that time have
+SHAPE = PLAIN | {"positions": "learned", "qkv_bias": True, "attention_output_bias": True}
 NAMES = {
     "embed.tokens": ".wte",
     "embed.positions": ".wpe",
@@ -62,60 +75,17 @@ def transposed(names: Mapping[str, str]) -> tuple[Map, ...]:
     )
 
 
-def heads(stem: str, language: str) -> dict[str, dict[str, Any]]:
+def heads(stem: str, language: str = "ForCausalLM") -> dict[str, dict[str, Any]]:
     """The classes of transformers but the one for tokens, whose layer has another name in these families."""
     known = hugging_face.decoder_heads(stem, language)
     return {name: implied for name, implied in known.items() if not name.endswith("ForTokenClassification")}
 
 
-def write_activation(config: ModelConfig) -> str:
-    """By the name that the tanh form has in the configurations of that time."""
-    return "gelu_new" if config.activation == "gelu_tanh" else hugging_face.write_activation(config.activation)
-
-
-def read(raw: Mapping[str, Any], source: TensorSource, fields: Fields) -> Fields:
-    for key, what in {
-        "scale_attn_by_inverse_layer_idx": "divides its scores by the number of the layer",
-        "add_cross_attention": "looks at an encoder's states",
-    }.items():
-        if read_key(raw, key, bool, False):
-            raise UnsupportedModel(f"this GPT-2 {what} ({key})", "Take a model without it, as the published ones are.")
-    return {
-        "kv_heads": fields["heads"],
-        "head_width": hugging_face.read_head_width(fields),
-        "feedforward_width": read_key(raw, "n_inner", int, 4 * fields["width"]),
-        "activation": hugging_face.read_activation(raw, "activation_function", "gelu_new"),
-        "query_scale": None if read_key(raw, "scale_attn_weights", bool, True) else 1.0,
-    }
-
-
-def write(config: ModelConfig) -> dict[str, Any]:
-    return {
-        "n_inner": config.feedforward_width,
-        "activation_function": write_activation(config),
-        "scale_attn_weights": config.query_scale is None,
-        "embd_pdrop": config.dropout,
-    }
-
-
 HUGGING_FACE = Family(
-    "gpt2",
-    KEYS,
-    transposed(NAMES),
-    shape=SHAPE,
-    read=read,
-    write=write,
-    heads=heads("GPT2", "LMHeadModel"),
-    prefix="transformer",
-    unused=UNUSED,
+    "gpt2", KEYS, transposed(NAMES), SHAPE, heads=heads("GPT2", "LMHeadModel"), prefix="transformer", unused=UNUSED,
     twin="gpt2",
-)
+)  # fmt: skip
 GGUF = Family(
-    "gpt2",
-    ggml.keys("gpt2", ggml.LAYER),
-    override(ggml.DECODER, ggml.QKV),
-    shape=SHAPE | {"activation": "gelu_tanh"},
-    read=lambda raw, source, fields: ggml.read_sizes(raw, source, fields, "gpt2"),
-    write=lambda config: ggml.write_sizes(config, "gpt2"),
+    "gpt2", ggml.sizes("gpt2", ggml.LAYER), override(ggml.DECODER, ggml.QKV), SHAPE | {"activation": "gelu_tanh"},
     twin="gpt2",
-)
+)  # fmt: skip

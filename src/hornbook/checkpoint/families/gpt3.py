@@ -10,22 +10,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hornbook.checkpoint.families import gpt2, hugging_face
+from hornbook.checkpoint.families import gpt2
 from hornbook.checkpoint.family import Family, Fields
-from hornbook.checkpoint.fields import Key, choose, read_key
+from hornbook.checkpoint.fields import MULTI_HEAD, Also, Key, Part, choose, read_key
 from hornbook.checkpoint.rules import TensorSource, table
 from hornbook.errors import ModelFileError
 from hornbook.model.config import LayerKind, ModelConfig
 
-KEYS = (
+KEYS: tuple[Part, ...] = (
     Key("vocab_size", "vocab_size", int),
     Key("max_position_embeddings", "context_length", int, 2048),
     Key("hidden_size", "width", int),
+    gpt2.inner("intermediate_size"),
     Key("num_layers", "layers", int),
     Key("num_heads", "heads", int),
+    *MULTI_HEAD,
+    gpt2.ACTIVATION,
     Key("layer_norm_epsilon", "norm_epsilon", float, 1e-5),
     Key("tie_word_embeddings", "tied_head", bool, True),
     Key("resid_dropout", "dropout", float, 0.0),
+    Also("embed_dropout", "dropout"),
     Key("attention_dropout", "attention_dropout", float, 0.0),
 )
 SHAPE: dict[str, Any] = gpt2.SHAPE | {"qkv_bias": False, "query_scale": 1.0}
@@ -37,18 +41,12 @@ NAMES = gpt2.NAMES | {
 }
 DENSE, BANDED = "global", "local"
 
-# name: layers, width, heads. Table 2.1 gives 24 heads of 128 for "1.3b" and a width of 5140 for "13b"; neither agrees with
-# the numbers of parameters in table D.1, with which 16 heads and 5120 do.
+# layers, width, heads. Table 2.1 gives 24 heads of 128 for "1.3b" and a width of 5140 for "13b"; neither agrees with the
+# numbers of parameters in table D.1, with which 16 heads and 5120 do.
 SIZES = {
-    "125m": (12, 768, 12),
-    "350m": (24, 1024, 16),
-    "760m": (24, 1536, 16),
-    "1.3b": (24, 2048, 16),
-    "2.7b": (32, 2560, 32),
-    "6.7b": (32, 4096, 32),
-    "13b": (40, 5120, 40),
-    "175b": (96, 12288, 96),
-}
+    "125m": (12, 768, 12), "350m": (24, 1024, 16), "760m": (24, 1536, 16), "1.3b": (24, 2048, 16),
+    "2.7b": (32, 2560, 32), "6.7b": (32, 4096, 32), "13b": (40, 5120, 40), "175b": (96, 12288, 96),
+}  # fmt: skip
 
 
 def sized(size: str, *, vocab_size: int = 50257, context_length: int = 2048, window: int = 256) -> ModelConfig:
@@ -58,61 +56,37 @@ def sized(size: str, *, vocab_size: int = 50257, context_length: int = 2048, win
     """
     layers, width, heads = choose(SIZES, size.lower(), "the size of GPT-3")
     return ModelConfig(
-        vocab_size=vocab_size,
-        layers=layers,
-        width=width,
-        heads=heads,
-        kv_heads=heads,
-        head_width=width // heads,
-        feedforward_width=4 * width,
-        context_length=context_length,
-        pattern=(LayerKind(), LayerKind(window)),
-        activation="gelu_tanh",
-        tied_head=True,
+        vocab_size, layers, width, heads, kv_heads=heads, head_width=width // heads, feedforward_width=4 * width,
+        context_length=context_length, pattern=(LayerKind(), LayerKind(window)), activation="gelu_tanh", tied_head=True,
         **SHAPE,
-    )
+    )  # fmt: skip
 
 
 def read(raw: Mapping[str, Any], source: TensorSource, fields: Fields) -> Fields:
     kinds = {DENSE: LayerKind(), BANDED: LayerKind(read_key(raw, "window_size", int, 256))}
     said = raw.get("attention_types") or [[[DENSE, BANDED], 12]]  # [[names, how often in turn], ...]
-    most = fields["layers"] + 1  # a damaged file may say any number
-    names = raw.get("attention_layers") or [name for turn, times in said for name in list(turn) * min(times, most)]
-    if len(names) != fields["layers"]:
+    names = raw.get("attention_layers")
+    # Counted before they are written out: a damaged file may say any number.
+    count = len(names) if names else sum(len(turn) * max(times, 0) for turn, times in said)
+    if count != fields["layers"]:
         raise ModelFileError(
-            f"attention_types or attention_layers is for {len(names)} layers, the model has {fields['layers']}",
+            f"attention_types or attention_layers is for {count} layers, the model has {fields['layers']}",
             "Fetch the model's config.json again.",
         )
-    return {
-        "kv_heads": fields["heads"],
-        "head_width": hugging_face.read_head_width(fields),
-        "feedforward_width": read_key(raw, "intermediate_size", int, 4 * fields["width"]),
-        "activation": hugging_face.read_activation(raw, "activation_function", "gelu_new"),
-        "pattern": tuple(choose(kinds, name, "the attention (attention_types)") for name in names),
-    }
+    names = names or [name for turn, times in said for name in list(turn) * times]
+    return {"pattern": tuple(choose(kinds, name, "the attention (attention_types)") for name in names)}
 
 
 def write(config: ModelConfig) -> dict[str, Any]:
     names = [DENSE if config.kind(i).window is None else BANDED for i in range(config.layers)]
     windows = [kind.window for kind in config.pattern if kind.window is not None]
     return {
-        "intermediate_size": config.feedforward_width,
-        "activation_function": gpt2.write_activation(config),
         "attention_types": [[[name], 1] for name in names],
         "attention_layers": names,
         "window_size": windows[0] if windows else 256,
-        "embed_dropout": config.dropout,
     }
 
 
 HUGGING_FACE = Family(
-    "gpt_neo",
-    KEYS,
-    table(NAMES),
-    shape=SHAPE,
-    read=read,
-    write=write,
-    heads=gpt2.heads("GPTNeo", "ForCausalLM"),
-    prefix="transformer",
-    unused=gpt2.UNUSED,
+    "gpt_neo", KEYS, table(NAMES), SHAPE, read, write, gpt2.heads("GPTNeo"), prefix="transformer", unused=gpt2.UNUSED
 )

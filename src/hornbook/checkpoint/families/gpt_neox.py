@@ -2,41 +2,39 @@
 
 Sources: arXiv 2204.06745, section 2.1; 2304.01373. A good file to begin with, for it has a little of everything:
 
-    KEYS    what config.json says and ModelConfig has as well, under another name
+    KEYS    what config.json says: its name for a thing, ours, the type, and what is meant where it says nothing
     SHAPE   what every model of the family has, and no file says
-    NAMES   which module of theirs is which of ours
-    read    what takes a computation, and write, its inverse
+    NAMES   which module of theirs is which of ours; FUSED: which one holds three of ours
 
 One matrix makes queries, keys and values, in the safetensors file head by head (Grouped), in GGUF one behind the other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from hornbook.checkpoint.families import ggml, gpt2, hugging_face
-from hornbook.checkpoint.family import Family, Fields
-from hornbook.checkpoint.fields import Key, read_key
-from hornbook.checkpoint.rules import Grouped, Map, TensorSource, override, table
-from hornbook.model.config import LayerKind, ModelConfig
+from hornbook.checkpoint.family import Family
+from hornbook.checkpoint.fields import MULTI_HEAD, Implied, Key, Part
+from hornbook.checkpoint.rules import Grouped, Map, override, table
 
-KEYS = (
+KEYS: tuple[Part, ...] = (
     Key("vocab_size", "vocab_size", int),
     Key("max_position_embeddings", "context_length", int, 2048),
     Key("hidden_size", "width", int),
     Key("intermediate_size", "feedforward_width", int),
     Key("num_hidden_layers", "layers", int),
     Key("num_attention_heads", "heads", int),
+    *MULTI_HEAD,
     Key("layer_norm_eps", "norm_epsilon", float, 1e-5),
     Key("tie_word_embeddings", "tied_head", bool, False),
     Key("attention_bias", "qkv_bias", bool, True),
     Key("attention_bias", "attention_output_bias", bool, True),
     Key("use_parallel_residual", "parallel", bool, True),
+    Key("hidden_act", "activation", hugging_face.ACTIVATION, "gelu"),
+    hugging_face.Rope(part=0.25, older=("rotary_emb_base", "rotary_pct")),
     Key("hidden_dropout", "dropout", float, 0.0),
     Key("attention_dropout", "attention_dropout", float, 0.0),
 )
-SHAPE: dict[str, Any] = {"norm": "layer", "gated": False, "feedforward_bias": True}
+SHAPE = {"norm": "layer", "gated": False, "feedforward_bias": True}
 NAMES = {
     "embed.tokens": ".embed_in",
     "norm": ".final_layer_norm",
@@ -50,52 +48,28 @@ NAMES = {
 }
 FUSED = Map(ggml.FUSED, (".layers.{i}.attention.query_key_value",), lambda config: Grouped(config.heads, 1))
 
-
-def read(raw: Mapping[str, Any], source: TensorSource, fields: Fields) -> Fields:
-    width = hugging_face.read_head_width(fields)
-    part, base = read_key(raw, "rotary_pct", float, 0.25), read_key(raw, "rotary_emb_base", float, 10_000.0)
-    rotary = hugging_face.read_rotary({"partial_rotary_factor": part, **raw}, base, head_width=width)
-    return {
-        "kv_heads": fields["heads"],
-        "head_width": width,
-        "activation": hugging_face.read_activation(raw, "hidden_act", "gelu"),
-        "pattern": (LayerKind(rotary=rotary),),
-    }
-
-
-def write(config: ModelConfig) -> dict[str, Any]:
-    return {
-        "hidden_act": hugging_face.write_activation(config.activation),
-        **hugging_face.write_rotary(hugging_face.pattern_rotary(config), config.head_width),
-    }
-
-
-def read_gguf(raw: Mapping[str, Any], source: TensorSource, fields: Fields) -> Fields:
-    # No key says it: GPT-NeoX-20B alone, by its layers, has the tanh form of GELU.
-    activation = "gelu_tanh" if fields["layers"] == 44 else "gelu"
-    return ggml.read_decoder(raw, source, fields, "gptneox") | {"activation": activation}
-
-
 HUGGING_FACE = Family(
     "gpt_neox",
     KEYS,
     (*table(NAMES), FUSED),
-    shape=SHAPE,
-    read=read,
-    write=write,
-    heads=gpt2.heads("GPTNeoX", "ForCausalLM"),
+    SHAPE,
+    heads=gpt2.heads("GPTNeoX"),
     prefix="gpt_neox",
-    # Masks and angles of older files; a tied head that is written a second time.
-    unused=(r".*\.attention\.(masked_)?bias", r".*rotary_emb\.inv_freq", r"lm_head\.weight"),
+    unused=(r".*\.attention\.(masked_)?bias", *hugging_face.UNUSED),  # masks of older files
     aliases=((r"^embed_out\.", "lm_head."),),
     twin=lambda config: "gptneox" if config.qkv_bias and not config.tied_head else None,  # there it is always so
 )
+
+KEYS_GGUF: tuple[Part, ...] = (
+    *ggml.decoder("gptneox", ggml.LAYER),
+    Key("gptneox.use_parallel_residual", "parallel", bool, True),
+    # No key says it: GPT-NeoX-20B alone, by its layers, has the tanh form of GELU.
+    Implied("activation", lambda fields: "gelu_tanh" if fields["layers"] == 44 else "gelu"),
+)
 GGUF = Family(
     "gptneox",
-    (*ggml.keys("gptneox", ggml.LAYER), Key("gptneox.use_parallel_residual", "parallel", bool, True)),
+    KEYS_GGUF,
     override(ggml.DECODER, ggml.QKV),
-    shape=SHAPE | {"qkv_bias": True, "attention_output_bias": True},
-    read=read_gguf,
-    write=lambda config: ggml.write_decoder(config, "gptneox"),
+    SHAPE | {"qkv_bias": True, "attention_output_bias": True},
     twin="gpt_neox",
 )

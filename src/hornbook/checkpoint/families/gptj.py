@@ -11,24 +11,12 @@ from typing import Any
 
 from hornbook.checkpoint.families import gpt2, hugging_face
 from hornbook.checkpoint.family import Family, Fields
-from hornbook.checkpoint.fields import Key, read_key
+from hornbook.checkpoint.fields import Part, read_key
 from hornbook.checkpoint.rules import TensorSource, table
 from hornbook.model.config import LayerKind, ModelConfig, Rotary
 
-KEYS = (
-    *(key for key in gpt2.KEYS if key.ours not in ("tied_head", "dropout", "attention_dropout")),
-    Key("tie_word_embeddings", "tied_head", bool, False),
-    Key("resid_pdrop", "dropout", float, 0.0),
-    Key("attn_pdrop", "attention_dropout", float, 0.0),
-)
-SHAPE: dict[str, Any] = {
-    "norm": "layer",
-    "gated": False,
-    "feedforward_bias": True,
-    "parallel": True,
-    "shared_norm": True,
-    "head_bias": True,
-}
+KEYS: tuple[Part, ...] = (*gpt2.sizes(2048, tied=False, dropout=0.0), gpt2.inner("n_inner"), gpt2.ACTIVATION)
+SHAPE = gpt2.PLAIN | {"parallel": True, "shared_norm": True, "head_bias": True}
 NAMES = {
     "embed.tokens": ".wte",
     "norm": ".ln_f",
@@ -46,34 +34,15 @@ NAMES = {
 
 
 def read(raw: Mapping[str, Any], source: TensorSource, fields: Fields) -> Fields:
-    width, turned = hugging_face.read_head_width(fields), read_key(raw, "rotary_dim", int, 64)
-    rotary = Rotary(width=None if turned == width else turned, interleaved=True)
-    return {
-        "kv_heads": fields["heads"],
-        "head_width": width,
-        "feedforward_width": read_key(raw, "n_inner", int, 4 * fields["width"]),
-        "activation": hugging_face.read_activation(raw, "activation_function", "gelu_new"),
-        "pattern": (LayerKind(rotary=rotary),),
-    }
+    turned = read_key(raw, "rotary_dim", int, 64)
+    rotary = Rotary(width=None if turned == fields["head_width"] else turned, interleaved=True)
+    return {"pattern": (LayerKind(rotary=rotary),)}
 
 
 def write(config: ModelConfig) -> dict[str, Any]:
-    return {
-        "n_inner": config.feedforward_width,
-        "activation_function": gpt2.write_activation(config),
-        "rotary_dim": config.rotary_width(hugging_face.pattern_rotary(config)),
-        "embd_pdrop": config.dropout,
-    }
+    return {"rotary_dim": config.rotary_width(hugging_face.pattern_rotary(config))}
 
 
 HUGGING_FACE = Family(
-    "gptj",
-    KEYS,
-    table(NAMES),
-    shape=SHAPE,
-    read=read,
-    write=write,
-    heads=gpt2.heads("GPTJ", "ForCausalLM"),
-    prefix="transformer",
-    unused=gpt2.UNUSED,
+    "gptj", KEYS, table(NAMES), SHAPE, read, write, gpt2.heads("GPTJ"), prefix="transformer", unused=gpt2.UNUSED
 )
