@@ -5,7 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from family_parity import SMALL, Case, check_cached, check_gguf, check_parity, check_rewritten, check_saved
+import torch
+from family_parity import SMALL, Case, check_cached, check_gguf, check_parity, check_rewritten, check_saved, loaded
+
+from hornbook.checkpoint import families
+from hornbook.checkpoint.saving import Shapes
 
 SAID = SMALL | {"num_key_value_heads": 2}
 
@@ -50,3 +54,21 @@ def test_what_is_saved_is_read_by_transformers(case: Case, tmp_path: Path) -> No
 @pytest.mark.parametrize("case", [case for case in CASES if case.in_gguf], ids=str)
 def test_what_is_written_as_gguf_is_read_by_llama_cpp(case: Case, tmp_path: Path) -> None:
     check_gguf(case, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["su", "yarn", "longrope"])
+def test_the_scaling_of_the_first_files_has_other_names(name: str, tmp_path: Path) -> None:
+    checkpoint = loaded(CASES[3], tmp_path)
+    raw = {key: value for key, value in checkpoint.metadata.items() if key not in ("rope_parameters", "rope_theta")}
+    scaling = {"type": name, "short_factor": [1.0, 1.5, 2.0, 2.5], "long_factor": [1.5, 3.0, 6.0, 12.0]}
+    assert checkpoint.family.read_config(raw | {"rope_scaling": scaling}, Shapes({})) == checkpoint.config
+
+
+def test_the_window_stands_in_gguf_as_converters_write_it(tmp_path: Path) -> None:
+    config, family = loaded(CASES[1], tmp_path).config, families.GGUF["phi3"]
+    source = Shapes({"token_embd.weight": torch.empty(97, 48), "output.weight": torch.empty(97, 48)})
+    said = family.write_config(config, source)
+    assert said["phi3.attention.sliding_window"] == 5
+    assert family.read_config(said, source).pattern[0].window == 5
+    none = family.read_config(said | {"phi3.attention.sliding_window": 0}, source)
+    assert none.pattern[0].window is None, "0 stands for none"

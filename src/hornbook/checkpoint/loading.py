@@ -9,6 +9,7 @@ that says which. Peak memory is the model and the few tensors that are on their 
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -25,7 +26,7 @@ from hornbook.checkpoint import families
 from hornbook.checkpoint.family import AGAIN, Family
 from hornbook.checkpoint.fields import choose, read_json
 from hornbook.checkpoint.gguf import GGUF
-from hornbook.checkpoint.rules import Rule, TensorSource, expand
+from hornbook.checkpoint.rules import Reshaped, Rule, TensorSource, expand
 from hornbook.checkpoint.safetensors import SafetensorsFolder
 from hornbook.checkpoint.sentence_folder import read_pooling
 from hornbook.errors import HornbookError, ModelFileError, ModelNotFound, UnsupportedModel, UsageError
@@ -252,7 +253,9 @@ def _check_shapes(rule: Rule, names: Mapping[str, str], source: TensorSource, wa
     expected = rule.transform.theirs(tuple(wanted[name].detach() for name in rule.ours))
     for name, tensor in zip(rule.theirs, expected, strict=True):
         shape = tuple(source.tensors[names[name]].shape)
-        if shape != tuple(tensor.shape):
+        # What is reshaped anyway may come in either shape: to GGUF, which counts from the last, [n] and [1, n] are alike.
+        either = isinstance(rule.transform, Reshaped) and math.prod(shape) == tensor.numel()
+        if shape != tuple(tensor.shape) and not either:
             raise ModelFileError(
                 f"{names[name]} has the shape {list(shape)}, but the configuration says {list(tensor.shape)}", AGAIN
             )

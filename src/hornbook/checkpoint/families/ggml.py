@@ -182,7 +182,15 @@ def read_decoder(raw: Mapping[str, Any], source: TensorSource, fields: Mapping[s
     return sizes | {"pattern": (LayerKind(window, rotary),)}
 
 
-def write_decoder(config: ModelConfig, arch: str) -> dict[str, Any]:
+def write_decoder(config: ModelConfig, arch: str, *, windows: bool = False) -> dict[str, Any]:
+    """``windows``: the architecture has words for them. llama.cpp passes over the key in all others, and sees everything.
+
+    Raises ValueError for what this architecture cannot say.
+    """
+    if not windows and any(kind.window for kind in config.pattern):
+        raise ValueError("in GGUF this architecture sees everything, and this model only a window (sliding_window)")
+    if len(config.pattern) > 1:
+        raise ValueError("its layers differ, and in GGUF those of this architecture are alike")
     (kind,) = config.pattern
     return {
         **write_sizes(config, arch),

@@ -84,7 +84,7 @@ GGUF = Family(
         Map(GATED, ("blk.{i}.ffn_up",), _feedforward),
     ),
     read=lambda raw, source, fields: ggml.read_decoder(raw, source, fields, "phi3"),
-    write=lambda config: ggml.write_decoder(config, "phi3"),
+    write=lambda config: ggml.write_decoder(config, "phi3", windows=True),
     unused=(r"rope_factors_(long|short)\.weight",),
     twin="phi3",
 )
