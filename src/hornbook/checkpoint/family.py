@@ -48,8 +48,10 @@ class Family(NamedTuple):
             said: Fields = dict(self.shape)
             for part in self.keys:
                 said |= part.read(raw, source, said)
-            if said.get("layers", 0) > MAX_LAYERS:  # before anything is made for each of them
-                raise ModelFileError(f"the model has {said['layers']:,} layers", f"It may have {MAX_LAYERS:,} at most.")
+                if said.get("layers", 0) > MAX_LAYERS:  # before anything is made for each of them
+                    raise ModelFileError(
+                        f"the model has {said['layers']:,} layers", f"It may have {MAX_LAYERS:,} at most."
+                    )
             said |= self._head(raw)
             return ModelConfig(**said | self.read(raw, source, said))
         except HornbookError:
