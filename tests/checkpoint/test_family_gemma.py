@@ -172,3 +172,21 @@ def test_a_gemma_that_sees_and_does_not_describe_its_text_part_is_damaged(tmp_pa
     (tmp_path / "config.json").write_text('{"model_type": "gemma3", "text_config": 3}')
     with pytest.raises(ModelFileError, match="config.json has no text_config"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize(("arch", "layers", "largest"), [("gemma2", 26, 46), ("gemma3", 34, 62)])
+def test_the_largest_gemmas_scale_scores_by_width_per_head_which_gguf_leaves_unsaid(
+    arch: str, layers: int, largest: int
+) -> None:
+    sizes = {"embedding_length": 48, "feed_forward_length": 80, "context_length": 256, "attention.head_count": 6}
+    sizes |= {"attention.key_length": 12, "attention.value_length": 12, "attention.sliding_window": 5}
+    raw = {f"{arch}.{key}": value for key, value in sizes.items()}
+    raw |= {f"{arch}.attention.layer_norm_rms_epsilon": 1e-6}
+    source, family = Shapes({"token_embd.weight": torch.empty(97, 48)}), families.GGUF[arch]
+    for count, width in ((layers, 12), (largest, 48 / 6)):
+        config = family.read_config(raw | {f"{arch}.block_count": count}, source)
+        assert config.query_scale == width**-0.5
+        assert [config.kind(i).window for i in range(6)] == ([5, None] * 3 if arch == "gemma2" else [5] * 5 + [None])
+    own = {f"{arch}.block_count": 3, f"{arch}.attention.sliding_window_pattern": [False, True, True]}
+    config = family.read_config(raw | own, source)
+    assert [config.kind(i).window for i in range(3)] == [None, 5, 5]

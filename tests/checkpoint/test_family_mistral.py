@@ -61,3 +61,10 @@ def test_a_window_that_a_file_leaves_out_is_4096_and_null_is_none(tmp_path: Path
     assert checkpoint.family.read_config(raw, Shapes({})).pattern[0].window == 4096
     plain = checkpoint.family.read_config(raw | {"sliding_window": None}, Shapes({}))
     assert plain == replace(checkpoint.config, pooling=None)
+
+
+def test_layers_that_differ_are_refused_by_name(tmp_path: Path) -> None:
+    checkpoint = loaded(CASES[1], tmp_path)
+    raw = dict(checkpoint.metadata) | {"layer_types": ["full_attention", "sliding_attention", "full_attention"]}
+    with pytest.raises(UnsupportedModel, match=r"layers of this Mistral differ \(layer_types\)"):
+        checkpoint.family.read_config(raw, Shapes({}))
