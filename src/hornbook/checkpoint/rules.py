@@ -227,6 +227,11 @@ def table(names: Mapping[str, str]) -> Table:
     return tuple(Map((ours,), (theirs,)) for ours, theirs in names.items())
 
 
+def layers(theirs: str, names: Mapping[str, str], ours: str = "blocks.{i}.") -> dict[str, str]:
+    """``names`` of modules in a layer, with what stands before them in a model."""
+    return {ours + name: theirs + theirs_name for name, theirs_name in names.items()}
+
+
 def override(base: Table, *changes: Map) -> Table:
     """``base`` without the Maps of any module that ``changes`` speaks of, and ``changes``."""
     spoken = {ours for change in changes for ours in change.ours}

@@ -18,50 +18,35 @@ from typing import Any
 from hornbook.checkpoint.families import ggml, gpt2, hugging_face
 from hornbook.checkpoint.family import Family, Fields
 from hornbook.checkpoint.fields import DIVIDED, Has, Key, Only, Part, read_key
-from hornbook.checkpoint.rules import Grouped, Map, Table, TensorSource, override, table
+from hornbook.checkpoint.rules import Grouped, Map, Table, TensorSource, layers, override, table
 from hornbook.errors import UnsupportedModel
 from hornbook.model.config import LayerKind, ModelConfig
 
 KEYS: tuple[Part, ...] = (
-    Key("vocab_size", "vocab_size", int),
-    Key("max_position_embeddings", "context_length", int, 2048),
+    Key("vocab_size", "vocab_size", int), Key("max_position_embeddings", "context_length", int, 2048),
     Key("hidden_size", "width", int, 4544, older="n_embed"),
     Key("num_hidden_layers", "layers", int, 32, older="n_layer"),
-    Key("num_attention_heads", "heads", int, 71, older="n_head"),
+    Key("num_attention_heads", "heads", int, 71, older="n_head"), DIVIDED,
     Key("num_kv_heads", "kv_heads", int, lambda fields: fields["heads"], older="n_head_kv"),
-    DIVIDED,
-    gpt2.inner("ffn_hidden_size"),
-    Key("activation", "activation", hugging_face.ACTIVATION, "gelu"),
-    Key("layer_norm_epsilon", "norm_epsilon", float, 1e-5),
-    Key("tie_word_embeddings", "tied_head", bool, True),
+    gpt2.inner("ffn_hidden_size"), Key("activation", "activation", hugging_face.ACTIVATION, "gelu"),
+    Key("layer_norm_epsilon", "norm_epsilon", float, 1e-5), Key("tie_word_embeddings", "tied_head", bool, True),
     *(Key("bias", ours, bool, False) for ours in (*hugging_face.BIASED, "feedforward_bias")),
     Key("parallel_attn", "parallel", bool, True),
-    Key("hidden_dropout", "dropout", float, 0.0),
-    Key("attention_dropout", "attention_dropout", float, 0.0),
+    Key("hidden_dropout", "dropout", float, 0.0), Key("attention_dropout", "attention_dropout", float, 0.0),
     Only("apply_residual_connection_post_layernorm", False, "adds what is normalised already"),
-)
+)  # fmt: skip
 OLD_NAMES = ("RefinedWeb", "RefinedWebModel")  # model_type before transformers took the family in
 SHAPE = {"norm": "layer", "gated": False}
 NAMES = {
-    "embed.tokens": ".word_embeddings",
-    "norm": ".ln_f",
-    "head.tokens": "lm_head",
-    "classifier.linear": "score",
-    "blocks.{i}.attention_norm": ".h.{i}.input_layernorm",
-    "blocks.{i}.attention.output": ".h.{i}.self_attention.dense",
-    "blocks.{i}.feedforward_norm": ".h.{i}.post_attention_layernorm",
-    "blocks.{i}.feedforward.up": ".h.{i}.mlp.dense_h_to_4h",
-    "blocks.{i}.feedforward.down": ".h.{i}.mlp.dense_4h_to_h",
-}
-TWO_NORMS = {"blocks.{i}.attention_norm": ".h.{i}.ln_attn", "blocks.{i}.feedforward_norm": ".h.{i}.ln_mlp"}
-TWO_NORMS_GGUF = {
-    "blocks.{i}.attention_norm": "blk.{i}.attn_norm_2",
-    "blocks.{i}.feedforward_norm": "blk.{i}.attn_norm",
-}
-
-
-def grouped(config: ModelConfig) -> Grouped:
-    return Grouped(config.kv_heads, config.heads // config.kv_heads)
+    "embed.tokens": ".word_embeddings", "norm": ".ln_f", "head.tokens": "lm_head", "classifier.linear": "score",
+    **layers(".h.{i}.", {
+        "attention_norm": "input_layernorm", "attention.output": "self_attention.dense",
+        "feedforward_norm": "post_attention_layernorm",
+        "feedforward.up": "mlp.dense_h_to_4h", "feedforward.down": "mlp.dense_4h_to_h",
+    }),
+}  # fmt: skip
+TWO_NORMS = layers("", {"attention_norm": ".h.{i}.ln_attn", "feedforward_norm": ".h.{i}.ln_mlp"})
+TWO_NORMS_GGUF = layers("", {"attention_norm": "blk.{i}.attn_norm_2", "feedforward_norm": "blk.{i}.attn_norm"})
 
 
 def two_norms(config: ModelConfig) -> bool:
@@ -69,7 +54,11 @@ def two_norms(config: ModelConfig) -> bool:
 
 
 def maps(config: ModelConfig) -> Table:
-    fused = Map(ggml.FUSED, (".h.{i}.self_attention.query_key_value",), grouped)
+    fused = Map(
+        ggml.FUSED,
+        (".h.{i}.self_attention.query_key_value",),
+        Grouped(config.kv_heads, config.heads // config.kv_heads),
+    )
     return override((*table(NAMES), fused), *(table(TWO_NORMS) if two_norms(config) else ()))
 
 
@@ -114,8 +103,11 @@ HUGGING_FACE = Family(
     prefix="transformer", unused=(r"lm_head\.weight",),
     twin=lambda config: "falcon" if config.parallel and not config.qkv_bias and config.alibi is None else None,
 )  # fmt: skip
+KEYS_GGUF = (
+    *ggml.decoder("falcon", ggml.LAYER),
+    Has("blk.0.attn_norm_2.weight", "shared_norm", there=False, absent=True),
+)
 GGUF = Family(
-    "falcon", (*ggml.decoder("falcon", ggml.LAYER), Has("blk.0.attn_norm_2.weight", "shared_norm", there=False, absent=True)),
-    maps_gguf, SHAPE | {"parallel": True, "activation": "gelu"},
+    "falcon", KEYS_GGUF, maps_gguf, SHAPE | {"parallel": True, "activation": "gelu"},
     write=lambda config: {"falcon.tensor_data_layout": "jploski"}, twin="falcon",
 )  # fmt: skip

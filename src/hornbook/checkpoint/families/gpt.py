@@ -15,12 +15,10 @@ KEYS: tuple[Part, ...] = (
     Implied("feedforward_width", lambda fields: 4 * fields["width"]),
     Key("afn", "activation", Words({"gelu": "gelu_tanh", "relu": "relu", "silu": "silu", "swish": "silu"}), "gelu"),
 )
-NAMES = {ours: theirs for ours, theirs in gpt2.NAMES.items() if not ours.endswith("norm")} | {
-    "embed.tokens": ".tokens_embed",
-    "embed.positions": ".positions_embed",
-    "blocks.{i}.attention_post_norm": ".h.{i}.ln_1",
-    "blocks.{i}.feedforward_post_norm": ".h.{i}.ln_2",
-}
+NAMES = gpt2.NAMES | {
+    "embed.tokens": ".tokens_embed", "embed.positions": ".positions_embed",
+    "blocks.{i}.attention_post_norm": ".h.{i}.ln_1", "blocks.{i}.feedforward_post_norm": ".h.{i}.ln_2",
+}  # fmt: skip
 HUGGING_FACE = Family(
     "openai-gpt", KEYS, gpt2.transposed(NAMES), gpt2.SHAPE | {"norm_placement": "post"},
     heads=gpt2.heads("OpenAIGPT", "LMHeadModel"), prefix="transformer", unused=(*gpt2.UNUSED, r"position_ids"),

@@ -13,24 +13,18 @@ from typing import Any
 from hornbook.checkpoint.families import ggml, hugging_face
 from hornbook.checkpoint.family import Family
 from hornbook.checkpoint.fields import MULTI_HEAD, Also, Key, Only, Part, Words
-from hornbook.checkpoint.rules import Chain, Map, Transposed, override, table
+from hornbook.checkpoint.rules import Chain, Map, Transposed, layers, override, table
 
 
 def sizes(context: int = 1024, *, tied: bool = True, dropout: float = 0.1) -> tuple[Part, ...]:
     """What GPT, GPT-2 and GPT-J call alike; given are the values of a file that does not say."""
     return (
-        Key("vocab_size", "vocab_size", int),
-        Key("n_positions", "context_length", int, context),
-        Key("n_embd", "width", int),
-        Key("n_layer", "layers", int),
-        Key("n_head", "heads", int),
-        *MULTI_HEAD,
-        Key("layer_norm_epsilon", "norm_epsilon", float, 1e-5),
-        Key("tie_word_embeddings", "tied_head", bool, tied),
-        Key("resid_pdrop", "dropout", float, dropout),
-        Also("embd_pdrop", "dropout"),
+        Key("vocab_size", "vocab_size", int), Key("n_positions", "context_length", int, context),
+        Key("n_embd", "width", int), Key("n_layer", "layers", int), Key("n_head", "heads", int), *MULTI_HEAD,
+        Key("layer_norm_epsilon", "norm_epsilon", float, 1e-5), Key("tie_word_embeddings", "tied_head", bool, tied),
+        Key("resid_pdrop", "dropout", float, dropout), Also("embd_pdrop", "dropout"),
         Key("attn_pdrop", "attention_dropout", float, dropout),
-    )
+    )  # fmt: skip
 
 
 def inner(theirs: str) -> Key:
@@ -50,17 +44,13 @@ KEYS: tuple[Part, ...] = (
 PLAIN = {"norm": "layer", "gated": False, "feedforward_bias": True}  # what most decoders of that time have
 SHAPE = PLAIN | {"positions": "learned", "qkv_bias": True, "attention_output_bias": True}
 NAMES = {
-    "embed.tokens": ".wte",
-    "embed.positions": ".wpe",
-    "norm": ".ln_f",
-    "head.tokens": "lm_head",
+    "embed.tokens": ".wte", "embed.positions": ".wpe", "norm": ".ln_f", "head.tokens": "lm_head",
     "classifier.linear": "score",
-    "blocks.{i}.attention_norm": ".h.{i}.ln_1",
-    "blocks.{i}.attention.output": ".h.{i}.attn.c_proj",
-    "blocks.{i}.feedforward_norm": ".h.{i}.ln_2",
-    "blocks.{i}.feedforward.up": ".h.{i}.mlp.c_fc",
-    "blocks.{i}.feedforward.down": ".h.{i}.mlp.c_proj",
-}
+    **layers(".h.{i}.", {
+        "attention_norm": "ln_1", "attention.output": "attn.c_proj",
+        "feedforward_norm": "ln_2", "feedforward.up": "mlp.c_fc", "feedforward.down": "mlp.c_proj",
+    }),
+}  # fmt: skip
 # Masks that older versions of the reference wrote beside the weights, and a tied head that is written a second time.
 UNUSED = (r"h\.\d+\.attn\.(attention\.)?(masked_)?bias", r"lm_head\.weight")
 

@@ -13,32 +13,22 @@ from typing import Any
 from hornbook.checkpoint.families import gpt2
 from hornbook.checkpoint.family import Family, Fields
 from hornbook.checkpoint.fields import MULTI_HEAD, Also, Key, Part, choose, read_key
-from hornbook.checkpoint.rules import TensorSource, table
+from hornbook.checkpoint.rules import TensorSource, layers, table
 from hornbook.errors import ModelFileError
 from hornbook.model.config import LayerKind, ModelConfig
 
 KEYS: tuple[Part, ...] = (
-    Key("vocab_size", "vocab_size", int),
-    Key("max_position_embeddings", "context_length", int, 2048),
-    Key("hidden_size", "width", int),
-    gpt2.inner("intermediate_size"),
-    Key("num_layers", "layers", int),
-    Key("num_heads", "heads", int),
-    *MULTI_HEAD,
-    gpt2.ACTIVATION,
-    Key("layer_norm_epsilon", "norm_epsilon", float, 1e-5),
-    Key("tie_word_embeddings", "tied_head", bool, True),
-    Key("resid_dropout", "dropout", float, 0.0),
-    Also("embed_dropout", "dropout"),
+    Key("vocab_size", "vocab_size", int), Key("max_position_embeddings", "context_length", int, 2048),
+    Key("hidden_size", "width", int), Key("num_layers", "layers", int), Key("num_heads", "heads", int), *MULTI_HEAD,
+    gpt2.inner("intermediate_size"), gpt2.ACTIVATION,
+    Key("layer_norm_epsilon", "norm_epsilon", float, 1e-5), Key("tie_word_embeddings", "tied_head", bool, True),
+    Key("resid_dropout", "dropout", float, 0.0), Also("embed_dropout", "dropout"),
     Key("attention_dropout", "attention_dropout", float, 0.0),
-)
+)  # fmt: skip
 SHAPE: dict[str, Any] = gpt2.SHAPE | {"qkv_bias": False, "query_scale": 1.0}
-NAMES = gpt2.NAMES | {
-    "blocks.{i}.attention.query": ".h.{i}.attn.attention.q_proj",
-    "blocks.{i}.attention.key": ".h.{i}.attn.attention.k_proj",
-    "blocks.{i}.attention.value": ".h.{i}.attn.attention.v_proj",
-    "blocks.{i}.attention.output": ".h.{i}.attn.attention.out_proj",
-}
+NAMES = gpt2.NAMES | layers(".h.{i}.attn.attention.", {
+    "query": "q_proj", "key": "k_proj", "value": "v_proj", "output": "out_proj",
+}, "blocks.{i}.attention.")  # fmt: skip
 DENSE, BANDED = "global", "local"
 
 # layers, width, heads. Table 2.1 gives 24 heads of 128 for "1.3b" and a width of 5140 for "13b"; neither agrees with the

@@ -12,25 +12,15 @@ from typing import Any
 from hornbook.checkpoint.families import gpt2, hugging_face
 from hornbook.checkpoint.family import Family, Fields
 from hornbook.checkpoint.fields import Part, read_key
-from hornbook.checkpoint.rules import TensorSource, table
+from hornbook.checkpoint.rules import TensorSource, layers, table
 from hornbook.model.config import LayerKind, ModelConfig, Rotary
 
 KEYS: tuple[Part, ...] = (*gpt2.sizes(2048, tied=False, dropout=0.0), gpt2.inner("n_inner"), gpt2.ACTIVATION)
 SHAPE = gpt2.PLAIN | {"parallel": True, "shared_norm": True, "head_bias": True}
-NAMES = {
-    "embed.tokens": ".wte",
-    "norm": ".ln_f",
-    "head.tokens": "lm_head",
-    "head.bias": "lm_head.bias",
-    "classifier.linear": "score",
-    "blocks.{i}.attention_norm": ".h.{i}.ln_1",
-    "blocks.{i}.attention.query": ".h.{i}.attn.q_proj",
-    "blocks.{i}.attention.key": ".h.{i}.attn.k_proj",
-    "blocks.{i}.attention.value": ".h.{i}.attn.v_proj",
-    "blocks.{i}.attention.output": ".h.{i}.attn.out_proj",
-    "blocks.{i}.feedforward.up": ".h.{i}.mlp.fc_in",
-    "blocks.{i}.feedforward.down": ".h.{i}.mlp.fc_out",
-}
+NAMES = gpt2.NAMES | {"head.bias": "lm_head.bias"} | layers(".h.{i}.", {
+    "attention.query": "attn.q_proj", "attention.key": "attn.k_proj", "attention.value": "attn.v_proj",
+    "attention.output": "attn.out_proj", "feedforward.up": "mlp.fc_in", "feedforward.down": "mlp.fc_out",
+})  # fmt: skip
 
 
 def read(raw: Mapping[str, Any], source: TensorSource, fields: Fields) -> Fields:
