@@ -4,7 +4,7 @@
     python benchmarks/memory.py child '{"job": ...}'  # one measurement, as JSON: what the tables and the tests are made of
 
 A measurement is a process of its own: it imports everything, notes its resident memory, does the work, and reports by how
-much its peak (ru_maxrss) lies above. Linux and macOS.
+much its peak lies above. Linux and macOS.
 """
 
 from __future__ import annotations
@@ -29,9 +29,14 @@ DEEP: dict[str, Any] = WIDE | {"vocab_size": 32_000, "layers": 12, "width": 512,
 
 
 def peak() -> int:
-    """The most that was resident so far, in bytes."""
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024
+    """The most that was resident so far, in bytes.
+
+    Not Linux's ru_maxrss: a process inherits that of the one that started it, which may have been larger.
+    """
+    if sys.platform == "darwin":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    status = Path("/proc/self/status").read_text("ascii")
+    return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
 
 
 def child(job: dict[str, Any]) -> dict[str, Any]:
@@ -190,6 +195,11 @@ def compare(result: dict[str, Any]) -> tuple[str, str, str]:
 
 
 def main(model: str) -> None:
+    running(model)
+    training()
+
+
+def running(model: str) -> None:
     print("Running, MB:\n")
     row("batch x context", "dtype", "predicted", "measured", "error")
     row(*["---"] * 5)
@@ -198,6 +208,9 @@ def main(model: str) -> None:
     ):  # fmt: skip
         job = {"job": "generate", "model": model, "context": context, "batch": batch, "dtype": dtype}
         row(f"{batch} x {context:,}", dtype, *compare(child(job)))
+
+
+def training() -> None:
     print("\nTraining, MB:\n")
     row("model", "way", "batch x context", "dtype", "predicted", "measured", "error", "the peak is when")
     row(*["---"] * 8)

@@ -23,8 +23,8 @@ def room(device: str) -> Room | None:
     if device.startswith("cuda"):
         import torch
 
-        free, _ = torch.cuda.mem_get_info(device)
-        return Room(torch.cuda.get_device_name(device), free)
+        left, _ = torch.cuda.mem_get_info(device)
+        return Room(torch.cuda.get_device_name(device), left)
     free = available()
     return None if free is None else Room("this machine", free)
 

@@ -8,7 +8,8 @@
                  optimiser steps   gradients + what one tensor's update has in hand
 
 Gradients come as activations go, so a peak is not the sum of both: each moment is held apart, and the largest is the
-peak. Counted is what tensors hold. A GPU's allocator rounds and fragments, which costs some percent more.
+peak. Counted is what tensors hold, and what the system's allocator does not give back: 40 MB, and a tenth of what
+comes and goes beside the weights, as measured (docs/results/memory-plan.md).
 
     weights      s a parameter; qlora: the blocks' matrices in NF4, 4 bits and 0.127 bits of scales (arXiv 2305.14314)
     gradients    s for each parameter that is trained
@@ -35,8 +36,9 @@ from hornbook.checkpoint.loading import DTYPES
 from hornbook.errors import UsageError
 
 NF4_BITS = 4.127  # with scales of scales, arXiv 2305.14314, section 3
-PROGRAM = 330_000_000  # Python, torch and Hornbook themselves, as measured: docs/results/memory-plan.md
+PROGRAM = 330_000_000  # Python, torch and Hornbook themselves, an estimate: docs/results/memory-plan.md
 PREFILL = 1024  # tokens of a prompt that are read at once: engine.generate.Generator's
+LOST, LOST_PART = 40_000_000, 0.1  # to the allocator: a fixed part, and one of all that is not weights
 METHODS = ("full", "lora", "qlora")
 OPTIMIZERS = ("adamw", "adamw8bit", "adafactor")
 
@@ -57,9 +59,15 @@ class Moment:
     working: int = 0
 
     @property
+    def allocator(self) -> int:
+        """What is lost to the allocator."""
+        parts = (self.gradients, self.optimiser, self.activations, self.cache, self.scores, self.working)
+        return LOST + round(LOST_PART * sum(parts))
+
+    @property
     def total(self) -> int:
         parts = (self.gradients, self.optimiser, self.activations, self.cache, self.scores, self.working)
-        return self.weights + sum(parts)
+        return self.weights + sum(parts) + self.allocator
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +83,7 @@ class Plan:
 
     @property
     def peak(self) -> int:
-        """Bytes of tensors; the program itself comes on top."""
+        """Bytes; the program itself comes on top."""
         return self.worst.total
 
 

@@ -24,6 +24,7 @@ _PARTS = {
     "cache": "key-value cache",
     "scores": "logits",
     "working": "working space",
+    "allocator": "allocator",
 }
 
 
@@ -135,7 +136,9 @@ def _data(
         "trained": planned.trained,
         "peak": planned.peak + program,
         "program": program,
-        "moments": [{**asdict(moment), "total": moment.total} for moment in planned.moments],
+        "moments": [
+            {**asdict(moment), "allocator": moment.allocator, "total": moment.total} for moment in planned.moments
+        ],
         "free": None if room is None else room.free,
         "device": None if room is None else room.name,
         "fits": fits,
