@@ -112,13 +112,13 @@ def write_tokenizer(folder: Path) -> None:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
     names = ["<pad>", "</s>", "<unk>", *(f"▁w{id}" for id in range(3, VOCAB))]
-    backend = Tokenizer(models.WordLevel({name: id for id, name in enumerate(names)}, "<unk>"))
+    backend = Tokenizer(models.Unigram([(name, -float(id)) for id, name in enumerate(names)], unk_id=2))
     backend.pre_tokenizer, backend.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
     backend.add_special_tokens(names[:3])
     backend.post_processor = processors.TemplateProcessing("$A </s>", special_tokens=[("</s>", EOS)])
     backend.save(str(folder / "tokenizer.json"))
     said = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
+        "tokenizer_class": "T5Tokenizer",
         "pad_token": "<pad>",
         "eos_token": "</s>",
         "unk_token": "<unk>",
@@ -132,9 +132,9 @@ SEARCH = {
 }  # fmt: skip
 
 
-def write_folder(folder: Path) -> Path:
+def write_folder(folder: Path, **changes: Any) -> Path:
     """A whole T5 with a tokenizer, and a generation_config.json that says SEARCH."""
-    t5(**STRONG).save_pretrained(folder)
+    t5(**STRONG, **changes).save_pretrained(folder)
     write_tokenizer(folder)
     (folder / "generation_config.json").write_text(json.dumps(SEARCH))
     return folder

@@ -11,6 +11,7 @@ import torch
 
 import hornbook
 from hornbook.checkpoint import load
+from hornbook.checkpoint.exporting import write_gguf
 from hornbook.engine.seq2seq import Seq2Seq
 from hornbook.errors import ContextTooLong, ModelClosed, ModelFileError, UnsupportedModel, UsageError
 from seq2seq_models import SEARCH, STRONG, t5, write_folder
@@ -75,6 +76,14 @@ def test_a_saved_folder_is_searched_alike(folder: Path, tmp_path: Path) -> None:
 
     save(load(folder, device="cpu"), tmp_path / "saved")
     assert_same(model_of(tmp_path / "saved").generate(TEXTS), model_of(folder).generate(TEXTS))
+
+
+def test_a_gguf_file_writes_what_its_folder_does(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path, relative_attention_max_distance=128, d_model=64, d_ff=64, d_kv=16)
+    write_gguf(load(folder, device="cpu"), tmp_path / "t5.gguf", "F32")
+    said = {"beams": 3, "length_penalty": 0.6, "max_tokens": 8}
+    (folder / "generation_config.json").unlink()
+    assert_same(model_of(tmp_path / "t5.gguf").generate(TEXTS, **said), model_of(folder).generate(TEXTS, **said))
 
 
 @pytest.mark.parametrize(
