@@ -227,7 +227,7 @@ def table(names: Mapping[str, str]) -> Table:
     return tuple(Map((ours,), (theirs,)) for ours, theirs in names.items())
 
 
-def layers(theirs: str, names: Mapping[str, str], ours: str = "blocks.{i}.") -> dict[str, str]:
+def layer(theirs: str, names: Mapping[str, str], ours: str = "blocks.{i}.") -> dict[str, str]:
     """``names`` of modules in a layer, with what stands before them in a model."""
     return {ours + name: theirs + theirs_name for name, theirs_name in names.items()}
 

@@ -13,7 +13,7 @@ from typing import Any
 from hornbook.checkpoint.families import ggml, hugging_face
 from hornbook.checkpoint.family import Family
 from hornbook.checkpoint.fields import MULTI_HEAD, Also, Key, Only, Part, Words
-from hornbook.checkpoint.rules import Chain, Map, Transposed, layers, override, table
+from hornbook.checkpoint.rules import Chain, Map, Transposed, layer, override, table
 
 
 def sizes(context: int = 1024, *, tied: bool = True, dropout: float = 0.1) -> tuple[Part, ...]:
@@ -46,7 +46,7 @@ SHAPE = PLAIN | {"positions": "learned", "qkv_bias": True, "attention_output_bia
 NAMES = {
     "embed.tokens": ".wte", "embed.positions": ".wpe", "norm": ".ln_f", "head.tokens": "lm_head",
     "classifier.linear": "score",
-    **layers(".h.{i}.", {
+    **layer(".h.{i}.", {
         "attention_norm": "ln_1", "attention.output": "attn.c_proj",
         "feedforward_norm": "ln_2", "feedforward.up": "mlp.c_fc", "feedforward.down": "mlp.c_proj",
     }),

@@ -13,7 +13,7 @@ from typing import Any
 from hornbook.checkpoint.families import gpt2
 from hornbook.checkpoint.family import Family, Fields
 from hornbook.checkpoint.fields import MULTI_HEAD, Also, Key, Part, choose, read_key
-from hornbook.checkpoint.rules import TensorSource, layers, table
+from hornbook.checkpoint.rules import TensorSource, layer, table
 from hornbook.errors import ModelFileError
 from hornbook.model.config import LayerKind, ModelConfig
 
@@ -26,7 +26,7 @@ KEYS: tuple[Part, ...] = (
     Key("attention_dropout", "attention_dropout", float, 0.0),
 )  # fmt: skip
 SHAPE: dict[str, Any] = gpt2.SHAPE | {"qkv_bias": False, "query_scale": 1.0}
-NAMES = gpt2.NAMES | layers(".h.{i}.attn.attention.", {
+NAMES = gpt2.NAMES | layer(".h.{i}.attn.attention.", {
     "query": "q_proj", "key": "k_proj", "value": "v_proj", "output": "out_proj",
 }, "blocks.{i}.attention.")  # fmt: skip
 DENSE, BANDED = "global", "local"
@@ -46,7 +46,7 @@ def sized(size: str, *, vocab_size: int = 50257, context_length: int = 2048, win
     """
     layers, width, heads = choose(SIZES, size.lower(), "the size of GPT-3")
     return ModelConfig(
-        vocab_size, layers, width, heads, kv_heads=heads, head_width=width // heads, feedforward_width=4 * width,
+        vocab_size, layer, width, heads, kv_heads=heads, head_width=width // heads, feedforward_width=4 * width,
         context_length=context_length, pattern=(LayerKind(), LayerKind(window)), activation="gelu_tanh", tied_head=True,
         **SHAPE,
     )  # fmt: skip

@@ -12,12 +12,12 @@ from typing import Any
 from hornbook.checkpoint.families import gpt2, hugging_face
 from hornbook.checkpoint.family import Family, Fields
 from hornbook.checkpoint.fields import Part, read_key
-from hornbook.checkpoint.rules import TensorSource, layers, table
+from hornbook.checkpoint.rules import TensorSource, layer, table
 from hornbook.model.config import LayerKind, ModelConfig, Rotary
 
 KEYS: tuple[Part, ...] = (*gpt2.sizes(2048, tied=False, dropout=0.0), gpt2.inner("n_inner"), gpt2.ACTIVATION)
 SHAPE = gpt2.PLAIN | {"parallel": True, "shared_norm": True, "head_bias": True}
-NAMES = gpt2.NAMES | {"head.bias": "lm_head.bias"} | layers(".h.{i}.", {
+NAMES = gpt2.NAMES | {"head.bias": "lm_head.bias"} | layer(".h.{i}.", {
     "attention.query": "attn.q_proj", "attention.key": "attn.k_proj", "attention.value": "attn.v_proj",
     "attention.output": "attn.out_proj", "feedforward.up": "mlp.fc_in", "feedforward.down": "mlp.fc_out",
 })  # fmt: skip
