@@ -85,6 +85,15 @@ def test_what_was_trained_is_a_model_for_hornbook_and_for_transformers(trained: 
     assert tokenizer.batch_decode(ids, skip_special_tokens=True) == ours
 
 
+def test_the_page_s_python_answers(
+    trained: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    monkeypatch.chdir(trained[0].parent)
+    exec(compile(block, "docs/train.md", "exec"), {})
+    assert capsys.readouterr().out == "54321\n"
+
+
 def test_an_interrupted_training_keeps_what_it_has_learnt(tmp_path: Path) -> None:
     pairs, folder = tmp_path / "zh.tsv", tmp_path / "out"
     pairs.write_text("\n".join(CHINESE), "utf-8")
@@ -118,7 +127,7 @@ def test_equal_seeds_make_equal_models_and_the_seed_matters(tmp_path: Path) -> N
         ([*CHINESE, "没有制表符"], [], 1, "line 8 has no tab: '没有制表符'"),
         (CHINESE, ["held_out=7"], 1, "7 pairs with 7 held out leave none"),
         ([*CHINESE, "长" * 40 + "\tlong"], [], 1, "line 8 has 121 tokens, the model reads 64 (1 such lines)"),
-        (CHINESE, ["tokens=5"], 1, "a batch takes 5"),
+        (CHINESE, ["tokens=1"], 1, "a batch takes 1"),
         (CHINESE, ["layer=2"], 2, "there is no setting 'layer'"),
         (CHINESE, ["steps=many"], 2, "steps=many: "),
         (CHINESE, ["dropout=1"], 2, "dropout=1: "),

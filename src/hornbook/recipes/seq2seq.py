@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 class Settings(BaseModel):
     """Train a Transformer on pairs of texts. The defaults are the base model of arXiv 1706.03762, table 3."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     vocabulary: int = Field(32_000, ge=259, description="tokens at most, bytes and marks among them")
     layers: int = Field(6, ge=1, description="of the encoder, and of the decoder")
@@ -45,7 +45,7 @@ class Settings(BaseModel):
     heads: int = Field(8, ge=1, description="of attention")
     feedforward: int = Field(2048, ge=1, description="width inside")
     context: int = Field(512, ge=2, description="longest text, in tokens")
-    dropout: float = Field(0.1, ge=0, lt=1)
+    dropout: float = Field(0.1, ge=0, lt=1, description="of the tokens and of what each part adds")
     smoothing: float = Field(0.1, ge=0, lt=1, description="of labels")
     steps: int = Field(100_000, ge=1, description="updates of the weights")
     tokens: int = Field(25_000, ge=1, description="of a batch's longer side, padding counted")
@@ -54,10 +54,10 @@ class Settings(BaseModel):
     rate: float | None = Field(None, gt=0, description="the highest; None: 1 / sqrt(width * warmup), as in eq. 3")
     clip: float | None = Field(None, gt=0, description="longest gradient; None: any")
     held_out: int = Field(200, ge=1, description="pairs that are not learnt but asked")
-    beams: int = Field(4, ge=1)
-    length_penalty: float = 0.6
-    seed: int = 0
-    device: str = "auto"
+    beams: int = Field(4, ge=1, description="of the search for an answer")
+    length_penalty: float = Field(0.6, description="above 0 longer answers gain")
+    seed: int = Field(0, description="of weights, order, dropout and what is held out")
+    device: str = Field("auto", description="cpu, cuda, mps; auto: the best at hand")
 
 
 class Result(NamedTuple):
@@ -176,7 +176,7 @@ def _train(
         for rows in batch.by_tokens(sizes, settings.tokens, order):
             yield batch.translation([coded[row] for row in rows], start=padding, padding=padding)
 
-    with (folder / "metrics.jsonl").open("w", encoding="utf-8") as log, torch.random.fork_rng():
+    with (folder / "metrics.jsonl").open("w", buffering=1, encoding="utf-8") as log, torch.random.fork_rng():
         torch.manual_seed(settings.seed)  # dropout's
 
         def note(step: Step) -> None:
