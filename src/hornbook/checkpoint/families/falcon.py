@@ -18,7 +18,7 @@ from typing import Any
 from hornbook.checkpoint.families import ggml, gpt2, hugging_face
 from hornbook.checkpoint.family import Family, Fields
 from hornbook.checkpoint.fields import DIVIDED, Has, Key, Only, Part, read_key
-from hornbook.checkpoint.rules import Grouped, Map, Table, TensorSource, layers, override, table
+from hornbook.checkpoint.rules import Grouped, Map, Table, TensorSource, layer, override, table
 from hornbook.errors import UnsupportedModel
 from hornbook.model.config import LayerKind, ModelConfig
 
@@ -39,14 +39,15 @@ OLD_NAMES = ("RefinedWeb", "RefinedWebModel")  # model_type before transformers 
 SHAPE = {"norm": "layer", "gated": False}
 NAMES = {
     "embed.tokens": ".word_embeddings", "norm": ".ln_f", "head.tokens": "lm_head", "classifier.linear": "score",
-    **layers(".h.{i}.", {
+    **layer(".h.{i}.", {
         "attention_norm": "input_layernorm", "attention.output": "self_attention.dense",
         "feedforward_norm": "post_attention_layernorm",
         "feedforward.up": "mlp.dense_h_to_4h", "feedforward.down": "mlp.dense_4h_to_h",
     }),
 }  # fmt: skip
-TWO_NORMS = layers("", {"attention_norm": ".h.{i}.ln_attn", "feedforward_norm": ".h.{i}.ln_mlp"})
-TWO_NORMS_GGUF = layers("", {"attention_norm": "blk.{i}.attn_norm_2", "feedforward_norm": "blk.{i}.attn_norm"})
+FUSED = (".h.{i}.self_attention.query_key_value",)
+TWO_NORMS = layer(".h.{i}.", {"attention_norm": "ln_attn", "feedforward_norm": "ln_mlp"})
+TWO_NORMS_GGUF = layer("blk.{i}.", {"attention_norm": "attn_norm_2", "feedforward_norm": "attn_norm"})
 
 
 def two_norms(config: ModelConfig) -> bool:
@@ -54,11 +55,7 @@ def two_norms(config: ModelConfig) -> bool:
 
 
 def maps(config: ModelConfig) -> Table:
-    fused = Map(
-        ggml.FUSED,
-        (".h.{i}.self_attention.query_key_value",),
-        Grouped(config.kv_heads, config.heads // config.kv_heads),
-    )
+    fused = Map(ggml.FUSED, FUSED, Grouped(config.kv_heads, config.heads // config.kv_heads))
     return override((*table(NAMES), fused), *(table(TWO_NORMS) if two_norms(config) else ()))
 
 

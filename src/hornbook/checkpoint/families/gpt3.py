@@ -46,7 +46,7 @@ def sized(size: str, *, vocab_size: int = 50257, context_length: int = 2048, win
     """
     layers, width, heads = choose(SIZES, size.lower(), "the size of GPT-3")
     return ModelConfig(
-        vocab_size, layer, width, heads, kv_heads=heads, head_width=width // heads, feedforward_width=4 * width,
+        vocab_size, layers, width, heads, kv_heads=heads, head_width=width // heads, feedforward_width=4 * width,
         context_length=context_length, pattern=(LayerKind(), LayerKind(window)), activation="gelu_tanh", tied_head=True,
         **SHAPE,
     )  # fmt: skip
