@@ -186,6 +186,23 @@ def test_unusable_scores_and_impossible_wishes_are_named() -> None:
 
 
 @pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"stop_ids": frozenset({VOCAB})}, f"token id {VOCAB} is out of range"),
+        ({"bad_words": ((3, 400),)}, "token id 400 is out of range"),
+        ({"forced_first": -1}, "token id -1 is out of range"),
+        ({"max_tokens": 65}, "a prompt of 1 tokens and 65 new ones do not fit: the model's context holds 64"),
+    ],
+)
+def test_what_does_not_fit_the_model_is_refused_before_any_work(said: dict[str, Any], message: str) -> None:
+    model = pair("marian")[1]
+    memory = model.encode(*sources())
+    with pytest.raises(UsageError, match=message):
+        beam_search(model, [[PAD]] * 4, BeamParams(**said), memory=memory)
+    assert len(beam_search(model, [[PAD]] * 4, BeamParams(max_tokens=64), memory=memory)) == 4
+
+
+@pytest.mark.parametrize(
     "wrong",
     [
         {"beams": 0},

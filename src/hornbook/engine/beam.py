@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from hornbook.engine.sampling import LogitsProcessor
-from hornbook.errors import GenerationError, UsageError
+from hornbook.errors import ContextTooLong, GenerationError, UsageError
 from hornbook.model.attention import Memory
 from hornbook.model.cache import ContiguousCache
 from hornbook.model.transformer import Transformer
@@ -109,13 +109,13 @@ def beam_search(
     prompts     what the decoder begins with, at least one id each: the start token, or the text to be continued
     memory      what ``model.encode`` made of the sources, for a model with an encoder
     processors  change the log-probabilities [R * K, V] after what ``params`` forbids; they see prompt and sequence
-    Raises UsageError for an empty prompt, ContextTooLong where the model's positions end, GenerationError where
-    the scores are no numbers or every token is forbidden.
+    Raises UsageError for an empty prompt and for ids that are none, ContextTooLong where a prompt and ``max_tokens`` do not
+    fit in the model's context, both before any work; GenerationError where the scores are no numbers or every token is
+    forbidden.
     """
-    if not all(prompts):
-        raise UsageError("a prompt is empty: there is no token to begin from", "Give at least one token.")
     if not prompts:
         return []
+    _check(prompts, params, model)
     rows = [_Row(i, len(prompt), [([*prompt], 0.0)]) for i, prompt in enumerate(prompts)]
     capacity = max(row.prompt for row in rows) + params.max_tokens
     cache = ContiguousCache(model.config, len(rows), capacity, model.dtype, model.device)
@@ -145,6 +145,26 @@ def beam_search(
         last = torch.tensor([[ids[-1]] for row in rows for ids, _ in row.beams], device=model.device)
         scores = model(last, memory=memory, cache=cache, logits="last").logits
     return found
+
+
+def _check(prompts: Sequence[Sequence[int]], params: BeamParams, model: Transformer) -> None:
+    if not all(prompts):
+        raise UsageError("a prompt is empty: there is no token to begin from", "Give at least one token.")
+    forced = () if params.forced_first is None else (params.forced_first,)
+    named = [*prompts, params.stop_ids, forced, params.forced_last, *params.bad_words]
+    wrong = next((id for ids in named for id in ids if not 0 <= id < model.config.vocab_size), None)
+    if wrong is not None:
+        raise UsageError(
+            f"token id {wrong} is out of range: the model writes {model.config.vocab_size:,} tokens",
+            "Were the ids made by another model's tokenizer?",
+        )
+    longest = max(map(len, prompts))
+    if longest + params.max_tokens - 1 > model.config.context_length:  # the last token is not read again
+        raise ContextTooLong(
+            f"a prompt of {longest:,} tokens and {params.max_tokens:,} new ones do not fit: "
+            f"the model's context holds {model.config.context_length:,}",
+            "Ask for fewer new tokens (max_tokens), or shorten the prompt.",
+        )
 
 
 def _logprobs(

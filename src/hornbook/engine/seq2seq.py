@@ -75,7 +75,7 @@ class Seq2Seq:
     ) -> list[list[tuple[str, float]]]:
         """Of each text the ``n_best`` texts that the model writes, best first, with log P / length^penalty.
 
-        What is None is as the model says. Raises ContextTooLong for a text that the encoder cannot hold, before any
+        What is None is as the model says; ``max_tokens`` is at most what the decoder holds. Raises ContextTooLong for a text that the encoder cannot hold, before any
         work, UsageError for numbers that make no sense, GenerationError where the model's scores are unusable.
         """
         given = {"beams": beams, "length_penalty": length_penalty, "max_tokens": max_tokens}
