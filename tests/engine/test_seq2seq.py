@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 import hornbook
 from hornbook.checkpoint import load
 from hornbook.checkpoint.exporting import write_gguf
 from hornbook.engine.seq2seq import Seq2Seq
 from hornbook.errors import ContextTooLong, ModelClosed, ModelFileError, UnsupportedModel, UsageError
-from seq2seq_models import SEARCH, STRONG, t5, write_folder
+from seq2seq_models import SEARCH, STRONG, VOCAB, marian, t5, write_folder, write_tokenizer
 
 TEXTS = ["w3 w9 w27 w4 w11 w5", "w8", "w20 w21 w22 w23", "w7 w7 w12", "w5 w6 w17 w18 w19 w20 w21"]
 
@@ -28,13 +29,14 @@ def model_of(folder: Path, **said: Any) -> Seq2Seq:
     return Seq2Seq(load(folder, device="cpu"), name="tiny", **said)
 
 
-def expected(texts: list[str], **said: Any) -> list[list[tuple[str, float]]]:
+def expected(texts: list[str], reference: nn.Module | None = None, **said: Any) -> list[list[tuple[str, float]]]:
     """By transformers, the texts spelled out here."""
+    reference = reference or t5(**STRONG)
     found = []
     for text in texts:
         ids = torch.tensor([[*(int(word[1:]) for word in text.split()), 1]])
         said = SEARCH | said
-        out = t5(**STRONG).generate(input_ids=ids, return_dict_in_generate=True, output_scores=True, **said)
+        out = reference.generate(input_ids=ids, return_dict_in_generate=True, output_scores=True, **said)
         spelled = [" ".join(f"w{id}" for id in row if id > 2) for row in out.sequences.tolist()]
         found.append(list(zip(spelled, out.sequences_scores.tolist(), strict=True)))
     return found
@@ -76,6 +78,15 @@ def test_a_saved_folder_is_searched_alike(folder: Path, tmp_path: Path) -> None:
 
     save(load(folder, device="cpu"), tmp_path / "saved")
     assert_same(model_of(tmp_path / "saved").generate(TEXTS), model_of(folder).generate(TEXTS))
+
+
+def test_a_language_with_a_table_of_its_own_writes_only_what_its_tokenizer_knows(tmp_path: Path) -> None:
+    reference = marian(**STRONG, share_encoder_decoder_embeddings=False, decoder_vocab_size=VOCAB + 9)
+    reference.save_pretrained(tmp_path)
+    write_tokenizer(tmp_path)
+    (tmp_path / "generation_config.json").write_text(json.dumps(SEARCH))
+    unknown = {"bad_words_ids": [*SEARCH["bad_words_ids"], *([id] for id in range(VOCAB, VOCAB + 9))]}
+    assert_same(model_of(tmp_path).generate(TEXTS), expected(TEXTS, reference, **unknown))
 
 
 def test_a_gguf_file_writes_what_its_folder_does(tmp_path: Path) -> None:
