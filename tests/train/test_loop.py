@@ -15,6 +15,7 @@ from hornbook.errors import DataError, TrainingError
 from hornbook.model.config import Experts, LayerKind, ModelConfig, Relative, Rotary
 from hornbook.model.transformer import Transformer
 from hornbook.train import schedule
+from hornbook.train.average import Average
 from hornbook.train.batch import IGNORED, Batch, by_tokens, pad, shift_right, translation
 from hornbook.train.initialise import initialise
 from hornbook.train.loop import train
@@ -107,6 +108,16 @@ def test_rates_follow_the_schedule_and_are_given_back() -> None:
     assert [step.rate for step in done.steps] == pytest.approx([0.25, 0.5, 1 / 3, 1 / 6])
     assert optimizer.param_groups[0]["lr"] == 0.5
     assert not model.training, "the model is given back in the mode in which it came"
+
+
+def test_the_last_snapshots_are_averaged() -> None:
+    model = made()
+    average, seen = Average(model, last=7, snapshots=3, apart=2), []
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    watch = [lambda step: seen.append(model.embed.tokens.weight.detach().clone()), average]
+    train(model, repeat(rows(5)), causal_lm(), optimizer, steps=7, on_step=watch)
+    average.settle()
+    torch.testing.assert_close(model.embed.tokens.weight, (seen[2] + seen[4] + seen[6]) / 3)
 
 
 def test_schedules_are_their_formulas() -> None:

@@ -7,8 +7,8 @@
 The folder is a Marian model of Hugging Face's: hornbook.load and transformers open it. Beside it lie recipe.json (the
 settings), metrics.jsonl (a line a step) and held_out.jsonl (each text that was held out, and what the model said).
 
-Sections of the paper: model 3, shared byte pairs and batches by tokens 5.1, Adam and eq. 3 5.3, smoothing 5.4. Departures:
-the vocabulary is over bytes; sequences are worth log P / length^penalty (see engine.beam); checkpoints are not averaged.
+Sections of the paper: model 3, shared byte pairs and batches by tokens 5.1, Adam and eq. 3 5.3, smoothing 5.4, the mean of
+the last snapshots 6.1. Departures: the vocabulary is over bytes; sequences are worth log P / length^penalty (engine.beam).
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ class Settings(BaseModel):
     warmup: int = Field(4000, ge=1, description="steps until the rate is highest")
     rate: float | None = Field(None, gt=0, description="the highest; None: 1 / sqrt(width * warmup), as in eq. 3")
     clip: float | None = Field(None, gt=0, description="longest gradient; None: any")
+    average: int = Field(5, ge=1, description="snapshots whose mean is kept, a hundredth of the steps apart")
     held_out: int = Field(200, ge=1, description="pairs that are not learnt but asked")
     beams: int = Field(4, ge=1, description="of the search for an answer")
     length_penalty: float = Field(0.6, description="above 0 longer answers gain")
@@ -163,6 +164,7 @@ def _train(
     import torch
 
     from hornbook.train import batch, losses, schedule
+    from hornbook.train.average import Average
     from hornbook.train.loop import train
 
     padding = tokenizer.pad_id
@@ -170,6 +172,8 @@ def _train(
     rate = settings.rate or schedule.peak_rate(settings.width, settings.warmup)
     optimizer = torch.optim.Adam(model.parameters(), lr=rate, betas=(0.9, 0.98), eps=1e-9)
     order = torch.Generator().manual_seed(settings.seed)
+    apart = max(1, settings.steps // 100)
+    average = Average(model, last=settings.steps, snapshots=settings.average, apart=apart)
     sizes = [max(map(len, both)) for both in coded]
 
     def batches() -> Iterator[Batch]:
@@ -183,7 +187,7 @@ def _train(
             log.write(json.dumps({name: getattr(step, name) for name in LOGGED}) + "\n")
             report(step.step, settings.steps, f"loss {step.loss:.3f}, rate {step.rate:.2e}")
 
-        return train(
+        done = train(
             model,
             batches(),
             losses.seq2seq(smoothing=settings.smoothing),
@@ -192,8 +196,10 @@ def _train(
             accumulate=settings.accumulate,
             clip=settings.clip,
             schedule=schedule.inverse_sqrt(warmup=settings.warmup),
-            on_step=[note],
+            on_step=[note, average],
         )
+    average.settle()
+    return done
 
 
 LOGGED = ("step", "loss", "labels", "rate", "gradient_norm", "seconds")
