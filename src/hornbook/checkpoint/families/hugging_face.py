@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from hornbook.checkpoint.fields import Key, Words, choose, head_width, read_key, read_nullable
+from hornbook.checkpoint.fields import Key, Part, Words, choose, head_width, read_key, read_nullable
 from hornbook.checkpoint.rules import TensorSource, table
 from hornbook.errors import ModelFileError, UnsupportedModel
 from hornbook.model.config import Classifier, LayerKind, ModelConfig, Rotary, RotaryScaling
@@ -54,7 +54,6 @@ UNUSED = (r".*rotary_emb\.inv_freq", r"lm_head\.weight")
 
 
 KV_HEADS = Key("num_key_value_heads", "kv_heads", int, lambda fields: fields["heads"])
-HEAD_WIDTH = Key("head_dim", "head_width", int, head_width)
 read_head_width = head_width
 
 
@@ -189,6 +188,24 @@ class Windows(NamedTuple):
     def write(self, config: ModelConfig) -> dict[str, Any]:
         said = write_windowed(config)
         return said | ({self.switch: said["sliding_window"] is not None} if self.switch else {})
+
+
+def decoder(
+    context: int = 2048,
+    epsilon: float = 1e-6,
+    *,
+    tied: bool = False,
+    norm: str = "rms_norm_eps",
+    rope: Part | None = None,
+) -> tuple[Part, ...]:
+    """All that a Llama says but its biases: sizes, heads, activation, and how its layers turn, which is alike."""
+    return (
+        *decoder_keys(context, epsilon, tied=tied, norm=norm),
+        Key("num_key_value_heads", "kv_heads", int, lambda fields: fields["heads"]),
+        Key("head_dim", "head_width", int, head_width),
+        Key("hidden_act", "activation", ACTIVATION, "silu"),
+        rope or Rope(),
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------- rotary

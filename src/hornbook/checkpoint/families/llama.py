@@ -17,13 +17,9 @@ from hornbook.checkpoint.rules import TensorSource
 from hornbook.model.config import ModelConfig
 
 KEYS: tuple[Part, ...] = (
-    *hugging_face.decoder_keys(),
-    hugging_face.KV_HEADS,
-    hugging_face.HEAD_WIDTH,
+    *hugging_face.decoder(),
     *hugging_face.BIASES,
     Key("mlp_bias", "feedforward_bias", bool, False),
-    Key("hidden_act", "activation", hugging_face.ACTIVATION, "silu"),
-    hugging_face.Rope(),
 )
 KEYS_GGUF: tuple[Part, ...] = (
     *ggml.decoder("llama"),
@@ -37,14 +33,13 @@ KEYS_GGUF: tuple[Part, ...] = (
 def read(raw: Mapping[str, Any], source: TensorSource, fields: Fields) -> Fields:
     """What families that begin with other keys say as Llama does."""
     found: Fields = {}
-    for part in (hugging_face.KV_HEADS, hugging_face.HEAD_WIDTH, *KEYS[-2:]):
+    for part in hugging_face.decoder()[-4:]:
         found |= part.read(raw, source, fields | found)
     return found
 
 
 def write(config: ModelConfig) -> dict[str, Any]:
-    parts = (hugging_face.KV_HEADS, hugging_face.HEAD_WIDTH, *KEYS[-2:])
-    return {theirs: value for part in parts for theirs, value in part.write(config).items()}
+    return {theirs: value for part in hugging_face.decoder()[-4:] for theirs, value in part.write(config).items()}
 
 
 def write_gguf(config: ModelConfig) -> dict[str, Any]:
