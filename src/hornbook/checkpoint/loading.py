@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +29,7 @@ from hornbook.checkpoint.gguf import GGUF
 from hornbook.checkpoint.rules import Reshaped, Rule, TensorSource, expand
 from hornbook.checkpoint.safetensors import SafetensorsFolder
 from hornbook.checkpoint.sentence_folder import read_pooling
+from hornbook.checkpoint.stretch import stretched
 from hornbook.errors import HornbookError, ModelFileError, ModelNotFound, UnsupportedModel, UsageError
 from hornbook.model.config import ModelConfig
 from hornbook.model.transformer import Transformer
@@ -36,6 +37,7 @@ from hornbook.text.chat import ChatTemplate
 from hornbook.text.tokenizer import Tokenizer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+Change = Callable[[ModelConfig], ModelConfig]
 READERS = 4  # tensors on their way at once
 
 
@@ -64,20 +66,26 @@ class Checkpoint:
         return None if isinstance(self.text, HornbookError) else self.text[1]
 
 
-def load(path: str | Path, *, dtype: str | torch.dtype = "auto", device: str | torch.device = "auto") -> Checkpoint:
+def load(
+    path: str | Path,
+    *,
+    dtype: str | torch.dtype = "auto",
+    device: str | torch.device = "auto",
+    stretch: str | None = None,
+) -> Checkpoint:
     """Load a .gguf file or a folder with config.json and safetensors, in eval mode.
 
-    dtype   float32, bfloat16, float16; auto: float32 on a CPU, bfloat16 elsewhere
-    device  any device of torch; auto: CUDA, else Apple's, else the CPU
+    dtype    float32, bfloat16, float16; auto: float32 on a CPU, bfloat16 elsewhere
+    device   any device of torch; auto: CUDA, else Apple's, else the CPU
+    stretch  a longer context than the model was trained for: "yarn:4" (see checkpoint/stretch.py)
     Raises ModelNotFound, ModelFileError (damaged, or contradicts itself), UnsupportedModel, UsageError.
     """
     path, device = Path(path), pick_device(device)
     dtype = pick_dtype(dtype, device)
-    if path.is_dir():
-        return _load_folder(path, dtype, device)
     if not path.exists():
         raise ModelNotFound(f"there is no file or folder {path}", "Check the path.")
-    return _load_gguf(path, dtype, device)
+    change: Change = (lambda config: stretched(config, stretch)) if stretch else (lambda config: config)
+    return (_load_folder if path.is_dir() else _load_gguf)(path, dtype, device, change)
 
 
 def pick_device(device: str | torch.device) -> torch.device:
@@ -108,9 +116,10 @@ def pick_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
 # -------------------------------------------------------------------------------------------------------- formats
 
 
-def _load_gguf(path: Path, dtype: torch.dtype, device: torch.device) -> Checkpoint:
+def _load_gguf(path: Path, dtype: torch.dtype, device: torch.device, change: Change) -> Checkpoint:
     with GGUF.open(path) as file:
         family, config = _gguf_config(file)
+        config = change(config)
         with ThreadPoolExecutor(1) as aside:
             tokenizer = aside.submit(Tokenizer.from_gguf, file.metadata)
             model = build(config, family, file, dtype, device)
@@ -119,10 +128,11 @@ def _load_gguf(path: Path, dtype: torch.dtype, device: torch.device) -> Checkpoi
     return Checkpoint(model, config, family, path, file.metadata, {}, (found, template))
 
 
-def _load_folder(path: Path, dtype: torch.dtype, device: torch.device) -> Checkpoint:
+def _load_folder(path: Path, dtype: torch.dtype, device: torch.device, change: Change) -> Checkpoint:
     raw = _read_raw(path)
     with SafetensorsFolder.open(path) as source:
         family, config = _folder_config(path, raw, source)
+        config = change(config)
         model = build(config, family, source, dtype, device)
     try:
         tokenizer = Tokenizer.from_folder(path)

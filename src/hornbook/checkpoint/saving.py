@@ -92,7 +92,7 @@ def save_model(
     except OSError as error:
         raise StoreError(f"{folder} cannot be made: {error.strerror}", "Name another folder.") from error
     if tokenizer is not None:
-        tokenizer.save(folder, chat_template)
+        tokenizer.save(folder, chat_template, context_length=config.context_length)
     ends = sorted(tokenizer.stop_ids) if tokenizer is not None and config.causal and config.language_head else []
     if generation or ends:
         write_json(folder / "generation_config.json", dict(generation) if generation else {"eos_token_id": ends})

@@ -26,6 +26,10 @@ Temperature = Annotated[float, typer.Option(help="0: always the likeliest token.
 TopP = Annotated[float, typer.Option(help="Draw only from the likeliest tokens of this total probability.")]
 Seed = Annotated[int | None, typer.Option(help="The same seed gives the same answer.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+Stretch = Annotated[
+    str | None,
+    typer.Option(help="Read further than the model was trained for: linear, ntk, dynamic or yarn, as in yarn:4."),
+]
 Offline = Annotated[bool, typer.Option("--offline", help="Never open a socket.")]
 
 
@@ -39,6 +43,7 @@ def run(
     seed: Seed = None,
     raw: Annotated[bool, typer.Option("--raw", help="Continue the text as it is, without the chat template.")] = False,
     device: Device = "auto",
+    stretch: Stretch = None,
     offline: Offline = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer and its figures as JSON.")] = False,
 ) -> None:
@@ -52,7 +57,7 @@ def run(
             "--raw gives the model the text as it is: it has no place for --system", "Leave one of them out."
         )
     settings = Settings.load(offline=offline or None)
-    with loaded(model, settings, device) as llm:
+    with loaded(model, settings, device, stretch) as llm:
         if isinstance(llm, Seq2Seq):
             if system or temperature or top_p != 1.0:
                 raise UsageError(
@@ -94,6 +99,7 @@ def chat(
     top_p: TopP = 0.95,
     seed: Seed = None,
     device: Device = "auto",
+    stretch: Stretch = None,
     offline: Offline = False,
 ) -> None:
     """Talk with a model. /help lists the commands; Ctrl-C stops an answer, Ctrl-D leaves.
@@ -104,7 +110,7 @@ def chat(
 
     sampling = sampling_of(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
     settings = Settings.load(offline=offline or None)
-    with opened(model or settings.model, settings, device) as llm:
+    with opened(model or settings.model, settings, device, stretch) as llm:
         Conversation(llm, sampling, system=system, home=settings.home).hold()
 
 
@@ -112,11 +118,11 @@ def chat(
 
 
 @contextmanager
-def opened(model: str, settings: Settings, device: str) -> Iterator[LocalLLM]:
+def opened(model: str, settings: Settings, device: str, stretch: str | None = None) -> Iterator[LocalLLM]:
     """The language model, closed at the end. Raises UsageError for a model that cannot hold a conversation."""
     from hornbook.llm import LocalLLM
 
-    with loaded(model, settings, device) as llm:
+    with loaded(model, settings, device, stretch) as llm:
         if not isinstance(llm, LocalLLM):
             raise UsageError(
                 f"{llm.name} reads one text and writes another: it holds no conversation",
@@ -126,13 +132,13 @@ def opened(model: str, settings: Settings, device: str) -> Iterator[LocalLLM]:
 
 
 @contextmanager
-def loaded(model: str, settings: Settings, device: str) -> Iterator[LocalLLM | Seq2Seq]:
+def loaded(model: str, settings: Settings, device: str, stretch: str | None = None) -> Iterator[LocalLLM | Seq2Seq]:
     """The model, closed at the end. Raises UsageError for one that cannot write."""
     from hornbook.llm import load
     from hornbook.retrieve.embed import TorchEmbedder
 
     fetch(settings, model)
-    llm = load(model, device=device, settings=settings)
+    llm = load(model, device=device, stretch=stretch, settings=settings)
     with closing(llm):
         if isinstance(llm, TorchEmbedder):
             raise UsageError(
