@@ -100,38 +100,34 @@ def sizes(arch: str, epsilon: str = RMS) -> tuple[Part, ...]:
     )
 
 
-def decoder(arch: str, epsilon: str = RMS) -> tuple[Part, ...]:
-    """The sizes, and layers that are all alike: rotary positions and, where one is said, a window."""
-    return (*sizes(arch, epsilon), Rope(arch), Window(arch))
+def decoder(arch: str, epsilon: str = RMS, *, windows: bool = False) -> tuple[Part, ...]:
+    """The sizes, and layers that are all alike."""
+    return (*sizes(arch, epsilon), Layers(arch, windows))
 
 
-class Rope(NamedTuple):
-    """``pattern``: layers that all turn alike."""
-
-    arch: str
-
-    def read(self, raw: Mapping[str, Any], source: TensorSource, fields: Mapping[str, Any]) -> dict[str, Any]:
-        return {"pattern": (LayerKind(rotary=read_rotary(raw, source, self.arch, fields["head_width"])),)}
-
-    def write(self, config: ModelConfig) -> dict[str, Any]:
-        """Raises ValueError where they do not."""
-        (rotary,) = {kind.rotary for kind in config.pattern}
-        return {} if rotary is None else write_rotary(config, rotary, self.arch)
-
-
-class Window(NamedTuple):
-    """The window of a ``pattern`` that is read: one for all layers, or none."""
+class Layers(NamedTuple):
+    """``pattern``: layers that are all alike, how they turn and, where one is said, their window."""
 
     arch: str
+    windows: (
+        bool  # the architecture has words for them; llama.cpp passes over the key in all others, and sees everything
+    )
 
     def read(self, raw: Mapping[str, Any], source: TensorSource, fields: Mapping[str, Any]) -> dict[str, Any]:
         window = read_key(raw, f"{self.arch}.attention.sliding_window", int, 0) or None
-        return {"pattern": tuple(replace(kind, window=window) for kind in fields["pattern"])}
+        return {"pattern": (LayerKind(window, read_rotary(raw, source, self.arch, fields["head_width"])),)}
 
     def write(self, config: ModelConfig) -> dict[str, Any]:
-        """Raises ValueError where windows differ."""
-        (window,) = {kind.window for kind in config.pattern}
-        return {} if window is None else {f"{self.arch}.attention.sliding_window": window}
+        """Raises ValueError for what this architecture cannot say."""
+        if not self.windows and any(kind.window for kind in config.pattern):
+            raise ValueError("in GGUF this architecture sees everything, and this model only a window (sliding_window)")
+        if len(config.pattern) > 1:
+            raise ValueError("its layers differ, and in GGUF those of this architecture are alike")
+        (kind,) = config.pattern
+        return {
+            **({} if kind.rotary is None else write_rotary(config, kind.rotary, self.arch)),
+            **({} if kind.window is None else {f"{self.arch}.attention.sliding_window": kind.window}),
+        }
 
 
 class Mixture(NamedTuple):

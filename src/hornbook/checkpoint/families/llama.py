@@ -42,19 +42,12 @@ def write(config: ModelConfig) -> dict[str, Any]:
     return {theirs: value for part in hugging_face.decoder()[-4:] for theirs, value in part.write(config).items()}
 
 
-def write_gguf(config: ModelConfig) -> dict[str, Any]:
-    """Raises ValueError for windows, which llama.cpp does not look through in this architecture, whatever a file says."""
-    if any(kind.window for kind in config.pattern):
-        raise ValueError("in GGUF, Llama's architecture sees everything, and this model only a window (sliding_window)")
-    return {}
-
-
 HUGGING_FACE = Family(
     "llama", KEYS, hugging_face.DECODER, heads=hugging_face.decoder_heads("Llama"), prefix="model",
     unused=hugging_face.UNUSED, twin="llama",
 )  # fmt: skip
 GGUF = Family(
-    "llama", KEYS_GGUF, ggml.interleaved(ggml.DECODER), write=write_gguf, unused=(r"rope_freqs\.weight",),
+    "llama", KEYS_GGUF, ggml.interleaved(ggml.DECODER), unused=(r"rope_freqs\.weight",),
     older=((r"blk\.\d+\.ffn_up\.\d+\.weight", ggml.APART),),
     twin=lambda config: "mixtral" if config.experts else "mistral" if config.pattern[0].window else "llama",
 )  # fmt: skip
