@@ -37,14 +37,17 @@ def main(
     parser.add_argument("-o", "--out", type=Path, required=True, help="the folder to make")
     parser.add_argument("settings", nargs="*", metavar="key=value")
     words = parser.parse_intermixed_args(given)
+    line = Line()
     try:
-        print(run(words.data, words.out, read_settings(config, words.settings), Line()))
+        print(run(words.data, words.out, read_settings(config, words.settings), line))
     except HornbookError as error:
+        line.end()
         say(f"{name}: {error.what}")
         if error.remedy:
             say(f"  {error.remedy}")
         return error.exit_code
     except KeyboardInterrupt:
+        line.end()
         say(f"{name}: stopped")
         return 130
     return 0
@@ -78,6 +81,7 @@ class Line:
         self.every = 0.2 if self.on_terminal else every
         self.first: tuple[float, int] | None = None  # when the first step was reported, and its number
         self.last = time.monotonic()
+        self.open = False  # whether the cursor stands behind a line that will be written over
 
     def __call__(self, done: int, total: int, what: str) -> None:
         now = time.monotonic()
@@ -88,10 +92,19 @@ class Line:
         left = (now - began) / max(done - first, 1) * (total - done)
         text = f"  step {done:,} of {total:,}, {what}" + (f", {_duration(left)} left" if done > first else "")
         if self.on_terminal:
-            sys.stderr.write(f"\r\x1b[K{text}" + ("\n" if done == total else ""))
+            sys.stderr.write(f"\r\x1b[K{text}")
             sys.stderr.flush()
+            self.open = True
+            if done == total:
+                self.end()
         else:
             say(text)
+
+    def end(self) -> None:
+        """Let what is said next begin a line of its own."""
+        if self.open:
+            say()
+        self.open = False
 
 
 def _duration(seconds: float) -> str:
