@@ -201,7 +201,7 @@ def decoder(
     """All that a Llama says but its biases: sizes, heads, activation, and how its layers turn, which is alike."""
     return (
         *decoder_keys(context, epsilon, tied=tied, norm=norm),
-        Key("num_key_value_heads", "kv_heads", int, lambda fields: fields["heads"]),
+        KV_HEADS,
         Key("head_dim", "head_width", int, head_width),
         Key("hidden_act", "activation", ACTIVATION, "silu"),
         rope or Rope(),

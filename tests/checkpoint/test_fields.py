@@ -1,0 +1,114 @@
+"""Parts of a configuration: what each reads, refuses by name, and writes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from hornbook.checkpoint.families.hugging_face import ACTIVATION, OLD_ACTIVATION, Window, Windows
+from hornbook.checkpoint.fields import MULTI_HEAD, Has, Key, Only, Part, Rows, Twice, Words
+from hornbook.checkpoint.saving import Shapes
+from hornbook.errors import HornbookError, ModelFileError, UnsupportedModel
+from hornbook.model.config import LayerKind, ModelConfig
+
+SIZES = {"vocab_size": 97, "layers": 4, "width": 48, "heads": 6, "kv_heads": 2, "head_width": 8}
+SIZES |= {"feedforward_width": 80, "context_length": 64}
+SOURCE = Shapes({"table": torch.empty(97, 48, device="meta")})
+
+
+def config(**changes: Any) -> ModelConfig:
+    return ModelConfig(**SIZES | changes)
+
+
+def read(part: Part, raw: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    return part.read(raw, SOURCE, SIZES | fields)
+
+
+OLDER = Key("num_hidden_layers", "layers", int, 32, older="n_layer")
+NULL = Key("cap", "logit_softcap", float, 30.0, null=True)
+DERIVED = Key("kv", "kv_heads", int, lambda fields: fields["heads"])
+UNSCALED = Key("scaled", "query_scale", Words({True: None, False: 1.0}), True)
+
+
+@pytest.mark.parametrize(
+    ("part", "raw", "found"),
+    [
+        (OLDER, {"num_hidden_layers": 3, "n_layer": 5}, {"layers": 3}),
+        (OLDER, {"num_hidden_layers": None, "n_layer": 5}, {"layers": 5}),
+        (OLDER, {}, {"layers": 32}),
+        (NULL, {"cap": None}, {"logit_softcap": None}),
+        (NULL, {"cap": 5}, {"logit_softcap": 5.0}),
+        (NULL, {}, {"logit_softcap": 30.0}),
+        (DERIVED, {"kv": None}, {"kv_heads": 6}),
+        (UNSCALED, {"scaled": False}, {"query_scale": 1.0}),
+        (UNSCALED, {}, {"query_scale": None}),
+        (Key("act", "activation", ACTIVATION, "silu"), {"act": "swish"}, {"activation": "silu"}),
+        (Only("norms", False, "has norms"), {"norms": None}, {}),
+        (Twice("second", "width"), {"second": 48}, {}),
+        (Twice("second", "width"), {}, {}),
+        (Rows("table", "vocab_size"), {}, {"vocab_size": 97}),
+        (Has("table", "tied_head", there=False, absent=True), {}, {"tied_head": False}),
+        (Has("output", "tied_head", there=False, absent=True), {}, {"tied_head": True}),
+        (MULTI_HEAD[0], {}, {"kv_heads": 6}),
+        (MULTI_HEAD[1], {}, {"head_width": 8}),
+    ],
+)
+def test_what_a_part_reads(part: Part, raw: dict[str, Any], found: dict[str, Any]) -> None:
+    assert read(part, raw) == found
+
+
+@pytest.mark.parametrize(
+    ("part", "raw", "error", "said"),
+    [
+        (Key("width", "width", int), {}, ModelFileError, "has no width"),
+        (OLDER, {"n_layer": "x"}, ModelFileError, "n_layer of the model's configuration is 'x'"),
+        (UNSCALED, {"scaled": "yes"}, ModelFileError, "not of type bool"),
+        (Key("act", "activation", ACTIVATION), {"act": "mish"}, UnsupportedModel, r"activation \(act\) 'mish'"),
+        (Only("norms", False, "has norms"), {"norms": True}, UnsupportedModel, r"has norms \(norms is True\)"),
+        (Twice("second", "width"), {"second": 64}, UnsupportedModel, "width is 48, but its second 64"),
+        (Rows("output", "vocab_size"), {}, ModelFileError, "no tensor output"),
+    ],
+)
+def test_what_a_part_refuses(part: Part, raw: dict[str, Any], error: type[HornbookError], said: str) -> None:
+    with pytest.raises(error, match=said):
+        read(part, raw)
+
+
+def test_the_first_word_of_several_is_written() -> None:
+    tanh = config(activation="gelu_tanh")
+    assert Key("act", "activation", ACTIVATION).write(tanh) == {"act": "gelu_pytorch_tanh"}
+    assert Key("act", "activation", OLD_ACTIVATION).write(tanh) == {"act": "gelu_new"}
+    with pytest.raises(ValueError, match="no word for gelu_tanh"):
+        Key("act", "activation", Words({"relu": "relu"})).write(tanh)
+
+
+TURNS = Windows(16, lambda i, raw: i % 2 == 0, switch="on")
+NEAR, FAR = LayerKind(16), LayerKind()
+
+
+@pytest.mark.parametrize(
+    ("part", "raw", "pattern"),
+    [
+        (Window(16), {}, (NEAR,)),
+        (Window(16), {"sliding_window": None}, (FAR,)),
+        (TURNS, {"on": True}, (NEAR, FAR, NEAR, FAR)),
+        (TURNS, {"on": True, "layer_types": ["full_attention"] * 3 + ["sliding_attention"]}, (FAR, FAR, FAR, NEAR)),
+        (TURNS, {"sliding_window": 8}, (FAR,) * 4),
+    ],
+)
+def test_a_window_is_read_into_the_layers_that_have_it(
+    part: Part, raw: dict[str, Any], pattern: tuple[LayerKind, ...]
+) -> None:
+    found = read(part, raw, pattern=(FAR,))["pattern"]
+    assert found == pattern
+    written = config(pattern=found)
+    again = read(part, part.write(written), pattern=(FAR,))["pattern"]
+    assert config(pattern=again) == written
+
+
+def test_layers_that_differ_are_refused_where_all_have_one_window() -> None:
+    types = ["full_attention", "sliding_attention"] * 2
+    with pytest.raises(UnsupportedModel, match=r"layers of this model differ \(layer_types\)"):
+        read(Window(16), {"layer_types": types}, pattern=(FAR,))
