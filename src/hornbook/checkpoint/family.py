@@ -4,8 +4,8 @@
     names of tensors              --maps-->         parameters   --maps-->          the same again
 
 ``keys`` are what a file says, part by part (see ``fields``), each of which may look at what those before it have read;
-``shape`` is what all models of the family have and no file says; ``read`` and ``write`` are for what no part can say. A family that a model does not fit is found out: what is
-written is read again and must be the same configuration.
+``shape`` is what all models of the family have and no file says; ``read`` and ``write`` are for what no part can say.
+A family that a model does not fit is found out: what is written is read again and must be the same configuration.
 """
 
 from __future__ import annotations
