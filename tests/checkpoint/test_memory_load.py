@@ -52,7 +52,6 @@ def test_a_sharded_folder_is_in_memory_once(folder: tuple[Path, str]) -> None:
         assert found["measured"] <= 1.15 * found["predicted"] + 10e6, (dtype, found)
 
 
-@pytest.mark.xfail(reason="1.28 times, the tokenizer included: docs/results/memory-plan.md")
 def test_a_quantised_file_does_not_stay_in_memory_beside_its_weights(smollm2_path: Path) -> None:
     found = measured(job="load", model=str(smollm2_path), dtype="float32")
     assert found["measured"] <= 1.15 * found["predicted"], found

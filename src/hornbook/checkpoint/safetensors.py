@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import torch
 
 MAX_HEADER = 1 << 25  # bytes; a model of 100,000 tensors needs half of it
+PIECE = 1 << 22  # bytes that are copied at a time
 MAX_RANK = 64  # what numpy can hold
 
 _TYPES = {name: BY_NAME[name] for name in ("F32", "F16", "BF16", "F64", "I8", "I16", "I32", "I64")} | {
@@ -92,8 +93,10 @@ class SafetensorsFile:
 
         info = self.tensors[name]
         data = torch.empty(info.nbytes, dtype=torch.uint8)
-        data.numpy()[:] = self.raw(name)
-        self._file.release(self._starts[name], info.nbytes)
+        raw, into, start = self.raw(name), data.numpy(), self._starts[name]
+        for at in range(0, info.nbytes, PIECE):  # a large tensor must not be in memory twice either
+            into[at : at + PIECE] = raw[at : at + PIECE]
+            self._file.release(start + at, min(PIECE, info.nbytes - at))
         return data.view(getattr(torch, _IN_TORCH[info.type])).reshape(info.shape)
 
     def close(self) -> None:
