@@ -66,5 +66,5 @@ def test_a_window_that_a_file_leaves_out_is_4096_and_null_is_none(tmp_path: Path
 def test_layers_that_differ_are_refused_by_name(tmp_path: Path) -> None:
     checkpoint = loaded(CASES[1], tmp_path)
     raw = dict(checkpoint.metadata) | {"layer_types": ["full_attention", "sliding_attention", "full_attention"]}
-    with pytest.raises(UnsupportedModel, match=r"layers of this Mistral differ \(layer_types\)"):
+    with pytest.raises(UnsupportedModel, match=r"layers of this model differ \(layer_types\)"):
         checkpoint.family.read_config(raw, Shapes({}))

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import torch
 
 from hornbook.checkpoint.fields import Key, Part, Words, choose, head_width, read_key, read_nullable
-from hornbook.checkpoint.rules import TensorSource, table
+from hornbook.checkpoint.rules import Map, Stacked, Table, TensorSource, table
 from hornbook.errors import ModelFileError, UnsupportedModel
-from hornbook.model.config import Classifier, LayerKind, ModelConfig, Rotary, RotaryScaling
+from hornbook.model.config import Classifier, Experts, LayerKind, ModelConfig, Rotary, RotaryScaling
 
 # The first of several names for one function is the one that is written.
 ACTIVATIONS = {
@@ -188,6 +188,31 @@ class Windows(NamedTuple):
     def write(self, config: ModelConfig) -> dict[str, Any]:
         said = write_windowed(config)
         return said | ({self.switch: said["sliding_window"] is not None} if self.switch else {})
+
+
+class Mixture(NamedTuple):
+    """Every feed-forward of a ``pattern`` that is read is a mixture."""
+
+    experts: tuple[Part, ...]  # what is said of it: the ``ours`` of these are fields of Experts
+
+    def read(self, raw: Mapping[str, Any], source: TensorSource, fields: Mapping[str, Any]) -> dict[str, Any]:
+        said: dict[str, Any] = {}
+        for part in self.experts:
+            said |= part.read(raw, source, {**fields, **said})
+        return {"experts": Experts(**said), "pattern": tuple(replace(kind, sparse=True) for kind in fields["pattern"])}
+
+    def write(self, config: ModelConfig) -> dict[str, Any]:
+        experts: Any = config.experts  # of which parts read what they name, as of a ModelConfig
+        return {} if experts is None else {k: v for part in self.experts for k, v in part.write(experts).items()}
+
+
+def experts(prefix: str, *, gate: str, up: str, down: str) -> Table:
+    """The matrices of a mixture, each expert's in a tensor of its own; ``prefix``, with "{e}", stands before the names."""
+    names = {"gate": gate, "up": up, "down": down}
+    return tuple(
+        Map((f"blocks.{{i}}.feedforward.{ours}",), (f"{prefix}{theirs}.weight",), Stacked())
+        for ours, theirs in names.items()
+    )
 
 
 def decoder(

@@ -5,38 +5,16 @@ In GGUF it is a "llama", which llama.cpp runs without any window: a windowed Mis
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
+from hornbook.checkpoint.families import hugging_face
+from hornbook.checkpoint.family import Family
+from hornbook.checkpoint.fields import Implied, Key, Part
 
-from hornbook.checkpoint.families import hugging_face, llama
-from hornbook.checkpoint.family import Family, Fields
-from hornbook.checkpoint.fields import read_nullable
-from hornbook.checkpoint.rules import TensorSource
-from hornbook.errors import UnsupportedModel
-from hornbook.model.config import ModelConfig
-
-WINDOW = 4096  # where a file does not say
-
-
-def read(raw: Mapping[str, Any], source: TensorSource, fields: Fields, usual: int | None = WINDOW) -> Fields:
-    """``usual``: the window where a file does not say."""
-    found = llama.read({"num_key_value_heads": 8, **raw}, source, fields)
-    window = read_nullable(raw, "sliding_window", int, usual)
-    if len(set(hugging_face.read_windowed(raw, fields["layers"], lambda i: window is not None))) > 1:
-        raise UnsupportedModel(
-            "the layers of this Mistral differ (layer_types)", "A Mistral's are all alike: take one."
-        )
-    return found | {"pattern": tuple(replace(kind, window=window) for kind in found["pattern"])}
-
-
-def write(config: ModelConfig) -> dict[str, Any]:
-    """Raises ValueError where windows differ."""
-    (window,) = {kind.window for kind in config.pattern}
-    return llama.write(config) | {"sliding_window": window}
-
-
+# Without the key it has 8 key heads, and with a null in it one for each head.
+KV_HEADS: tuple[Part, ...] = (
+    Key("num_key_value_heads", "kv_heads", int, 8, null=True),
+    Implied("kv_heads", lambda fields: fields["heads"] if fields["kv_heads"] is None else fields["kv_heads"]),
+)
 HUGGING_FACE = Family(
-    "mistral", hugging_face.decoder_keys(131_072), hugging_face.DECODER, read=read, write=write,
-    heads=hugging_face.decoder_heads("Mistral"), prefix="model", unused=llama.HUGGING_FACE.unused, twin="llama",
+    "mistral", (*hugging_face.decoder(131_072), *KV_HEADS, hugging_face.Window(usual=4096)), hugging_face.DECODER,
+    heads=hugging_face.decoder_heads("Mistral"), prefix="model", unused=hugging_face.UNUSED, twin="llama",
 )  # fmt: skip
