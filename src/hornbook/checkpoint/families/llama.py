@@ -7,14 +7,9 @@ long-context frequencies of Llama 3 come as a tensor, rope_freqs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from hornbook.checkpoint.families import ggml, hugging_face
-from hornbook.checkpoint.family import Family, Fields
+from hornbook.checkpoint.family import Family
 from hornbook.checkpoint.fields import Has, Key, Part
-from hornbook.checkpoint.rules import TensorSource
-from hornbook.model.config import ModelConfig
 
 KEYS: tuple[Part, ...] = (
     *hugging_face.decoder(),
@@ -28,20 +23,6 @@ KEYS_GGUF: tuple[Part, ...] = (
     Has("blk.0.attn_output.bias", "attention_output_bias"),
     Has("blk.0.ffn_up.bias", "feedforward_bias"),
 )
-
-
-def read(raw: Mapping[str, Any], source: TensorSource, fields: Fields) -> Fields:
-    """What families that begin with other keys say as Llama does."""
-    found: Fields = {}
-    for part in hugging_face.decoder()[-4:]:
-        found |= part.read(raw, source, fields | found)
-    return found
-
-
-def write(config: ModelConfig) -> dict[str, Any]:
-    return {theirs: value for part in hugging_face.decoder()[-4:] for theirs, value in part.write(config).items()}
-
-
 HUGGING_FACE = Family(
     "llama", KEYS, hugging_face.DECODER, heads=hugging_face.decoder_heads("Llama"), prefix="model",
     unused=hugging_face.UNUSED, twin="llama",
