@@ -92,7 +92,7 @@ def test_scores_by_a_width_that_gguf_cannot_say_are_not_written(tmp_path: Path) 
     [
         (0, {"use_bidirectional_attention": True}, "reads in both directions"),
         (6, {"use_bidirectional_attention": True}, "reads in both directions"),
-        (6, {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping 50.0"),
+        (6, {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping is 50.0"),
         (6, {"hidden_activation": "swiglu"}, "activation"),
         (6, {"layer_types": ["full_attention"] * 7}, "layer_types has 7 entries .* for 8 layers"),
         (2, {"layer_types": ["chunked_attention"] * 4}, "chunked_attention"),

@@ -67,6 +67,8 @@ class Key(NamedTuple):
 
     def write(self, config: ModelConfig) -> dict[str, Any]:
         value = getattr(config, self.ours)
+        if value is None and not self.null and not isinstance(self.type, Words):
+            return {}  # as a null says nothing, neither does no key; and GGUF has no nulls
         return {self.theirs: self.type.word(value) if isinstance(self.type, Words) else value}
 
 

@@ -3,35 +3,79 @@
 Gemma 2 normalises before and after each part, soft-caps scores and logits, and looks back over a window in every other
 layer; Gemma 3 normalises queries and keys in place of the caps, and of every six layers five see a window and turn by a
 short base. A Gemma 3 that reads images too is its text part here: the tensors of the vision tower are not used.
-
 Sources: arXiv 2403.08295, 2408.00118, 2503.19786. In GGUF the norms' weights have the one added.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from hornbook.checkpoint.families import ggml, hugging_face
-from hornbook.checkpoint.family import Family, Fields
-from hornbook.checkpoint.fields import Key, read_key, read_nullable
-from hornbook.checkpoint.rules import Shift, TensorSource, override, table
-from hornbook.errors import UnsupportedModel
+from hornbook.checkpoint.family import Family
+from hornbook.checkpoint.fields import Implied, Key, Only, Part, Words, read_key, read_nullable
+from hornbook.checkpoint.rules import Shift, TensorSource, layer, override, table
 from hornbook.model.config import LayerKind, ModelConfig, Rotary
 
 BASE, GLOBAL_BASE, WINDOW = 10_000.0, 1_000_000.0, 4096  # where a file does not say
-PERIOD = {"gemma2": 2, "gemma3": 6}  # every how many layers one sees everything
-CAPS = {"attn_logit_softcapping": "attention_softcap", "final_logit_softcapping": "logit_softcap"}
-USUAL_CAPS = {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0}  # of Gemma 2
-
-NORMS: dict[int, dict[str, Any]] = {
-    1: {"norm_offset": 1.0},
-    2: {"norm_offset": 1.0, "norm_placement": "both"},
-    3: {"norm_offset": 1.0, "norm_placement": "both", "qk_norm": "head"},
-}
+SHAPE = {"norm_offset": 1.0}
+SHAPE_2 = SHAPE | {"norm_placement": "both"}
+SHAPE_3 = SHAPE_2 | {"qk_norm": "head"}
+SCALED = Implied("embedding_scale", lambda fields: fields["width"] ** 0.5)
 
 
-def _keys(kv_heads: int, context: int, **usual: int) -> tuple[Key, ...]:
+def pattern(window: int | None, local: Rotary, whole: Rotary, windowed: Sequence[bool]) -> dict[str, Any]:
+    """Layers of two kinds; ``windowed``: which are local."""
+    return {"pattern": tuple(LayerKind(window, local) if near else LayerKind(None, whole) for near in windowed)}
+
+
+def kinds(config: ModelConfig) -> tuple[int, Rotary, Rotary]:
+    """The window, how the local layers turn and how the whole ones do; raises ValueError where there are other kinds."""
+    local = {kind for kind in config.pattern if kind.window is not None}
+    whole = {kind for kind in config.pattern if kind.window is None}
+    near, far = next(iter(local or whole)), next(iter(whole or local))
+    if len(local) > 1 or len(whole) > 1 or near.rotary is None or far.rotary is None:
+        raise ValueError("Gemma has layers of two kinds, local and whole, with rotary positions")
+    return near.window or WINDOW, near.rotary, far.rotary
+
+
+# -------------------------------------------------------------------------------------------------------- config.json
+
+
+class Divisor(NamedTuple):
+    """Scores are divided by the square root of query_pre_attn_scalar."""
+
+    def read(self, raw: Mapping[str, Any], source: TensorSource, fields: Mapping[str, Any]) -> dict[str, Any]:
+        return {"query_scale": read_key(raw, "query_pre_attn_scalar", float, 256.0) ** -0.5}
+
+    def write(self, config: ModelConfig) -> dict[str, Any]:
+        return {"query_pre_attn_scalar": round(config.scale**-2)}
+
+
+class Layers3(NamedTuple):
+    """``pattern``: local layers and whole ones, each with rotary positions of its own; older files say them in two keys."""
+
+    def read(self, raw: Mapping[str, Any], source: TensorSource, fields: Mapping[str, Any]) -> dict[str, Any]:
+        said, context = raw.get("rope_parameters"), raw.get("max_position_embeddings")
+        local, whole = Rotary(read_key(raw, "rope_local_base_freq", float, BASE)), None
+        if isinstance(said, Mapping):
+            local, whole = (
+                hugging_face.read_rotary_parameters(said.get(name) or {}, base, context=context)
+                for name, base in ((hugging_face.WINDOWED, BASE), (hugging_face.WHOLE, GLOBAL_BASE))
+            )
+        period = read_key(raw, "sliding_window_pattern", int, 6)
+        return pattern(
+            read_nullable(raw, "sliding_window", int, WINDOW), local, whole or hugging_face.read_rotary(raw, GLOBAL_BASE),
+            hugging_face.read_windowed(raw, fields["layers"], lambda i: (i + 1) % period > 0),
+        )  # fmt: skip
+
+    def write(self, config: ModelConfig) -> dict[str, Any]:
+        rotary = zip((hugging_face.WINDOWED, hugging_face.WHOLE), kinds(config)[1:], strict=True)
+        said = {name: hugging_face.write_rotary_parameters(one) for name, one in rotary}
+        return hugging_face.write_windowed(config) | {"rope_parameters": said}
+
+
+def sizes(kv_heads: int, context: int, **usual: int) -> tuple[Part, ...]:
     """``usual``: sizes that files of this Gemma leave out."""
     keys = (
         *hugging_face.decoder_keys(context, tied=True),
@@ -39,144 +83,56 @@ def _keys(kv_heads: int, context: int, **usual: int) -> tuple[Key, ...]:
         Key("num_key_value_heads", "kv_heads", int, kv_heads),
         Key("head_dim", "head_width", int, 256),
     )
-    return tuple(key._replace(default=usual.get(key.ours, key.default)) for key in keys)
+    keys = tuple(key._replace(default=usual.get(key.ours, key.default)) for key in keys)
+    return (Only("use_bidirectional_attention", False, "reads in both directions"), *keys, SCALED)
 
 
-def _refuse_encoder(raw: Mapping[str, Any]) -> None:
-    if raw.get("use_bidirectional_attention"):
-        raise UnsupportedModel("this Gemma reads in both directions", "Take a generating Gemma model.")
-
-
-# -------------------------------------------------------------------------------------------------------- config.json
-
-
-def read_1(raw: Mapping[str, Any], source: TensorSource, fields: Fields) -> Fields:
-    _refuse_encoder(raw)
-    # The first files say "gelu" and mean its form by tanh; later ones say so in a key of their own.
-    said = raw.get("hidden_activation") or raw.get("hidden_act")
-    activation = {} if said in (None, "gelu") else {"hidden_activation": said}
-    return {
-        "embedding_scale": fields["width"] ** 0.5,
-        "activation": hugging_face.read_activation(activation, "hidden_activation", "gelu_pytorch_tanh"),
-        "pattern": (LayerKind(rotary=hugging_face.read_rotary(raw, BASE)),),
-    }
-
-
-def write_1(config: ModelConfig) -> dict[str, Any]:
-    activation = hugging_face.write_activation(config.activation)
-    return {
-        "hidden_act": activation,
-        "hidden_activation": activation,
-        **hugging_face.write_rotary(hugging_face.pattern_rotary(config)),
-    }
-
-
-def _read_layers(
-    raw: Mapping[str, Any], fields: Fields, period: int, local: Rotary, whole: Rotary, window: int | None
-) -> Fields:
-    """What Gemma 2 and 3 say alike."""
-    _refuse_encoder(raw)
-    near, far = LayerKind(window, local), LayerKind(None, whole)
-    windowed = hugging_face.read_windowed(raw, fields["layers"], lambda i: (i + 1) % period > 0)
-    return {
-        "embedding_scale": fields["width"] ** 0.5,
-        "query_scale": read_key(raw, "query_pre_attn_scalar", float, 256.0) ** -0.5,
-        "activation": hugging_face.read_activation(raw, "hidden_activation", "gelu_pytorch_tanh"),
-        "pattern": tuple(near if is_local else far for is_local in windowed),
-    }
-
-
-def read_2(raw: Mapping[str, Any], source: TensorSource, fields: Fields) -> Fields:
-    rotary, window = hugging_face.read_rotary(raw, BASE), read_nullable(raw, "sliding_window", int, WINDOW)
-    caps = {ours: read_nullable(raw, theirs, float, USUAL_CAPS[theirs]) for theirs, ours in CAPS.items()}
-    return _read_layers(raw, fields, PERIOD["gemma2"], rotary, rotary, window) | caps
-
-
-def read_3(raw: Mapping[str, Any], source: TensorSource, fields: Fields) -> Fields:
-    if raw.get("attn_logit_softcapping"):
-        raise UnsupportedModel(
-            f"this Gemma 3 says attn_logit_softcapping {raw['attn_logit_softcapping']}, which Gemma 3 does not do",
-            "If it was trained without, set it to null in config.json.",
-        )
-    said = raw.get("rope_parameters")
-    if isinstance(said, Mapping):
-        bases = {hugging_face.WINDOWED: BASE, hugging_face.WHOLE: GLOBAL_BASE}
-        context = raw.get("max_position_embeddings")
-        local, whole = (
-            hugging_face.read_rotary_parameters(said.get(name) or {}, base, context=context)
-            for name, base in bases.items()
-        )
-    else:
-        local = Rotary(read_key(raw, "rope_local_base_freq", float, BASE))
-        whole = hugging_face.read_rotary(raw, GLOBAL_BASE)
-    window = read_nullable(raw, "sliding_window", int, WINDOW)
-    layers = _read_layers(
-        raw, fields, read_key(raw, "sliding_window_pattern", int, PERIOD["gemma3"]), local, whole, window
-    )
-    return layers | {"logit_softcap": read_key(raw, "final_logit_softcapping", float, None)}
-
-
-def _kinds(config: ModelConfig) -> tuple[LayerKind, LayerKind]:
-    """The local kind and the whole one; raises ValueError where the layers are not of such kinds."""
-    local = {kind for kind in config.pattern if kind.window is not None}
-    whole = {kind for kind in config.pattern if kind.window is None}
-    if len(local) > 1 or len(whole) > 1 or not all(kind.rotary for kind in config.pattern):
-        raise ValueError("Gemma has layers of two kinds, local and whole, with rotary positions")
-    first = next(iter(local or whole))
-    return (*local, LayerKind(WINDOW, first.rotary))[0], (*whole, LayerKind(None, first.rotary))[0]
-
-
-def _write_layers(config: ModelConfig) -> dict[str, Any]:
-    return {
-        "hidden_activation": hugging_face.write_activation(config.activation),
-        "query_pre_attn_scalar": round(config.scale**-2),
-        **hugging_face.write_windowed(config),
-        **{theirs: getattr(config, ours) for theirs, ours in CAPS.items()},
-    }
-
-
-def write_2(config: ModelConfig) -> dict[str, Any]:
-    return _write_layers(config) | hugging_face.write_rotary(hugging_face.pattern_rotary(config))
-
-
-def write_3(config: ModelConfig) -> dict[str, Any]:
-    rotary = {
-        name: kind.rotary
-        for name, kind in zip((hugging_face.WINDOWED, hugging_face.WHOLE), _kinds(config), strict=True)
-    }
-    return _write_layers(config) | {
-        "rope_parameters": {
-            name: hugging_face.write_rotary_parameters(one) for name, one in rotary.items() if one is not None
-        },
-    }
-
-
-SANDWICH_MAPS = override(
-    hugging_face.DECODER,
-    *table(
-        {
-            "blocks.{i}.attention_post_norm": ".layers.{i}.post_attention_layernorm",
-            "blocks.{i}.feedforward_norm": ".layers.{i}.pre_feedforward_layernorm",
-            "blocks.{i}.feedforward_post_norm": ".layers.{i}.post_feedforward_layernorm",
-        }
-    ),
+TANH = "gelu_pytorch_tanh"
+# The first files say "gelu" and mean its form by tanh; later ones say so in a key of their own, which goes first.
+GELU = Words({TANH: "gelu_tanh"} | hugging_face.ACTIVATIONS | {"gelu": "gelu_tanh"})
+KEYS_1: tuple[Part, ...] = (
+    *sizes(16, 8192),
+    Key("hidden_act", "activation", GELU, TANH),
+    Key("hidden_activation", "activation", GELU, TANH, older="hidden_act"),
+    hugging_face.Rope(BASE),
 )
+LATER = (Key("hidden_activation", "activation", hugging_face.ACTIVATION, TANH), Divisor())
+KEYS_2: tuple[Part, ...] = (
+    *sizes(4, 8192),
+    *LATER,
+    Key("attn_logit_softcapping", "attention_softcap", float, 50.0, null=True),
+    Key("final_logit_softcapping", "logit_softcap", float, 30.0, null=True),
+    hugging_face.Rope(BASE),
+    hugging_face.Windows(WINDOW, lambda i, raw: i % 2 == 0),
+)
+KEYS_3: tuple[Part, ...] = (
+    *sizes(4, 131_072, heads=8, vocab_size=262_208),
+    *LATER,
+    Only("attn_logit_softcapping", None, "soft-caps its scores, which Gemma 3 does not do"),
+    Key("final_logit_softcapping", "logit_softcap", float, None),
+    Layers3(),
+)
+BOTH_NORMS = {
+    "attention_post_norm": "post_attention_layernorm",
+    "feedforward_norm": "pre_feedforward_layernorm",
+    "feedforward_post_norm": "post_feedforward_layernorm",
+}
+MAPS_2 = override(hugging_face.DECODER, *table(layer(".layers.{i}.", BOTH_NORMS)))
 HEADS_3 = hugging_face.decoder_heads("Gemma3Text")
 HEADS_3 = {"Gemma3ForCausalLM": HEADS_3.pop("Gemma3TextForCausalLM"), **HEADS_3}
 del HEADS_3["Gemma3TextForTokenClassification"]  # which transformers does not have
 
-# A tied head may be in the file a second time.
 GEMMA = Family(
-    "gemma", _keys(16, 8192), hugging_face.DECODER, NORMS[1], read_1, write_1, hugging_face.decoder_heads("Gemma"),
-    prefix="model", unused=(r".*rotary_emb\.inv_freq", r"lm_head\.weight"), twin="gemma",
+    "gemma", KEYS_1, hugging_face.DECODER, SHAPE, heads=hugging_face.decoder_heads("Gemma"),
+    prefix="model", unused=hugging_face.UNUSED, twin="gemma",
 )  # fmt: skip
 GEMMA_2 = Family(
-    "gemma2", _keys(4, 8192), SANDWICH_MAPS, NORMS[2], read_2, write_2, hugging_face.decoder_heads("Gemma2"),
-    prefix="model", unused=(r"lm_head\.weight",), twin="gemma2",
+    "gemma2", KEYS_2, MAPS_2, SHAPE_2, heads=hugging_face.decoder_heads("Gemma2"),
+    prefix="model", unused=hugging_face.UNUSED, twin="gemma2",
 )  # fmt: skip
 GEMMA_3 = Family(
-    "gemma3_text", _keys(4, 131_072, heads=8, vocab_size=262_208), SANDWICH_MAPS, NORMS[3], read_3, write_3, HEADS_3,
-    prefix="model", unused=(r"lm_head\.weight", r"\.?(vision_tower|multi_modal_projector)\..*"), twin="gemma3",
+    "gemma3_text", KEYS_3, MAPS_2, SHAPE_3, heads=HEADS_3,
+    prefix="model", unused=(*hugging_face.UNUSED, r"\.?(vision_tower|multi_modal_projector)\..*"), twin="gemma3",
     # the names in a model that reads images too: once "language_model.model.", today "model.language_model."
     aliases=((r"^(model\.)?language_model\.(model\.|(?!lm_head))", "model."), (r"^language_model\.lm_head", "lm_head")),
 )  # fmt: skip
@@ -185,59 +141,52 @@ GEMMA_3 = Family(
 # --------------------------------------------------------------------------------------------------------------- GGUF
 
 
-def _gguf_fields(generation: int, arch: str) -> Callable[[Mapping[str, Any], TensorSource, Fields], Fields]:
-    def read(raw: Mapping[str, Any], source: TensorSource, fields: Fields) -> Fields:
-        found = ggml.read_decoder(raw, source, fields, arch)
-        found |= {"activation": "gelu_tanh", "embedding_scale": fields["width"] ** 0.5}
-        return found if generation == 1 else found | _read_gguf_layers(raw, fields | found, arch)
+class Layers(NamedTuple):
+    """``pattern``: local layers and whole ones. Given are the values of a file that does not say."""
 
-    return read
+    arch: str
+    period: int  # every how many layers one sees everything; a file says it, or for each layer whether it is local
+    window: int | None
+    base: float
+    local: float | None = None  # the base of local layers, None: they turn as the others do
 
+    def read(self, raw: Mapping[str, Any], source: TensorSource, fields: Mapping[str, Any]) -> dict[str, Any]:
+        raw = {f"{self.arch}.rope.freq_base": self.base, **raw}
+        whole = ggml.read_rotary(raw, source, self.arch, fields["head_width"])
+        said = raw.get(f"{self.arch}.attention.sliding_window_pattern", self.period)
+        return pattern(
+            read_key(raw, f"{self.arch}.attention.sliding_window", int, self.window),
+            Rotary(read_key(raw, f"{self.arch}.rope.freq_base_swa", float, self.local)) if self.local else whole, whole,
+            [(i + 1) % said > 0 for i in range(fields["layers"])] if isinstance(said, int) else said,
+        )  # fmt: skip
 
-def _read_gguf_layers(raw: Mapping[str, Any], fields: Fields, arch: str) -> Fields:
-    # The 27B models alone scale by the width per head and not by the width of the heads (llama.cpp knows them so too).
-    by_width = fields["layers"] == {"gemma2": 46, "gemma3": 62}[arch]
-    rotary = fields["pattern"][0].rotary
-    local = rotary
-    if arch == "gemma3":
-        if f"{arch}.rope.freq_base" not in raw:
-            rotary = Rotary(GLOBAL_BASE, rotary.scaling, rotary.width)
-        local = Rotary(read_key(raw, f"{arch}.rope.freq_base_swa", float, BASE))
-    window = read_key(raw, f"{arch}.attention.sliding_window", int, WINDOW if arch == "gemma2" else None)
-    near, far = LayerKind(window, local), LayerKind(None, rotary)
-    # every how many layers, or for each whether
-    said = raw.get(f"{arch}.attention.sliding_window_pattern", PERIOD[arch])
-    windowed = [(i + 1) % said > 0 for i in range(fields["layers"])] if isinstance(said, int) else said
-    usual = USUAL_CAPS if arch == "gemma2" else {}
-    caps = {ours: read_key(raw, f"{arch}.{theirs}", float, usual.get(theirs)) for theirs, ours in CAPS.items()}
-    scale = fields["width"] / fields["heads"] if by_width else fields["head_width"]
-    return {"query_scale": scale**-0.5, "pattern": tuple(near if one else far for one in windowed), **caps}
+    def write(self, config: ModelConfig) -> dict[str, Any]:
+        window, local, whole = kinds(config)
+        said = ggml.write_rotary(config, whole, self.arch) | {f"{self.arch}.attention.sliding_window": window}
+        return said | ({f"{self.arch}.rope.freq_base_swa": local.base} if self.local else {})
 
 
-def _gguf_words(arch: str) -> Callable[[ModelConfig], dict[str, Any]]:
-    def write(config: ModelConfig) -> dict[str, Any]:
-        local, whole = _kinds(config)
-        assert local.rotary is not None and whole.rotary is not None
-        caps = {f"{arch}.{theirs}": getattr(config, ours) for theirs, ours in CAPS.items()}
-        return {
-            **ggml.write_sizes(config, arch),
-            **ggml.write_rotary(config, whole.rotary, arch),
-            **({f"{arch}.rope.freq_base_swa": local.rotary.base} if arch == "gemma3" else {}),
-            f"{arch}.attention.sliding_window": local.window,
-            **{key: cap for key, cap in caps.items() if cap is not None},
-        }
+def keys_gguf(layers: Layers, caps: tuple[float | None, float | None], largest: int) -> tuple[Part, ...]:
+    """``caps``: of scores and logits, where a file does not say; ``largest``: how many layers the 27B model has, which
+    alone scales scores by the width per head and not by that of the heads: llama.cpp, too, knows it by that."""
 
-    return write
+    def scale(fields: Mapping[str, Any]) -> Any:
+        by_width = fields["layers"] == largest
+        return (fields["width"] / fields["heads"] if by_width else fields["head_width"]) ** -0.5
+
+    return (
+        *ggml.sizes(layers.arch),
+        SCALED,
+        layers,
+        Implied("query_scale", scale),
+        Key(f"{layers.arch}.attn_logit_softcapping", "attention_softcap", float, caps[0]),
+        Key(f"{layers.arch}.final_logit_softcapping", "logit_softcap", float, caps[1]),
+    )
 
 
 PLUS_ONE = tuple(m._replace(transform=Shift(1.0)) if "norm" in m.ours[0] else m for m in ggml.DECODER)
-GGUF_1 = Family(
-    "gemma", ggml.keys("gemma"), PLUS_ONE, NORMS[1], _gguf_fields(1, "gemma"),
-    lambda config: ggml.write_decoder(config, "gemma"), twin="gemma",
-)  # fmt: skip
-GGUF_2, GGUF_3 = (
-    Family(
-        arch, ggml.keys(arch), PLUS_ONE, NORMS[generation], _gguf_fields(generation, arch), _gguf_words(arch), twin=twin
-    )
-    for generation, arch, twin in ((2, "gemma2", "gemma2"), (3, "gemma3", "gemma3_text"))
-)
+TANH_GGUF = {"activation": "gelu_tanh"}
+LAYERS_2, LAYERS_3 = Layers("gemma2", 2, WINDOW, BASE), Layers("gemma3", 6, None, GLOBAL_BASE, BASE)
+GGUF_1 = Family("gemma", (*ggml.decoder("gemma"), SCALED), PLUS_ONE, SHAPE | TANH_GGUF, twin="gemma")
+GGUF_2 = Family("gemma2", keys_gguf(LAYERS_2, (50.0, 30.0), 46), PLUS_ONE, SHAPE_2 | TANH_GGUF, twin="gemma2")
+GGUF_3 = Family("gemma3", keys_gguf(LAYERS_3, (None, None), 62), PLUS_ONE, SHAPE_3 | TANH_GGUF, twin="gemma3_text")
