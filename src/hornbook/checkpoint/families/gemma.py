@@ -19,7 +19,7 @@ from hornbook.model.config import LayerKind, ModelConfig, Rotary
 
 BASE, GLOBAL_BASE, WINDOW = 10_000.0, 1_000_000.0, 4096  # where a file does not say
 SHAPE = {"norm_offset": 1.0}
-SHAPE_2 = SHAPE | {"norm_placement": "both"}
+SHAPE_2 = SHAPE | {"norm_placement": "both"}  # one before each part and one after it
 SHAPE_3 = SHAPE_2 | {"qk_norm": "head"}
 SCALED = Implied("embedding_scale", lambda fields: fields["width"] ** 0.5)
 
@@ -77,12 +77,8 @@ class Layers3(NamedTuple):
 
 def sizes(kv_heads: int, context: int, **usual: int) -> tuple[Part, ...]:
     """``usual``: sizes that files of this Gemma leave out."""
-    keys = (
-        *hugging_face.decoder_keys(context, tied=True),
-        *hugging_face.BIASES,
-        Key("num_key_value_heads", "kv_heads", int, kv_heads),
-        Key("head_dim", "head_width", int, 256),
-    )
+    heads = (Key("num_key_value_heads", "kv_heads", int, kv_heads), Key("head_dim", "head_width", int, 256))
+    keys = (*hugging_face.decoder_keys(context, tied=True), *hugging_face.BIASES, *heads)
     keys = tuple(key._replace(default=usual.get(key.ours, key.default)) for key in keys)
     return (Only("use_bidirectional_attention", False, "reads in both directions"), *keys, SCALED)
 
@@ -91,48 +87,40 @@ TANH = "gelu_pytorch_tanh"
 # The first files say "gelu" and mean its form by tanh; later ones say so in a key of their own, which goes first.
 GELU = Words({TANH: "gelu_tanh"} | hugging_face.ACTIVATIONS | {"gelu": "gelu_tanh"})
 KEYS_1: tuple[Part, ...] = (
-    *sizes(16, 8192),
+    *sizes(16, 8192), hugging_face.Rope(BASE),
     Key("hidden_act", "activation", GELU, TANH),
     Key("hidden_activation", "activation", GELU, TANH, older="hidden_act"),
-    hugging_face.Rope(BASE),
-)
+)  # fmt: skip
 LATER = (Key("hidden_activation", "activation", hugging_face.ACTIVATION, TANH), Divisor())
 KEYS_2: tuple[Part, ...] = (
-    *sizes(4, 8192),
-    *LATER,
+    *sizes(4, 8192), *LATER, hugging_face.Rope(BASE), hugging_face.Windows(WINDOW, lambda i, raw: i % 2 == 0),
     Key("attn_logit_softcapping", "attention_softcap", float, 50.0, null=True),
     Key("final_logit_softcapping", "logit_softcap", float, 30.0, null=True),
-    hugging_face.Rope(BASE),
-    hugging_face.Windows(WINDOW, lambda i, raw: i % 2 == 0),
-)
+)  # fmt: skip
 KEYS_3: tuple[Part, ...] = (
-    *sizes(4, 131_072, heads=8, vocab_size=262_208),
-    *LATER,
+    *sizes(4, 131_072, heads=8, vocab_size=262_208), *LATER, Layers3(),
     Only("attn_logit_softcapping", None, "soft-caps its scores, which Gemma 3 does not do"),
     Key("final_logit_softcapping", "logit_softcap", float, None),
-    Layers3(),
-)
-BOTH_NORMS = {
+)  # fmt: skip
+MAPS_2 = override(hugging_face.DECODER, *table(layer(".layers.{i}.", {
     "attention_post_norm": "post_attention_layernorm",
-    "feedforward_norm": "pre_feedforward_layernorm",
-    "feedforward_post_norm": "post_feedforward_layernorm",
-}
-MAPS_2 = override(hugging_face.DECODER, *table(layer(".layers.{i}.", BOTH_NORMS)))
+    "feedforward_norm": "pre_feedforward_layernorm", "feedforward_post_norm": "post_feedforward_layernorm",
+})))  # fmt: skip
 HEADS_3 = hugging_face.decoder_heads("Gemma3Text")
 HEADS_3 = {"Gemma3ForCausalLM": HEADS_3.pop("Gemma3TextForCausalLM"), **HEADS_3}
 del HEADS_3["Gemma3TextForTokenClassification"]  # which transformers does not have
 
 GEMMA = Family(
-    "gemma", KEYS_1, hugging_face.DECODER, SHAPE, heads=hugging_face.decoder_heads("Gemma"),
-    prefix="model", unused=hugging_face.UNUSED, twin="gemma",
+    "gemma", KEYS_1, hugging_face.DECODER, SHAPE, heads=hugging_face.decoder_heads("Gemma"), prefix="model",
+    unused=hugging_face.UNUSED, twin="gemma",
 )  # fmt: skip
 GEMMA_2 = Family(
-    "gemma2", KEYS_2, MAPS_2, SHAPE_2, heads=hugging_face.decoder_heads("Gemma2"),
-    prefix="model", unused=hugging_face.UNUSED, twin="gemma2",
+    "gemma2", KEYS_2, MAPS_2, SHAPE_2, heads=hugging_face.decoder_heads("Gemma2"), prefix="model",
+    unused=hugging_face.UNUSED, twin="gemma2",
 )  # fmt: skip
 GEMMA_3 = Family(
-    "gemma3_text", KEYS_3, MAPS_2, SHAPE_3, heads=HEADS_3,
-    prefix="model", unused=(*hugging_face.UNUSED, r"\.?(vision_tower|multi_modal_projector)\..*"), twin="gemma3",
+    "gemma3_text", KEYS_3, MAPS_2, SHAPE_3, heads=HEADS_3, prefix="model",
+    unused=(*hugging_face.UNUSED, r"\.?(vision_tower|multi_modal_projector)\..*"), twin="gemma3",
     # the names in a model that reads images too: once "language_model.model.", today "model.language_model."
     aliases=((r"^(model\.)?language_model\.(model\.|(?!lm_head))", "model."), (r"^language_model\.lm_head", "lm_head")),
 )  # fmt: skip
@@ -166,27 +154,24 @@ class Layers(NamedTuple):
         return said | ({f"{self.arch}.rope.freq_base_swa": local.base} if self.local else {})
 
 
-def keys_gguf(layers: Layers, caps: tuple[float | None, float | None], largest: int) -> tuple[Part, ...]:
-    """``caps``: of scores and logits, where a file does not say; ``largest``: how many layers the 27B model has, which
-    alone scales scores by the width per head and not by that of the heads: llama.cpp, too, knows it by that."""
+def keys_gguf(layers: Layers, largest: int, score_cap: float | None, logit_cap: float | None) -> tuple[Part, ...]:
+    """``largest``: how many layers the 27B model has. It alone scales scores by the width per head and not by that of the
+    heads, which no file says: llama.cpp, too, knows it by its layers."""
 
     def scale(fields: Mapping[str, Any]) -> Any:
-        by_width = fields["layers"] == largest
-        return (fields["width"] / fields["heads"] if by_width else fields["head_width"]) ** -0.5
+        return (fields["width"] / fields["heads"] if fields["layers"] == largest else fields["head_width"]) ** -0.5
 
     return (
-        *ggml.sizes(layers.arch),
-        SCALED,
-        layers,
-        Implied("query_scale", scale),
-        Key(f"{layers.arch}.attn_logit_softcapping", "attention_softcap", float, caps[0]),
-        Key(f"{layers.arch}.final_logit_softcapping", "logit_softcap", float, caps[1]),
-    )
+        *ggml.sizes(layers.arch), SCALED, layers, Implied("query_scale", scale),
+        Key(f"{layers.arch}.attn_logit_softcapping", "attention_softcap", float, score_cap),
+        Key(f"{layers.arch}.final_logit_softcapping", "logit_softcap", float, logit_cap),
+    )  # fmt: skip
 
 
 PLUS_ONE = tuple(m._replace(transform=Shift(1.0)) if "norm" in m.ours[0] else m for m in ggml.DECODER)
 TANH_GGUF = {"activation": "gelu_tanh"}
-LAYERS_2, LAYERS_3 = Layers("gemma2", 2, WINDOW, BASE), Layers("gemma3", 6, None, GLOBAL_BASE, BASE)
+KEYS_GGUF_2 = keys_gguf(Layers("gemma2", 2, WINDOW, BASE), 46, 50.0, 30.0)
+KEYS_GGUF_3 = keys_gguf(Layers("gemma3", 6, None, GLOBAL_BASE, BASE), 62, None, None)
 GGUF_1 = Family("gemma", (*ggml.decoder("gemma"), SCALED), PLUS_ONE, SHAPE | TANH_GGUF, twin="gemma")
-GGUF_2 = Family("gemma2", keys_gguf(LAYERS_2, (50.0, 30.0), 46), PLUS_ONE, SHAPE_2 | TANH_GGUF, twin="gemma2")
-GGUF_3 = Family("gemma3", keys_gguf(LAYERS_3, (None, None), 62), PLUS_ONE, SHAPE_3 | TANH_GGUF, twin="gemma3_text")
+GGUF_2 = Family("gemma2", KEYS_GGUF_2, PLUS_ONE, SHAPE_2 | TANH_GGUF, twin="gemma2")
+GGUF_3 = Family("gemma3", KEYS_GGUF_3, PLUS_ONE, SHAPE_3 | TANH_GGUF, twin="gemma3_text")

@@ -37,9 +37,8 @@ class Dense(NamedTuple):
     def read(self, raw: Mapping[str, Any], source: TensorSource, fields: Mapping[str, Any]) -> dict[str, Any]:
         step, dense = read_key(raw, "decoder_sparse_step", int, 1), raw.get("mlp_only_layers") or []
         if step < 1 or not all(type(i) is int for i in dense):
-            raise ModelFileError(
-                f"decoder_sparse_step is {step}, mlp_only_layers {dense}", "Numbers of layers are meant."
-            )
+            what = f"decoder_sparse_step is {step}, mlp_only_layers {dense}"
+            raise ModelFileError(what, "Numbers of layers are meant.")
         kinds, mixed = fields["pattern"], fields["experts"].count > 0
         sparse = [mixed and i not in dense and (i + 1) % step == 0 for i in range(fields["layers"])]
         return {
@@ -67,7 +66,7 @@ SHARED = (
     Key("shared_expert_intermediate_size", "shared_width", int, 5632),
     Implied("shared_gate", lambda fields: True),
 )
-HEADS_3 = Key("head_dim", "head_width", int, 128)
+BIAS, WIDE = Key("qkv_bias", "qkv_bias", bool, True), Key("head_dim", "head_width", int, 128)
 MAPS = (
     *hugging_face.DECODER,
     *table(layer(".layers.{i}.mlp.", {
@@ -87,17 +86,16 @@ def _hugging_face(name: str, stem: str, twin: str, shape: Mapping[str, Any], *pa
 
 
 QWEN_2 = _hugging_face("qwen2", "Qwen2", "qwen2", BIASES, UPPER)
-QWEN_3 = _hugging_face("qwen3", "Qwen3", "qwen3", NORMS, HEADS_3, *hugging_face.BIASES, UPPER)
-QWEN_2_MOE = _hugging_face(
-    "qwen2_moe", "Qwen2Moe", "qwen2moe", {}, Key("qkv_bias", "qkv_bias", bool, True), LOWER,
-    *experts(60, 4, 1408, *SHARED),
-)  # fmt: skip
+QWEN_3 = _hugging_face("qwen3", "Qwen3", "qwen3", NORMS, WIDE, *hugging_face.BIASES, UPPER)
+QWEN_2_MOE = _hugging_face("qwen2_moe", "Qwen2Moe", "qwen2moe", {}, BIAS, LOWER, *experts(60, 4, 1408, *SHARED))
 QWEN_3_MOE = _hugging_face("qwen3_moe", "Qwen3Moe", "qwen3moe", NORMS, *hugging_face.BIASES, ALL, *experts(128, 8, 768))
 
-GGUF_2 = Family("qwen2", ggml.decoder("qwen2"), ggml.DECODER, BIASES, twin="qwen2")
-GGUF_3 = Family("qwen3", ggml.decoder("qwen3"), ggml.DECODER, NORMS, twin="qwen3")
-GATED = ggml.Mixture("qwen2moe", {"renormalise": False, "shared_gate": True})
-GGUF_2_MOE = Family("qwen2moe", (*ggml.decoder("qwen2moe"), GATED), ggml.DECODER, BIASES, twin="qwen2_moe")
-GGUF_3_MOE = Family(
-    "qwen3moe", (*ggml.decoder("qwen3moe"), ggml.Mixture("qwen3moe")), ggml.DECODER, NORMS, twin="qwen3_moe"
-)
+
+def _gguf(name: str, twin: str, shape: Mapping[str, Any], **implied: Any) -> Family:
+    """``implied``: what the architecture's mixture is like."""
+    return Family(name, (*ggml.decoder(name), ggml.Mixture(name, implied)), ggml.DECODER, shape, twin=twin)
+
+
+GGUF_2, GGUF_3 = _gguf("qwen2", "qwen2", BIASES), _gguf("qwen3", "qwen3", NORMS)
+GGUF_2_MOE = _gguf("qwen2moe", "qwen2_moe", BIASES, renormalise=False, shared_gate=True)
+GGUF_3_MOE = _gguf("qwen3moe", "qwen3_moe", NORMS)
