@@ -50,7 +50,7 @@ def test_what_is_saved_is_read_by_transformers(case: Case, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("said", "message"),
     [
-        ({"inner_group_num": 2}, "each layer is 2 layers"),
+        ({"inner_group_num": 2}, r"each layer is several \(inner_group_num is 2\)"),
         ({"num_hidden_groups": 3}, "3 groups of weights cannot serve 4 layers"),
         ({"position_embedding_type": "relative_key_query"}, "position_embedding_type is 'relative_key_query'"),
     ],

@@ -1,6 +1,7 @@
 """BERT and the sentence encoders made of it, MiniLM among them: post-LayerNorm, learned positions, token types.
 
-Source: arXiv 1810.04805. GGUF has the encoder, with or without a head that scores a whole text.
+Source: arXiv 1810.04805. GGUF has the encoder, with or without a head that scores a whole text. RoBERTa and ALBERT are
+read as changes of this one.
 """
 
 from __future__ import annotations
@@ -10,80 +11,59 @@ from typing import Any
 
 from hornbook.checkpoint.families import ggml, hugging_face
 from hornbook.checkpoint.family import Family, Fields
-from hornbook.checkpoint.fields import Key, choose, read_key
-from hornbook.checkpoint.rules import Behind, Map, Table, TensorSource, override, table
+from hornbook.checkpoint.fields import MULTI_HEAD, Also, Key, Only, Part, Rows, Words, choose, read_key
+from hornbook.checkpoint.rules import Behind, Map, Table, TensorSource, layer, override, table
 from hornbook.errors import UnsupportedModel
 from hornbook.model.config import Classifier, ModelConfig
 
-SIZES = (
-    Key("vocab_size", "vocab_size", int),
-    Key("hidden_size", "width", int),
-    Key("intermediate_size", "feedforward_width", int),
-    Key("num_hidden_layers", "layers", int),
-    Key("num_attention_heads", "heads", int),
-    Key("type_vocab_size", "token_types", int, 2),
-    Key("layer_norm_eps", "norm_epsilon", float, 1e-12),
-    Key("hidden_dropout_prob", "dropout", float, 0.1),
-    Key("attention_probs_dropout_prob", "attention_dropout", float, 0.1),
-)
-KEYS = (*SIZES, Key("max_position_embeddings", "context_length", int, 512))
+
+def keys(dropout: float = 0.1, activation: str = "gelu", words: Words = hugging_face.ACTIVATION) -> tuple[Part, ...]:
+    """What all that descend from BERT say; given are the values of a file that does not."""
+    return (
+        Key("vocab_size", "vocab_size", int), Key("max_position_embeddings", "context_length", int, 512),
+        Key("hidden_size", "width", int), Key("intermediate_size", "feedforward_width", int),
+        Key("num_hidden_layers", "layers", int), Key("num_attention_heads", "heads", int), *MULTI_HEAD,
+        Key("type_vocab_size", "token_types", int, 2), Key("layer_norm_eps", "norm_epsilon", float, 1e-12),
+        Key("hidden_act", "activation", words, activation), Key("hidden_dropout_prob", "dropout", float, dropout),
+        Key("attention_probs_dropout_prob", "attention_dropout", float, dropout),
+        Only("position_embedding_type", "absolute", "has other positions than a table of them"),
+        Only("is_decoder", False, "is a decoder"), Only("add_cross_attention", False, "looks at an encoder's states"),
+        Only("pruned_heads", {}, "is not whole: some of its attention heads were pruned"),
+    )  # fmt: skip
+
+
 SHAPE: dict[str, Any] = {
-    "causal": False,
-    "positions": "learned",
-    "embedding_norm": True,
-    "norm": "layer",
-    "norm_placement": "post",
-    "qkv_bias": True,
-    "attention_output_bias": True,
-    "gated": False,
-    "feedforward_bias": True,
-    "tied_head": True,
-}
+    "causal": False, "positions": "learned", "embedding_norm": True, "norm": "layer", "norm_placement": "post",
+    "qkv_bias": True, "attention_output_bias": True, "gated": False, "feedforward_bias": True, "tied_head": True,
+}  # fmt: skip
+NAMES = {
+    "embed.tokens": ".embeddings.word_embeddings", "embed.positions": ".embeddings.position_embeddings",
+    "embed.types": ".embeddings.token_type_embeddings", "embed.norm": ".embeddings.LayerNorm",
+    **layer(".encoder.layer.{i}.", {
+        "attention.query": "attention.self.query", "attention.key": "attention.self.key",
+        "attention.value": "attention.self.value", "attention.output": "attention.output.dense",
+        "attention_post_norm": "attention.output.LayerNorm", "feedforward.up": "intermediate.dense",
+        "feedforward.down": "output.dense", "feedforward_post_norm": "output.LayerNorm",
+    }),
+    "pooler.dense": ".pooler.dense", "head.dense": "cls.predictions.transform.dense",
+    "head.norm": "cls.predictions.transform.LayerNorm", "head.bias": "cls.predictions.bias",
+    "next_sentence": "cls.seq_relationship", "classifier.linear": "classifier",
+}  # fmt: skip
+
+
+def maps(config: ModelConfig, names: Mapping[str, str] = NAMES) -> Table:
+    """``names``, the classifier by the one that it has where it marks a span."""
+    span = config.classifier is not None and config.classifier.over == "span"
+    return table({**names, "classifier.linear": "qa_outputs"} if span else names)
+
+
+# ----------------------------------------------------------------------------------------------------------- heads
+
 BARE: dict[str, Any] = {
-    "language_head": False,
-    "head_transform": False,
-    "head_bias": False,
-    "next_sentence": False,
-    "classifier": None,
-}
+    "language_head": False, "head_transform": False, "head_bias": False, "next_sentence": False, "classifier": None,
+}  # fmt: skip
 MASKED = BARE | {"language_head": True, "head_transform": True, "head_bias": True}
-ENCODER = table(
-    {
-        "embed.tokens": ".embeddings.word_embeddings",
-        "embed.positions": ".embeddings.position_embeddings",
-        "embed.types": ".embeddings.token_type_embeddings",
-        "embed.norm": ".embeddings.LayerNorm",
-        "blocks.{i}.attention.query": ".encoder.layer.{i}.attention.self.query",
-        "blocks.{i}.attention.key": ".encoder.layer.{i}.attention.self.key",
-        "blocks.{i}.attention.value": ".encoder.layer.{i}.attention.self.value",
-        "blocks.{i}.attention.output": ".encoder.layer.{i}.attention.output.dense",
-        "blocks.{i}.attention_post_norm": ".encoder.layer.{i}.attention.output.LayerNorm",
-        "blocks.{i}.feedforward.up": ".encoder.layer.{i}.intermediate.dense",
-        "blocks.{i}.feedforward.down": ".encoder.layer.{i}.output.dense",
-        "blocks.{i}.feedforward_post_norm": ".encoder.layer.{i}.output.LayerNorm",
-        "pooler.dense": ".pooler.dense",
-        "head.dense": "cls.predictions.transform.dense",
-        "head.norm": "cls.predictions.transform.LayerNorm",
-        "head.bias": "cls.predictions.bias",
-        "next_sentence": "cls.seq_relationship",
-        "classifier.linear": "classifier",
-    }
-)
-IN_GGUF = override(
-    ggml.DECODER,
-    *table(
-        {
-            "embed.norm": "token_embd_norm",
-            "embed.types": "token_types",
-            "blocks.{i}.attention_post_norm": "blk.{i}.attn_output_norm",
-            "blocks.{i}.feedforward_post_norm": "blk.{i}.layer_output_norm",
-            "pooler.dense": "cls",
-            "classifier.linear": "cls.output",
-        }
-    ),
-    Map(("embed.positions",), ("position_embd",), lambda config: Behind(config.position_offset)),
-)
-RANK = 4  # llama.cpp's pooling that scores a text, as a reranker does
+PAIRED = {"pooler": True, "next_sentence": True}
 
 
 def heads(stem: str) -> dict[str, dict[str, Any]]:
@@ -97,81 +77,21 @@ def heads(stem: str) -> dict[str, dict[str, Any]]:
     }
 
 
-def pretraining_heads(stem: str) -> dict[str, dict[str, Any]]:
-    return {f"{stem}ForPreTraining": MASKED | {"pooler": True, "next_sentence": True}}
-
-
-def spans(maps: Table, config: ModelConfig) -> Table:
-    """``maps``, the classifier by the name that it has where it marks a span."""
-    if config.classifier is None or config.classifier.over != "span":
-        return maps
-    return override(maps, Map(("classifier.linear",), ("qa_outputs",)))
-
-
-def read_encoder(
-    raw: Mapping[str, Any], source: TensorSource, fields: Fields, *, head: str, pooler: str, activation: str = "gelu"
-) -> Fields:
-    """What is alike in all that descend from BERT. ``head``: how the names of their language head begin, ``pooler``: how
-    the name of their pooler's weight ends. A masked language model saved without its head is a bare one.
-    """
-    for key, usual in (("position_embedding_type", "absolute"), ("is_decoder", False), ("add_cross_attention", False)):
-        if raw.get(key, usual) not in (usual, None):
-            raise UnsupportedModel(f"{key} is {raw[key]!r:.60}", f"Take an encoder where it is {usual!r}.")
-    if raw.get("pruned_heads"):
-        raise UnsupportedModel("attention heads were pruned (pruned_heads)", "Take the model with all of its heads.")
-    found: Fields = {
-        "kv_heads": fields["heads"],
-        "head_width": hugging_face.read_head_width(fields),
-        "activation": hugging_face.read_activation(raw, "hidden_act", activation),
-    }
-    bare = "pooler" not in fields
-    if fields["language_head"] and not any(name.startswith(head) for name in source.tensors):
-        found |= BARE
-        bare = True
-    elif fields["language_head"] and not read_key(raw, "tie_word_embeddings", bool, True):
+def read(
+    raw: Mapping[str, Any], source: TensorSource, fields: Fields, *,
+    head: str = "cls.predictions.", pooler: str = "pooler.dense.weight",
+) -> Fields:  # fmt: skip
+    """What the tensors say: a masked language model saved without its head is a bare one. ``head``: how the names of a
+    language head begin; ``pooler``: how the name of a pooler's weight ends."""
+    headless = fields["language_head"] and not any(name.startswith(head) for name in source.tensors)
+    if fields["language_head"] and not headless and not read_key(raw, "tie_word_embeddings", bool, True):
         raise UnsupportedModel(
             "the language head has a table of its own (tie_word_embeddings is false)",
             "Take a model whose head is tied.",
         )
-    if bare:
-        found["pooler"] = any(name.endswith(pooler) for name in source.tensors)
-    return found
-
-
-def write_encoder(config: ModelConfig) -> dict[str, Any]:
-    return {"hidden_act": hugging_face.write_activation(config.activation)}
-
-
-# ------------------------------------------------------------------------------------------------------------ BERT
-
-
-def read(raw: Mapping[str, Any], source: TensorSource, fields: Fields) -> Fields:
-    return read_encoder(raw, source, fields, head="cls.predictions.", pooler="pooler.dense.weight")
-
-
-def read_gguf(raw: Mapping[str, Any], source: TensorSource, fields: Fields) -> Fields:
-    pooling = read_key(raw, "bert.pooling_type", int, 0)
-    found = ggml.read_sizes(raw, source, fields, "bert")
-    found |= {"token_types": ggml.rows(source, "token_types.weight"), "activation": "gelu"}
-    if pooling != RANK:
-        return found | {"pooling": choose(ggml.POOLING, pooling, "the pooling (bert.pooling_type)")}
-    unnamed = [f"LABEL_{i}" for i in range(ggml.rows(source, "cls.output.weight"))]
-    labels = raw.get("bert.classifier.output_labels") or unnamed
-    pooler, bias = "cls.weight" in source.tensors, "cls.output.bias" in source.tensors
-    head = Classifier("sequence", tuple(map(str, labels)), bias, "pooler" if pooler else "first")
-    return found | {"pooler": pooler, "classifier": head}
-
-
-def write_gguf(config: ModelConfig) -> dict[str, Any]:
-    pooling = next(number for number, how in ggml.POOLING.items() if how == config.pooling)
-    labels = () if config.classifier is None else config.classifier.labels
-    return {
-        **ggml.write_sizes(config, "bert"),
-        "bert.attention.causal": False,
-        "bert.pooling_type": RANK if labels else pooling,
-        "tokenizer.ggml.token_type_count": config.token_types,
-        **({"bert.classifier.output_labels": list(labels)} if labels else {}),
-    }
+    if headless or "pooler" not in fields:
+        return (BARE if headless else {}) | {"pooler": any(name.endswith(pooler) for name in source.tensors)}
+    return {}
 
 
 def twin(config: ModelConfig) -> str | None:
@@ -183,20 +103,45 @@ def twin(config: ModelConfig) -> str | None:
 # The first releases call a norm's weight and bias gamma and beta.
 GAMMA = ((r"LayerNorm\.gamma$", "LayerNorm.weight"), (r"LayerNorm\.beta$", "LayerNorm.bias"))
 HUGGING_FACE = Family(
-    "bert",
-    KEYS,
-    lambda config: spans(ENCODER, config),
-    SHAPE,
-    read=read,
-    write=write_encoder,
-    heads=heads("Bert")
-    | pretraining_heads("Bert")
-    | {"BertForNextSentencePrediction": BARE | {"pooler": True, "next_sentence": True}},
-    prefix="bert",
-    unused=(r"embeddings\.position_ids", r"pooler\..*", r"cls\..*"),
-    aliases=GAMMA,
-    twin=twin,
+    "bert", keys(), maps, SHAPE, read,
+    heads=heads("Bert") | {"BertForPreTraining": MASKED | PAIRED, "BertForNextSentencePrediction": BARE | PAIRED},
+    prefix="bert", unused=(r"embeddings\.position_ids", r"pooler\..*", r"cls\..*"), aliases=GAMMA, twin=twin,
+)  # fmt: skip
+
+# ------------------------------------------------------------------------------------------------------------ GGUF
+
+RANK = 4  # llama.cpp's pooling that scores a text, as a reranker does
+KEYS_GGUF: tuple[Part, ...] = (
+    *ggml.sizes("bert", ggml.LAYER),
+    Rows("token_types.weight", "token_types"),
+    Also("tokenizer.ggml.token_type_count", "token_types"),
 )
+NAMES_GGUF = {
+    "embed.norm": "token_embd_norm", "embed.types": "token_types", "pooler.dense": "cls",
+    "classifier.linear": "cls.output", "blocks.{i}.attention_post_norm": "blk.{i}.attn_output_norm",
+    "blocks.{i}.feedforward_post_norm": "blk.{i}.layer_output_norm",
+}  # fmt: skip
+POSITIONS = Map(("embed.positions",), ("position_embd",), lambda config: Behind(config.position_offset))
+
+
+def read_gguf(raw: Mapping[str, Any], source: TensorSource, fields: Fields) -> Fields:
+    if (pooling := read_key(raw, "bert.pooling_type", int, 0)) != RANK:
+        return {"pooling": choose(ggml.POOLING, pooling, "the pooling (bert.pooling_type)")}
+    unnamed = [f"LABEL_{i}" for i in range(ggml.rows(source, "cls.output.weight"))]
+    labels = raw.get("bert.classifier.output_labels") or unnamed
+    pooler, bias = "cls.weight" in source.tensors, "cls.output.bias" in source.tensors
+    head = Classifier("sequence", tuple(map(str, labels)), bias, "pooler" if pooler else "first")
+    return {"pooler": pooler, "classifier": head}
+
+
+def write_gguf(config: ModelConfig) -> dict[str, Any]:
+    pooling = next(number for number, how in ggml.POOLING.items() if how == config.pooling)
+    labels = () if config.classifier is None else config.classifier.labels
+    said = {"bert.classifier.output_labels": list(labels)} if labels else {}
+    return {"bert.attention.causal": False, "bert.pooling_type": RANK if labels else pooling, **said}
+
+
 GGUF = Family(
-    "bert", ggml.keys("bert", ggml.LAYER), IN_GGUF, SHAPE | BARE, read=read_gguf, write=write_gguf, twin="bert"
-)
+    "bert", KEYS_GGUF, override(ggml.DECODER, *table(NAMES_GGUF), POSITIONS), SHAPE | BARE | {"activation": "gelu"},
+    read_gguf, write_gguf, twin="bert",
+)  # fmt: skip
