@@ -63,6 +63,14 @@ def test_a_window_that_a_file_leaves_out_is_4096_and_null_is_none(tmp_path: Path
     assert plain == replace(checkpoint.config, pooling=None)
 
 
+@pytest.mark.parametrize(("said", "heads"), [({}, 8), ({"num_key_value_heads": None}, 16)])
+def test_key_heads_that_a_file_leaves_out_are_8_and_null_is_one_for_each(said: dict[str, None], heads: int) -> None:
+    sizes = {"vocab_size": 97, "hidden_size": 64, "intermediate_size": 80, "num_hidden_layers": 2}
+    raw = sizes | {"num_attention_heads": 16} | said
+    for name in ("mistral", "mixtral"):
+        assert families.HUGGING_FACE[name].read_config(raw, Shapes({})).kv_heads == heads
+
+
 def test_layers_that_differ_are_refused_by_name(tmp_path: Path) -> None:
     checkpoint = loaded(CASES[1], tmp_path)
     raw = dict(checkpoint.metadata) | {"layer_types": ["full_attention", "sliding_attention", "full_attention"]}

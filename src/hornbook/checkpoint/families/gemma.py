@@ -129,7 +129,7 @@ GEMMA_3 = Family(
 # --------------------------------------------------------------------------------------------------------------- GGUF
 
 
-class Layers(NamedTuple):
+class LayersGGUF(NamedTuple):
     """``pattern``: local layers and whole ones. Given are the values of a file that does not say."""
 
     arch: str
@@ -154,7 +154,7 @@ class Layers(NamedTuple):
         return said | ({f"{self.arch}.rope.freq_base_swa": local.base} if self.local else {})
 
 
-def keys_gguf(layers: Layers, largest: int, score_cap: float | None, logit_cap: float | None) -> tuple[Part, ...]:
+def keys_gguf(layers: LayersGGUF, largest: int, score_cap: float | None, logit_cap: float | None) -> tuple[Part, ...]:
     """``largest``: how many layers the 27B model has. It alone scales scores by the width per head and not by that of the
     heads, which no file says: llama.cpp, too, knows it by its layers."""
 
@@ -170,8 +170,8 @@ def keys_gguf(layers: Layers, largest: int, score_cap: float | None, logit_cap: 
 
 PLUS_ONE = tuple(m._replace(transform=Shift(1.0)) if "norm" in m.ours[0] else m for m in ggml.DECODER)
 TANH_GGUF = {"activation": "gelu_tanh"}
-KEYS_GGUF_2 = keys_gguf(Layers("gemma2", 2, WINDOW, BASE), 46, 50.0, 30.0)
-KEYS_GGUF_3 = keys_gguf(Layers("gemma3", 6, None, GLOBAL_BASE, BASE), 62, None, None)
+KEYS_GGUF_2 = keys_gguf(LayersGGUF("gemma2", 2, WINDOW, BASE), 46, 50.0, 30.0)
+KEYS_GGUF_3 = keys_gguf(LayersGGUF("gemma3", 6, None, GLOBAL_BASE, BASE), 62, None, None)
 GGUF_1 = Family("gemma", (*ggml.decoder("gemma"), SCALED), PLUS_ONE, SHAPE | TANH_GGUF, twin="gemma")
 GGUF_2 = Family("gemma2", KEYS_GGUF_2, PLUS_ONE, SHAPE_2 | TANH_GGUF, twin="gemma2")
 GGUF_3 = Family("gemma3", KEYS_GGUF_3, PLUS_ONE, SHAPE_3 | TANH_GGUF, twin="gemma3_text")

@@ -170,32 +170,6 @@ def write_sizes(config: ModelConfig, arch: str) -> dict[str, Any]:
     }
 
 
-def read_decoder(raw: Mapping[str, Any], source: TensorSource, fields: Mapping[str, Any], arch: str) -> dict[str, Any]:
-    """Sizes, and layers that are all alike: rotary positions and, where one is said, a window."""
-    sizes = read_sizes(raw, source, fields, arch)
-    rotary = read_rotary(raw, source, arch, sizes["head_width"])
-    window = read_key(raw, f"{arch}.attention.sliding_window", int, 0) or None
-    return sizes | {"pattern": (LayerKind(window, rotary),)}
-
-
-def write_decoder(config: ModelConfig, arch: str, *, windows: bool = False) -> dict[str, Any]:
-    """``windows``: the architecture has words for them. llama.cpp passes over the key in all others, and sees everything.
-
-    Raises ValueError for what this architecture cannot say.
-    """
-    if not windows and any(kind.window for kind in config.pattern):
-        raise ValueError("in GGUF this architecture sees everything, and this model only a window (sliding_window)")
-    if len(config.pattern) > 1:
-        raise ValueError("its layers differ, and in GGUF those of this architecture are alike")
-    (kind,) = config.pattern
-    return {
-        **write_sizes(config, arch),
-        **({} if kind.rotary is None else write_rotary(config, kind.rotary, arch)),
-        **({} if kind.window is None else {f"{arch}.attention.sliding_window": kind.window}),
-        **write_experts(config, arch),
-    }
-
-
 def read_experts(raw: Mapping[str, Any], found: Mapping[str, Any], arch: str, **implied: Any) -> dict[str, Any]:
     """What ``found`` becomes where all layers are mixtures; as it is where none is. ``implied``: fields of Experts."""
     count = read_key(raw, f"{arch}.expert_count", int, 0)

@@ -54,7 +54,6 @@ UNUSED = (r".*rotary_emb\.inv_freq", r"lm_head\.weight")
 
 
 KV_HEADS = Key("num_key_value_heads", "kv_heads", int, lambda fields: fields["heads"])
-read_head_width = head_width
 
 
 def decoder_keys(
