@@ -205,9 +205,8 @@ class Mixture(NamedTuple):
         return {} if experts is None else {k: v for part in self.experts for k, v in part.write(experts).items()}
 
 
-def experts(prefix: str, *, gate: str, up: str, down: str) -> Table:
-    """The matrices of a mixture, each expert's in a tensor of its own; ``prefix``, with "{e}", stands before the names."""
-    names = {"gate": gate, "up": up, "down": down}
+def experts(prefix: str, **names: str) -> Table:
+    """A mixture's gate, up and down, each expert's in a tensor of its own; ``prefix``, with "{e}", stands before the names."""
     return tuple(
         Map((f"blocks.{{i}}.feedforward.{ours}",), (f"{prefix}{theirs}.weight",), Stacked())
         for ours, theirs in names.items()

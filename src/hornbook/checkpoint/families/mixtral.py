@@ -17,11 +17,9 @@ EXPERTS = (
     Implied("width", lambda fields: fields["feedforward_width"]),
 )
 KEYS = (
-    *hugging_face.decoder(131_072, 1e-5),
-    *mistral.KV_HEADS,
-    hugging_face.Window(usual=None),
-    hugging_face.Mixture(EXPERTS),
-)
+    *hugging_face.decoder(131_072, 1e-5), *mistral.KV_HEADS,
+    hugging_face.Window(usual=None), hugging_face.Mixture(EXPERTS),
+)  # fmt: skip
 MIXTURE = ".layers.{i}.block_sparse_moe"
 MAPS = override(
     hugging_face.DECODER,

@@ -37,20 +37,15 @@ class LongRope(hugging_face.Rope):
 
 
 KEYS: tuple[Part, ...] = (
-    *hugging_face.decoder(ORIGINAL, 1e-5, rope=LongRope(part=1.0)),
-    hugging_face.Window(usual=None),
-    Key("resid_pdrop", "dropout", float, 0.0),
-    Also("embd_pdrop", "dropout"),
-)
+    *hugging_face.decoder(ORIGINAL, 1e-5, rope=LongRope(part=1.0)), hugging_face.Window(usual=None),
+    Key("resid_pdrop", "dropout", float, 0.0), Also("embd_pdrop", "dropout"),
+)  # fmt: skip
+GATED = ("blocks.{i}.feedforward.gate", "blocks.{i}.feedforward.up")
 
 
 def fused(base: Table, attention: str, feedforward: str) -> Table:
-    gated = ("blocks.{i}.feedforward.gate", "blocks.{i}.feedforward.up")
-    return override(
-        base,
-        Map(ggml.FUSED, (attention,), ggml.thirds),
-        Map(gated, (feedforward,), lambda config: Split((config.feedforward_width,) * 2)),
-    )
+    halves = Map(GATED, (feedforward,), lambda config: Split((config.feedforward_width,) * 2))
+    return override(base, Map(ggml.FUSED, (attention,), ggml.thirds), halves)
 
 
 HUGGING_FACE = Family(
