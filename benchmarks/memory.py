@@ -1,19 +1,22 @@
 """Predicted against measured memory: ``hornbook plan``'s figures beside the peak of a process that does the work.
 
-    python benchmarks/memory.py MODEL.gguf            # prints the tables of docs/results/memory-plan.md
-    python benchmarks/memory.py child '{"job": ...}'  # one measurement, as JSON: what the tables and the tests are made of
+    python benchmarks/memory.py MODEL...              # prints the tables of docs/results/memory-plan.md
+    python benchmarks/memory.py child '[{"job": ...}]'  # measurements, as JSON: what the tables and the tests are made of
 
-A measurement is a process of its own: it imports everything, notes its resident memory, does the work, and reports by how
-much its peak lies above. Linux and macOS.
+A measurement of the tables is a process of its own. It first does the same in small, because torch imports 60 to 80 MB of Python when
+meta tensors, gradients or an optimiser are first used: that is the program's, not the model's. Then it gives back what is
+free, notes its resident memory (``program``), does the work, and reports by how much its peak lies above. Linux.
 """
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import json
-import resource
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,23 +32,35 @@ DEEP: dict[str, Any] = WIDE | {"vocab_size": 32_000, "layers": 12, "width": 512,
 
 
 def peak() -> int:
-    """The most that was resident so far, in bytes.
+    """The most that was resident since ``settle``, in bytes.
 
-    Not Linux's ru_maxrss: a process inherits that of the one that started it, which may have been larger.
+    Not ru_maxrss: a process inherits that of the one that started it, which may have been larger.
     """
-    if sys.platform == "darwin":
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    status = Path("/proc/self/status").read_text("ascii")
-    return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
+    return _status("VmHWM")
 
 
-def child(job: dict[str, Any]) -> dict[str, Any]:
-    """One measurement in a process of its own. Raises CalledProcessError, with its stderr shown, where that fails."""
+def settle() -> int:
+    """Give back what is free and forget the peak so far; -> what is resident then, in bytes."""
+    gc.collect()
+    library = ctypes.CDLL(None)
+    if hasattr(library, "malloc_trim"):  # of glibc
+        library.malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5", "ascii")
+    return _status("VmRSS")
+
+
+def _status(name: str) -> int:
+    lines = Path("/proc/self/status").read_text("ascii").splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+
+
+def child(*jobs: dict[str, Any]) -> list[dict[str, Any]]:
+    """Measurements one after another in a new process. Raises CalledProcessError, its stderr shown, where that fails."""
     done = subprocess.run(
-        [sys.executable, __file__, "child", json.dumps(job)], stdout=subprocess.PIPE, text=True, check=True
+        [sys.executable, __file__, "child", json.dumps(jobs)], stdout=subprocess.PIPE, text=True, check=True
     )
-    answer: dict[str, Any] = json.loads(done.stdout)
-    return answer
+    answers: list[dict[str, Any]] = json.loads(done.stdout)
+    return answers
 
 
 # -------------------------------------------------------------------------------------------------------- in the child
@@ -59,18 +74,22 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
 def generate(model: str, context: int, batch: int, dtype: str) -> dict[str, Any]:
     """Load a model and let it read and write until ``batch`` rows hold ``context`` tokens each."""
     import hornbook.llm
-    from hornbook.checkpoint import loading  # noqa: F401 - so that no import is measured
     from hornbook.checkpoint.anatomy import Anatomy
     from hornbook.checkpoint.memory import Request, plan
     from hornbook.types import SamplingParams
 
+    def work(context: int, batch: int) -> int:
+        llm = hornbook.llm.load(model, dtype=dtype, device="cpu")
+        loaded = peak()
+        prompts = [[1 + (row + 7 * i) % 1000 for i in range(context - 8)] for row in range(batch)]
+        llm.generate(prompts, SamplingParams(max_tokens=8, temperature=0.0, ignore_eos=True))
+        return loaded
+
     predicted = plan(Request(Anatomy.read(Path(model)), context, batch, dtype)).peak
-    before = peak()
-    llm = hornbook.llm.load(model, dtype=dtype, device="cpu")
-    loaded = peak() - before
-    prompts = [[1 + (row + 7 * i) % 1000 for i in range(context - 8)] for row in range(batch)]
-    llm.generate(prompts, SamplingParams(max_tokens=8, temperature=0.0, ignore_eos=True))
-    return {"predicted": predicted, "measured": peak() - before, "loaded": loaded}
+    work(16, 1)
+    program = settle()
+    loaded = work(context, batch)
+    return {"predicted": predicted, "measured": peak() - program, "loaded": loaded - program, "program": program}
 
 
 def train(
@@ -91,30 +110,37 @@ def train(
     from hornbook.model.config import LayerKind, ModelConfig, Rotary
     from hornbook.model.transformer import Transformer
 
+    makers = {"adamw": torch.optim.AdamW, "adafactor": torch.optim.Adafactor}
     rotary = None if config.get("positions") else Rotary()
     shape = ModelConfig(**config, pattern=(LayerKind(rotary=rotary),))
     predicted = plan(
         Request(Anatomy.of(shape), context, batch, dtype, method, optimizer, rank)  # type: ignore[arg-type]
     )
-    warm = torch.nn.Linear(8, 8)
-    warm(torch.randn(4, 8)).sum().backward()
-    torch.optim.AdamW(warm.parameters()).step()
 
-    before = peak()
-    model = Transformer(shape).to(getattr(torch, dtype))
-    if method != "full":
-        adapt(model, rank, packed=method == "qlora")
-    trained = [p for p in model.parameters() if p.requires_grad]
-    makers = {"adamw": torch.optim.AdamW, "adafactor": torch.optim.Adafactor}
-    update = makers[optimizer](trained, lr=1e-4)
-    ids = torch.randint(shape.vocab_size, (batch, context))
-    for _ in range(2):
-        update.zero_grad()
-        loss = F.cross_entropy(model(ids).logits.float().flatten(0, 1), ids.flatten())
-        loss.backward()
-        update.step()
-    assert sum(p.numel() for p in trained) == predicted.trained
-    return {"predicted": predicted.peak, "measured": peak() - before, "moment": predicted.worst.name}
+    def work(shape: ModelConfig, context: int, batch: int) -> int:
+        model = Transformer(shape).to(getattr(torch, dtype))
+        if method != "full":
+            adapt(model, rank, packed=method == "qlora")
+        trained = [p for p in model.parameters() if p.requires_grad]
+        update = makers[optimizer](trained, lr=1e-4)
+        ids = torch.randint(shape.vocab_size, (batch, context))
+        for _ in range(2):
+            update.zero_grad()
+            loss = F.cross_entropy(model(ids).logits.float().flatten(0, 1), ids.flatten())
+            loss.backward()
+            update.step()
+        return sum(p.numel() for p in trained)
+
+    work(replace(shape, vocab_size=64, layers=1), 8, 1)
+    program, began = settle(), time.perf_counter()
+    assert work(shape, context, batch) == predicted.trained
+    return {
+        "predicted": predicted.peak,
+        "measured": peak() - program,
+        "moment": predicted.worst.name,
+        "seconds": time.perf_counter() - began,
+        "program": program,
+    }
 
 
 def adapt(model: Any, rank: int, *, packed: bool) -> None:
@@ -171,15 +197,16 @@ def adapt(model: Any, rank: int, *, packed: bool) -> None:
 
 
 def load(model: str, dtype: str) -> dict[str, Any]:
-    """Load a model and do nothing with it."""
+    """Load a model, its tokenizer with it, and do nothing with it."""
     from hornbook.checkpoint import loading
 
-    before = peak()
+    loading.load(model, dtype=dtype, device="cpu")
+    program = settle()
     began = time.perf_counter()
     opened = loading.load(model, dtype=dtype, device="cpu")
     seconds = time.perf_counter() - began
     held = sum(p.numel() * p.element_size() for p in opened.model.parameters())
-    return {"predicted": held, "measured": peak() - before, "seconds": seconds}
+    return {"predicted": held, "measured": peak() - program, "seconds": seconds, "program": program}
 
 
 # ------------------------------------------------------------------------------------------------------------ the tables
@@ -194,20 +221,34 @@ def compare(result: dict[str, Any]) -> tuple[str, str, str]:
     return f"{predicted / 1e6:,.0f}", f"{measured / 1e6:,.0f}", f"{predicted / measured - 1:+.1%}"
 
 
-def main(model: str) -> None:
-    running(model)
+def main(*models: str) -> None:
+    loading(*models)
+    running(models[0])
     training()
 
 
+def loading(*models: str) -> None:
+    print("Loading, MB:\n")
+    row("model", "dtype", "weights", "measured", "times", "the program", "seconds")
+    row(*["---"] * 7)
+    for model in models:
+        for dtype in ("float32", "bfloat16"):
+            (found,) = child({"job": "load", "model": model, "dtype": dtype})
+            weights, measured, program = (f"{found[key] / 1e6:,.0f}" for key in ("predicted", "measured", "program"))
+            times = f"{found['measured'] / found['predicted']:.2f}"
+            row(Path(model).name, dtype, weights, measured, times, program, f"{found['seconds']:.1f}")
+
+
 def running(model: str) -> None:
-    print("Running, MB:\n")
-    row("batch x context", "dtype", "predicted", "measured", "error")
-    row(*["---"] * 5)
+    print("\nRunning, MB:\n")
+    row("batch x context", "dtype", "predicted", "measured", "error", "the program")
+    row(*["---"] * 6)
     for batch, context, dtype in (
-        (1, 256, "float32"), (1, 2048, "float32"), (1, 8192, "float32"), (8, 1024, "float32"), (1, 2048, "bfloat16"),
+        (1, 512, "float32"), (1, 4096, "float32"), (8, 512, "float32"), (1, 256, "bfloat16"),
     ):  # fmt: skip
         job = {"job": "generate", "model": model, "context": context, "batch": batch, "dtype": dtype}
-        row(f"{batch} x {context:,}", dtype, *compare(child(job)))
+        (result,) = child(job)
+        row(f"{batch} x {context:,}", dtype, *compare(result), f"{result['program'] / 1e6:,.0f}")
 
 
 def training() -> None:
@@ -215,21 +256,21 @@ def training() -> None:
     row("model", "way", "batch x context", "dtype", "predicted", "measured", "error", "the peak is when")
     row(*["---"] * 8)
     for name, config, way, batch, context, dtype in (
-        ("wide", WIDE, "full", 1, 128, "float32"), ("wide", WIDE, "full", 4, 256, "float32"),
-        ("wide", WIDE, "full", 2, 1024, "float32"), ("wide", WIDE, "full", 8, 512, "float32"),
-        ("wide", WIDE, "full", 4, 512, "bfloat16"), ("deep", DEEP, "full", 1, 64, "float32"),
-        ("deep", DEEP, "full", 2, 512, "float32"), ("old", OLD, "full", 4, 512, "float32"),
-        ("deep", DEEP, "adafactor", 1, 128, "float32"), ("deep", DEEP, "lora", 2, 512, "float32"),
-        ("deep", DEEP, "lora", 2, 512, "bfloat16"), ("deep", DEEP, "qlora", 2, 512, "float32"),
+        ("wide", WIDE, "full", 1, 128, "float32"), ("wide", WIDE, "full", 2, 512, "float32"),
+        ("wide", WIDE, "full", 8, 512, "float32"), ("wide", WIDE, "full", 1, 128, "bfloat16"),
+        ("wide", WIDE, "full", 2, 256, "bfloat16"), ("old", OLD, "full", 4, 512, "float32"),
+        ("deep", DEEP, "full", 1, 64, "float32"), ("deep", DEEP, "full", 2, 512, "float32"),
+        ("deep", DEEP, "adafactor", 1, 128, "float32"), ("wide", WIDE, "lora", 2, 512, "float32"),
+        ("deep", DEEP, "lora", 2, 512, "float32"), ("wide", WIDE, "qlora", 4, 128, "float32"),
     ):  # fmt: skip
         job = {"job": "train", "config": config, "batch": batch, "context": context, "dtype": dtype}
         job |= {"optimizer": way} if way == "adafactor" else {"method": way}
-        result = child(job)
+        (result,) = child(job)
         row(name, way, f"{batch} x {context:,}", dtype, *compare(result), result["moment"])
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "child":
-        print(json.dumps(measure(json.loads(sys.argv[2]))))
+        print(json.dumps([measure(job) for job in json.loads(sys.argv[2])]))
     else:
-        main(sys.argv[1])
+        main(*sys.argv[1:])

@@ -2,59 +2,55 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from measured_memory import child
 
+from hornbook.checkpoint.exporting import write_gguf
 from hornbook.checkpoint.families import llama
-from hornbook.checkpoint.loading import load
+from hornbook.checkpoint.loading import Checkpoint, load
 from hornbook.checkpoint.saving import save, save_model
 from hornbook.model.config import LayerKind, ModelConfig, Rotary
 from hornbook.model.transformer import Transformer
+from hornbook.text.tokenizer import Tokenizer
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "memory.py"
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="peak memory is measured with getrusage")
-
+LIMIT = 1.15  # times the weights
 LARGE = ModelConfig(
     vocab_size=16_000, layers=12, width=640, heads=10, kv_heads=5, head_width=64, feedforward_width=1792,
     context_length=512, tied_head=True, pattern=(LayerKind(rotary=Rotary()),),
 )  # fmt: skip
 
 
-def measured(**job: Any) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), "child", json.dumps(job)], capture_output=True, text=True, timeout=240
-    )
-    assert done.returncode == 0, done.stderr
-    answer: dict[str, Any] = json.loads(done.stdout)
-    return answer
-
-
-@pytest.fixture(scope="module", params=["bfloat16", "float32"])
-def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A Llama of 67 million random weights in shards of 60 MB, and the dtype that it is stored in."""
-    path = tmp_path_factory.mktemp(request.param)
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is measured through /proc")
+def test_a_model_is_in_memory_once(tiny_llm_path: Path, tmp_path: Path) -> None:
+    """A Llama of 67 million random weights: a folder in shards of 60 MB, and files as they are made for llama.cpp."""
     torch.manual_seed(1)
-    save_model(Transformer(LARGE), path, family=llama.HUGGING_FACE, dtype=request.param, shard_bytes=60_000_000)
-    assert len(list(path.glob("*.safetensors"))) > 1
-    return path, request.param
+    model, tokenizer = Transformer(LARGE), Tokenizer.from_folder(tiny_llm_path)
+    made = Checkpoint(model, LARGE, llama.HUGGING_FACE, tmp_path / "made", {}, {}, (tokenizer, None))
+    jobs = []
+    for stored, asked in (("bfloat16", "bfloat16"), ("float32", "float32"), ("bfloat16", "float32")):
+        path = tmp_path / stored
+        if not path.exists():
+            save_model(model, path, family=llama.HUGGING_FACE, dtype=stored, shard_bytes=60_000_000)
+            assert len(list(path.glob("*.safetensors"))) > 1
+        jobs.append({"job": "load", "model": str(path), "dtype": asked})
+    for mix in ("F16", "Q8_0"):
+        write_gguf(made, tmp_path / f"{mix}.gguf", mix)
+        jobs.append({"job": "load", "model": str(tmp_path / f"{mix}.gguf"), "dtype": "float32"})
+    for job, found in zip(jobs, child(*jobs), strict=True):
+        assert found["measured"] <= LIMIT * found["predicted"], (job, found)
 
 
-def test_a_sharded_folder_is_in_memory_once(folder: tuple[Path, str]) -> None:
-    path, stored = folder
-    for dtype in {stored, "float32"}:
-        found = measured(job="load", model=str(path), dtype=dtype)
-        assert found["measured"] <= 1.15 * found["predicted"] + 10e6, (dtype, found)
-
-
-def test_a_quantised_file_does_not_stay_in_memory_beside_its_weights(smollm2_path: Path) -> None:
-    found = measured(job="load", model=str(smollm2_path), dtype="float32")
-    assert found["measured"] <= 1.15 * found["predicted"], found
+@pytest.mark.models
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is measured through /proc")
+def test_a_real_model_is_in_memory_once(smollm2_path: Path, minilm_path: Path) -> None:
+    """Beside its tokenizer, and whether its file is quantised or not."""
+    jobs = [{"job": "load", "model": str(path), "dtype": "float32"} for path in (minilm_path, smollm2_path)]
+    for job, found in zip(jobs, child(*jobs), strict=True):
+        assert found["measured"] <= LIMIT * found["predicted"], (job, found)
 
 
 def test_a_model_can_be_saved_over_the_folder_that_it_came_from(tiny_llm_path: Path, tmp_path: Path) -> None:

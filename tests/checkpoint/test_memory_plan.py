@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from measured_memory import child
 from torch import Tensor
 
 from hornbook.checkpoint.activations import Pass
@@ -23,7 +22,6 @@ from hornbook.model.cache import ContiguousCache
 from hornbook.model.config import Experts, LayerKind, ModelConfig, Rotary
 from hornbook.model.transformer import Transformer
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "memory.py"
 ROTARY = Rotary()
 LLAMA = ModelConfig(
     vocab_size=1000, layers=4, width=64, heads=4, kv_heads=2, head_width=24, feedforward_width=200, context_length=512,
@@ -71,40 +69,33 @@ def test_activations_are_what_torch_saves(name: str, dtype: torch.dtype) -> None
     assert one.stack() + one.scores() == pytest.approx(kept(SHAPES[name], 2, 128, dtype), rel=0.02)
 
 
-def measured(**job: Any) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), "child", json.dumps(job)], capture_output=True, text=True, timeout=240
-    )
-    assert done.returncode == 0, done.stderr
-    answer: dict[str, Any] = json.loads(done.stdout)
-    return answer
-
-
 SMALL = {
     "vocab_size": 8000, "layers": 6, "width": 384, "heads": 6, "kv_heads": 2, "head_width": 64,
     "feedforward_width": 1024, "context_length": 4096, "tied_head": True,
 }  # fmt: skip
+MEASURED = [("full", 1, 128, "float32"), ("full", 2, 512, "float32"), ("lora", 2, 512, "float32")]
+MEASURED += [("qlora", 4, 128, "float32"), ("full", 1, 128, "bfloat16")]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="peak memory is measured with getrusage")
-@pytest.mark.parametrize(
-    ("method", "batch", "context"),
-    [
-        ("full", 1, 128),
-        ("full", 2, 512),
-        pytest.param("lora", 2, 512, marks=pytest.mark.xfail(reason="26% too low, docs/results/memory-plan.md")),
-        ("qlora", 4, 128),
-    ],
-)
-def test_a_training_step_takes_what_was_planned(method: str, batch: int, context: int) -> None:
-    found = measured(job="train", config=SMALL, method=method, batch=batch, context=context)
-    assert found["predicted"] == pytest.approx(found["measured"], rel=0.2), found
+def close(found: dict[str, Any]) -> bool:
+    return bool(found["predicted"] == pytest.approx(found["measured"], rel=0.2))
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="peak memory is measured with getrusage")
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is measured through /proc")
+def test_training_steps_take_what_was_planned() -> None:
+    jobs = [
+        {"job": "train", "config": SMALL, "method": method, "batch": batch, "context": context, "dtype": dtype}
+        for method, batch, context, dtype in MEASURED
+    ]
+    found = dict(zip(MEASURED, child(*jobs), strict=True))
+    assert all(map(close, found.values())), found
+
+
+@pytest.mark.models
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is measured through /proc")
 def test_generation_takes_what_was_planned(smollm2_path: Path) -> None:
-    found = measured(job="generate", model=str(smollm2_path), context=512, batch=1, dtype="float32")
-    assert found["predicted"] == pytest.approx(found["measured"], rel=0.2), found
+    (found,) = child({"job": "generate", "model": str(smollm2_path), "context": 512, "batch": 1, "dtype": "float32"})
+    assert close(found), found
 
 
 def test_the_cache_is_counted_to_the_byte() -> None:

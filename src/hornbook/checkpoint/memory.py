@@ -8,8 +8,9 @@
                  optimiser steps   gradients + what one tensor's update has in hand
 
 Gradients come as activations go, so a peak is not the sum of both: each moment is held apart, and the largest is the
-peak. Counted is what tensors hold, and what the system's allocator does not give back: 40 MB, and a tenth of what
-comes and goes beside the weights, as measured (docs/results/memory-plan.md).
+peak. Counted is what tensors hold, and the holes between them: half of the most that comes and goes in a pass, by the
+fifty-percent rule (Knuth, The Art of Computer Programming, volume 1, section 2.5: where blocks come and go, there is a
+hole for every two of them), which an allocator that keeps what is freed does not give back until the end.
 
     weights      s a parameter; qlora: the blocks' matrices in NF4, 4 bits and 0.127 bits of scales (arXiv 2305.14314)
     gradients    s for each parameter that is trained
@@ -27,7 +28,7 @@ stand beside the activations, and ``gradients`` is to be added to the peak.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from hornbook.checkpoint.activations import FLOAT, Pass
@@ -36,9 +37,9 @@ from hornbook.checkpoint.loading import DTYPES
 from hornbook.errors import UsageError
 
 NF4_BITS = 4.127  # with scales of scales, arXiv 2305.14314, section 3
-PROGRAM = 330_000_000  # Python, torch and Hornbook themselves, an estimate: docs/results/memory-plan.md
+PROGRAM = 340_000_000  # Python, torch and Hornbook themselves, as measured on Linux: docs/results/memory-plan.md
 PREFILL = 1024  # tokens of a prompt that are read at once: engine.generate.Generator's
-LOST, LOST_PART = 40_000_000, 0.1  # to the allocator: a fixed part, and one of all that is not weights
+HOLES = 0.5  # of what comes and goes
 METHODS = ("full", "lora", "qlora")
 OPTIMIZERS = ("adamw", "adamw8bit", "adafactor")
 
@@ -47,7 +48,7 @@ Method = Literal["full", "lora", "qlora"]
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What is held at one time, in bytes. ``scores``: the cache when running, the logits when training."""
+    """What is held at one time, in bytes. ``scores``: the logits, when training; ``allocator``: holes between tensors."""
 
     name: str
     weights: int
@@ -57,17 +58,16 @@ class Moment:
     cache: int = 0
     scores: int = 0
     working: int = 0
+    allocator: int = 0
 
     @property
-    def allocator(self) -> int:
-        """What is lost to the allocator."""
-        parts = (self.gradients, self.optimiser, self.activations, self.cache, self.scores, self.working)
-        return LOST + round(LOST_PART * sum(parts))
+    def passing(self) -> int:
+        """What has come in this pass and goes with it."""
+        return self.activations + self.scores + self.working
 
     @property
     def total(self) -> int:
-        parts = (self.gradients, self.optimiser, self.activations, self.cache, self.scores, self.working)
-        return self.weights + sum(parts) + self.allocator
+        return self.weights + self.gradients + self.optimiser + self.cache + self.passing + self.allocator
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,9 @@ class Request:
 
 def plan(request: Request) -> Plan:
     """The memory that ``request`` needs."""
-    return _running(request) if request.method is None else _training(request)
+    found = _running(request) if request.method is None else _training(request)
+    holes = round(HOLES * max(moment.passing for moment in found.moments))
+    return replace(found, moments=tuple(replace(moment, allocator=holes) for moment in found.moments))
 
 
 def largest(fits: Callable[[int], bool], limit: int) -> int:

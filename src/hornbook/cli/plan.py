@@ -136,9 +136,7 @@ def _data(
         "trained": planned.trained,
         "peak": planned.peak + program,
         "program": program,
-        "moments": [
-            {**asdict(moment), "allocator": moment.allocator, "total": moment.total} for moment in planned.moments
-        ],
+        "moments": [{**asdict(moment), "total": moment.total} for moment in planned.moments],
         "free": None if room is None else room.free,
         "device": None if room is None else room.name,
         "fits": fits,
