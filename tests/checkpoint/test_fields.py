@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from hornbook.checkpoint.families.hugging_face import ACTIVATION, OLD_ACTIVATION, Window, Windows
-from hornbook.checkpoint.fields import MULTI_HEAD, Has, Key, Only, Part, Rows, Twice, Words
+from hornbook.checkpoint.fields import MULTI_HEAD, Has, Implied, Key, Only, Part, Rows, Twice, Words
+from hornbook.checkpoint.parts import Encoder, Inner, Switch
 from hornbook.checkpoint.saving import Shapes
 from hornbook.errors import HornbookError, ModelFileError, UnsupportedModel
-from hornbook.model.config import LayerKind, ModelConfig
+from hornbook.model.config import LayerKind, ModelConfig, Relative
 
 SIZES = {"vocab_size": 97, "layers": 4, "width": 48, "heads": 6, "kv_heads": 2, "head_width": 8}
 SIZES |= {"feedforward_width": 80, "context_length": 64}
@@ -23,12 +24,14 @@ def config(**changes: Any) -> ModelConfig:
 
 
 def read(part: Part, raw: dict[str, Any], **fields: Any) -> dict[str, Any]:
-    return part.read(raw, SOURCE, SIZES | fields)
+    return part.read(raw, SOURCE, SIZES | {"activation": "silu"} | fields)
 
 
 OLDER = Key("num_hidden_layers", "layers", int, 32, older="n_layer")
 NULL = Key("cap", "logit_softcap", float, 30.0, null=True)
 DERIVED = Key("kv", "kv_heads", int, lambda fields: fields["heads"])
+SCALED = Switch("scaled", "embedding_scale", lambda fields: float(fields["width"]), False)
+BUCKETS = Inner("relative", Relative, (Key("buckets", "buckets", int), Implied("distance", lambda fields: 128)))
 UNSCALED = Key("scaled", "query_scale", Words({True: None, False: 1.0}), True)
 
 
@@ -48,6 +51,10 @@ UNSCALED = Key("scaled", "query_scale", Words({True: None, False: 1.0}), True)
         (Only("norms", False, "has norms"), {"norms": None}, {}),
         (Twice("second", "width"), {"second": 48}, {}),
         (Twice("second", "width"), {}, {}),
+        (Twice("act", "activation", ACTIVATION), {"act": "swish"}, {}),
+        (SCALED, {"scaled": True}, {"embedding_scale": 48.0}),
+        (SCALED, {}, {"embedding_scale": 1.0}),
+        (BUCKETS, {"buckets": 8}, {"relative": Relative(8, 128)}),
         (Rows("table", "vocab_size"), {}, {"vocab_size": 97}),
         (Has("table", "tied_head", there=False, absent=True), {}, {"tied_head": False}),
         (Has("output", "tied_head", there=False, absent=True), {}, {"tied_head": True}),
@@ -68,6 +75,8 @@ def test_what_a_part_reads(part: Part, raw: dict[str, Any], found: dict[str, Any
         (Key("act", "activation", ACTIVATION), {"act": "mish"}, UnsupportedModel, r"activation \(act\) 'mish'"),
         (Only("norms", False, "has norms"), {"norms": True}, UnsupportedModel, r"has norms \(norms is True\)"),
         (Twice("second", "width"), {"second": 64}, UnsupportedModel, "width is 48, but its second 64"),
+        (Twice("act", "activation", ACTIVATION), {"act": "relu"}, UnsupportedModel, "is silu, but its act relu"),
+        (Encoder((OLDER,)), {"n_layer": 0}, ModelFileError, "layers is 0"),
         (Rows("output", "vocab_size"), {}, ModelFileError, "no tensor output"),
     ],
 )
@@ -82,6 +91,16 @@ def test_the_first_word_of_several_is_written() -> None:
     assert Key("act", "activation", OLD_ACTIVATION).write(tanh) == {"act": "gelu_new"}
     with pytest.raises(ValueError, match="no word for gelu_tanh"):
         Key("act", "activation", Words({"relu": "relu"})).write(tanh)
+
+
+def test_an_encoder_is_like_its_decoder_but_for_what_is_said_of_it() -> None:
+    part = Encoder((Key("encoder_layers", "layers", int),))
+    found = read(part, {"encoder_layers": 2}, tied_head=True, logit_scale=0.5, norm="layer")["encoder"]
+    assert found == config(layers=2, causal=False, language_head=False, norm="layer")
+    assert part.write(config(encoder=found)) == {"encoder_layers": 2}
+    for lacking in (part, BUCKETS):
+        with pytest.raises(ValueError, match="it has no (encoder|relative)"):
+            lacking.write(config())
 
 
 TURNS = Windows(16, lambda i, raw: i % 2 == 0, switch="on")

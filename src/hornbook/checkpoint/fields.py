@@ -90,10 +90,13 @@ class Twice(NamedTuple):
 
     theirs: str
     ours: str
+    words: Words | None = None  # in which the second is said
 
     def read(self, raw: Mapping[str, Any], source: TensorSource, fields: Mapping[str, Any]) -> dict[str, Any]:
         first = fields[self.ours]
-        if (second := read_key(raw, self.theirs, type(first), first)) != first:
+        key = Key(self.theirs, self.ours, type(first) if self.words is None else self.words)
+        second = first if raw.get(self.theirs) is None else key.read(raw, source, fields)[self.ours]
+        if second != first:
             raise UnsupportedModel(
                 f"the model's {self.ours} is {first}, but its {self.theirs} {second}",
                 "Take a model in which the two are alike.",
@@ -101,7 +104,8 @@ class Twice(NamedTuple):
         return {}
 
     def write(self, config: ModelConfig) -> dict[str, Any]:
-        return {self.theirs: getattr(config, self.ours)}
+        value = getattr(config, self.ours)
+        return {self.theirs: value if self.words is None else self.words.word(value)}
 
 
 class Rows(NamedTuple):

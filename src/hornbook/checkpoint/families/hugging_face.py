@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
-
-import torch
 
 from hornbook.checkpoint.fields import Key, Part, Words, choose, head_width, read_key, read_nullable
 from hornbook.checkpoint.rules import Map, Stacked, Table, TensorSource, table
@@ -100,29 +98,6 @@ def read_activation(raw: Mapping[str, Any], key: str, default: str) -> Any:
 
 def write_activation(ours: str) -> str:
     return next(theirs for theirs, name in ACTIVATIONS.items() if name == ours)
-
-
-def original_of(source: TensorSource, names: Sequence[str]) -> str:
-    """The first of ``names`` that the file holds: old files hold one tensor under several names, or under any of them.
-
-    Raises UnsupportedModel where another is no copy of it.
-    """
-    held = [name for name in names if name in source.tensors] or [names[0]]
-    for name in held[1:]:
-        if not is_copy(source, name, held[0]):
-            raise UnsupportedModel(
-                f"{name} is not a copy of {held[0]}, though the configuration says that they are one",
-                "It is a variant that Hornbook does not know: take the plain model of this family.",
-            )
-    return held[0]
-
-
-def is_copy(source: TensorSource, name: str, original: str) -> bool:
-    """Whether the file holds no tensor ``name``, or holds in it what it holds in ``original``."""
-    if name not in source.tensors or original not in source.tensors:
-        return name not in source.tensors
-    first, second = source.torch(original), source.torch(name)
-    return not first.is_meta and torch.equal(first, second)  # what is going to be written is no copy
 
 
 # ---------------------------------------------------------------------------------------------- layers: the pattern

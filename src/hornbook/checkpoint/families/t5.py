@@ -7,15 +7,14 @@ In GGUF ReLU says 1.0, and llama.cpp leaves out the scale, which changes no like
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
+from hornbook.checkpoint.copies import Tied
 from hornbook.checkpoint.families import ggml, hugging_face
 from hornbook.checkpoint.family import Family, Fields
-from hornbook.checkpoint.fields import MULTI_HEAD, Also, Has, Implied, Key, Part, Words
+from hornbook.checkpoint.fields import MULTI_HEAD, Also, Has, Implied, Key, Part, Twice, Words
 from hornbook.checkpoint.parts import Encoder, Inner, Switch
-from hornbook.checkpoint.rules import Table, TensorSource, layer, table
-from hornbook.errors import UnsupportedModel
+from hornbook.checkpoint.rules import Table, layer, table
 from hornbook.model.config import ModelConfig, Relative
 
 # feed_forward_proj: whether it is gated, and its activation; a gated "gelu" is the tanh form.
@@ -24,6 +23,7 @@ PROJECTIONS |= {f"gated-{name}": (True, ours) for name, (_, ours) in PROJECTIONS
 PROJECTIONS["gated-gelu"] = (True, "gelu_tanh")
 GATED = Words({name: gated for name, (gated, _) in PROJECTIONS.items()})
 ACTIVATION = Words({name: activation for name, (_, activation) in PROJECTIONS.items()})
+TABLES = ("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")  # one, under any of its names
 DISTANCE = 128  # from where on all share a bucket; in GGUF always
 
 
@@ -36,13 +36,15 @@ def keys(projection: str) -> tuple[Part, ...]:
         Key("layer_norm_epsilon", "norm_epsilon", float, 1e-6),
         Key("dropout_rate", "dropout", float, 0.1), Key("dropout_rate", "attention_dropout", float, 0.1),
         Key("feed_forward_proj", "activation", ACTIVATION, projection),
-        Key("feed_forward_proj", "gated", GATED, projection),
+        Key("feed_forward_proj", "gated", GATED, projection), Twice("is_gated_act", "gated"),
+        Twice("dense_act_fn", "activation", hugging_face.OLD_ACTIVATION),
         Inner("relative", Relative, (
             Key("relative_attention_num_buckets", "buckets", int, 32),
             Key("relative_attention_max_distance", "distance", int, DISTANCE),
         )),
         Encoder((Key("num_layers", "layers", int),)),
         Key("num_decoder_layers", "layers", int, lambda fields: fields["encoder"].layers),
+        Tied("lm_head.weight", TABLES),
     )  # fmt: skip
 
 
@@ -50,7 +52,6 @@ def keys(projection: str) -> tuple[Part, ...]:
 SCALE = Switch("tie_word_embeddings", "logit_scale", lambda fields: fields["width"] ** -0.5, True)
 SCALED = (SCALE, SCALE._replace(theirs="scale_decoder_outputs", default=lambda fields: fields["logit_scale"] != 1.0))
 SHAPE: Fields = {"query_scale": 1.0, "shared_tokens": True}
-TABLES = ("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")  # one, under any of its names
 NAMES = {
     "embed.tokens": "shared", "head.tokens": "lm_head",
     "norm": "decoder.final_layer_norm", "relative": "decoder.block.0.layer.0.SelfAttention.relative_attention_bias",
@@ -80,18 +81,6 @@ def maps(config: ModelConfig) -> Table:
     return table(NAMES | encoder | layer("decoder.block.{i}.", SELF | CROSS | behind(2)))
 
 
-def read(raw: Mapping[str, Any], source: TensorSource, fields: Fields) -> Fields:
-    """Whether the head is tied, which the tensors say. Raises UnsupportedModel for what is said twice and differently."""
-    said = (raw.get("is_gated_act", fields["gated"]), raw.get("dense_act_fn"))
-    known = hugging_face.ACTIVATIONS.get(said[1], said[1]) if said[1] else fields["activation"]
-    if (said[0], known) != (fields["gated"], fields["activation"]):
-        raise UnsupportedModel(
-            f"feed_forward_proj is {raw.get('feed_forward_proj')}, but dense_act_fn {said[1]}, is_gated_act {said[0]}",
-            "Fetch the config.json again.",
-        )
-    return {"tied_head": hugging_face.is_copy(source, "lm_head.weight", hugging_face.original_of(source, TABLES))}
-
-
 def write(config: ModelConfig) -> dict[str, Any]:
     projection = Words(PROJECTIONS).word((config.gated, config.activation))
     return {
@@ -101,12 +90,11 @@ def write(config: ModelConfig) -> dict[str, Any]:
 
 
 HEADS = {
-    "T5ForConditionalGeneration": {"language_head": True},
-    "T5Model": {"language_head": False},
+    "T5ForConditionalGeneration": {"language_head": True}, "T5Model": {"language_head": False},
     "T5WithLMHeadModel": {"language_head": True},  # what it was called first
-}
+}  # fmt: skip
 HUGGING_FACE = Family(
-    "t5", (*keys("relu"), *SCALED), maps, SHAPE, read, write, HEADS,
+    "t5", (*keys("relu"), *SCALED), maps, SHAPE, write=write, heads=HEADS,
     unused=(
         r"(encoder|decoder)\.embed_tokens\.weight", r"lm_head\.weight",
         r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight",

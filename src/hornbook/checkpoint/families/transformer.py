@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from hornbook.checkpoint.copies import original_of
 from hornbook.checkpoint.families import hugging_face
 from hornbook.checkpoint.family import Family, Fields
 from hornbook.checkpoint.fields import MULTI_HEAD, Has, Key, Only, Part
@@ -76,7 +77,7 @@ def read(raw: Mapping[str, Any], source: TensorSource, fields: Fields) -> Fields
         )
     if tied:
         alike = TABLES if shared else TABLES[2:]
-        hugging_face.original_of(source, [f"{prefix}{name}.weight" for name in alike for prefix in ("model.", "")])
+        original_of(source, [f"{prefix}{name}.weight" for name in alike for prefix in ("model.", "")])
     return {"vocab_size": fields["encoder"].vocab_size} if shared else {}
 
 
