@@ -1,11 +1,12 @@
 """Predicted against measured memory: ``hornbook plan``'s figures beside the peak of a process that does the work.
 
     python benchmarks/memory.py MODEL...              # prints the tables of docs/results/memory-plan.md
-    python benchmarks/memory.py child '[{"job": ...}]'  # measurements, as JSON: what the tables and the tests are made of
+    python benchmarks/memory.py child '[{"job": ...}]'  # measurements, as JSON: the tests' and the tables'
 
-A measurement of the tables is a process of its own. It first does the same in small, because torch imports 60 to 80 MB of Python when
-meta tensors, gradients or an optimiser are first used: that is the program's, not the model's. Then it gives back what is
-free, notes its resident memory (``program``), does the work, and reports by how much its peak lies above. Linux.
+A measurement of the tables is a process of its own. It first does the same in small, because torch imports 60 to 80 MB of
+Python when meta tensors, gradients or an optimiser are first used: that is the program's, not the model's. Then it gives
+back what is free, notes its resident memory (``program``), does the work, and reports by how much its peak lies above.
+Linux.
 """
 
 from __future__ import annotations

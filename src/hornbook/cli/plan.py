@@ -74,7 +74,8 @@ def plan(
         console.print_json(_data(model, request, planned, program, room, fits, remedies))
         return
     way = "run" if train is None else f"train {train} · {optimizer}" + (f" · rank {rank}" * (train != "full"))
-    print(f"{model} · {way} · {request.dtype} · {batch:,} x {request.context:,} tokens")
+    print(model)
+    print(f"  {way} · {request.dtype} · {batch:,} x {request.context:,} tokens")
     print()
     print("\n".join(_breakdown(planned.worst, program)))
     print()
