@@ -21,8 +21,7 @@ from reference_models import file_tensors, randomise, save_gguf
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from hornbook.checkpoint import families, load, save
-from hornbook.checkpoint.families import ggml
+from hornbook.checkpoint import families, ggml, load, save
 from hornbook.checkpoint.gguf import GGUF
 from hornbook.checkpoint.loading import Checkpoint, build
 from hornbook.checkpoint.saving import Shapes

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from hornbook.checkpoint.loading import build
 from hornbook.checkpoint.family import Family
+from hornbook.checkpoint.loading import build
 from hornbook.checkpoint.rules import expand
 from hornbook.model.transformer import Transformer
 
@@ -22,8 +22,8 @@ class Held(NamedTuple):
 
     tensors: Mapping[str, Tensor]
 
-    def torch(self, name: str) -> Tensor:
-        return self.tensors[name].clone()
+    def torch(self, name: str, dtype: torch.dtype | None = None) -> Tensor:
+        return self.tensors[name].to(dtype, copy=True)
 
 
 def randomise(model: nn.Module, seed: int = 0) -> nn.Module:

@@ -23,8 +23,7 @@ from family_parity import (
 )
 from reference_llama_cpp import llama_cpp
 
-from hornbook.checkpoint import families, load, save
-from hornbook.checkpoint.families import ggml
+from hornbook.checkpoint import families, ggml, load, save
 from hornbook.checkpoint.gguf import GGUF
 from hornbook.checkpoint.loading import Checkpoint, build, empty
 from hornbook.checkpoint.rules import expand

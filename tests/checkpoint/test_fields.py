@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from hornbook.checkpoint.families.hugging_face import ACTIVATION, OLD_ACTIVATION, Window, Windows
 from hornbook.checkpoint.fields import MULTI_HEAD, Has, Implied, Key, Only, Part, Rows, Twice, Words
+from hornbook.checkpoint.hugging_face import ACTIVATION, OLD_ACTIVATION, Window, Windows
 from hornbook.checkpoint.parts import Encoder, Inner, Switch
 from hornbook.checkpoint.saving import Shapes
 from hornbook.errors import HornbookError, ModelFileError, UnsupportedModel

@@ -9,7 +9,7 @@ import pytest
 import torch
 from family_parity import SMALL, Case, check_cached, check_gguf, check_parity, check_rewritten, check_saved
 
-from hornbook.checkpoint.families.hugging_face import read_rotary, write_rotary
+from hornbook.checkpoint.hugging_face import read_rotary, write_rotary
 from hornbook.errors import ModelFileError, UnsupportedModel
 from hornbook.model.config import Rotary
 from hornbook.model.positions import frequencies

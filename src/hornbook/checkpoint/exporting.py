@@ -17,9 +17,8 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from hornbook.checkpoint import drift, families, gguf_writer, mixes, saving
+from hornbook.checkpoint import drift, families, ggml, gguf_writer, mixes, saving
 from hornbook.checkpoint.drift import Drift, DriftError, Limit
-from hornbook.checkpoint.families import ggml
 from hornbook.checkpoint.family import Family
 from hornbook.checkpoint.fields import choose
 from hornbook.checkpoint.gguf import GGUF

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hornbook.checkpoint.dequantize import BY_NAME, read
+from hornbook.checkpoint.dequantize import BY_NAME, dequantize, read
 from hornbook.checkpoint.gguf_header import Header, Place, Strings
 from hornbook.checkpoint.mapped import Bytes, TensorInfo
 from hornbook.errors import ModelFileError
@@ -27,6 +27,8 @@ from hornbook.errors import ModelFileError
 if TYPE_CHECKING:
     import torch
 
+PIECE = 1 << 20  # values that are converted at a time
+_HALVES = {"F16": "float16", "BF16": "bfloat16"}
 _PART = re.compile(r"(?P<stem>.*)-(?P<number>[0-9]{5})-of-(?P<count>[0-9]{5})\.gguf", re.DOTALL)
 
 
@@ -106,16 +108,29 @@ class GGUF:
         self._release(name)
         return values
 
-    def torch(self, name: str) -> torch.Tensor:
-        """The tensor as torch has it: F16 and BF16 stay what they are, everything else is as ``tensor`` gives it."""
+    def torch(self, name: str, dtype: torch.dtype | None = None) -> torch.Tensor:
+        """The tensor as torch has it, in ``dtype``; None: F16 and BF16 stay what they are, everything else is as ``tensor``
+        gives it. Another type is made of pieces, so that a large tensor is not in memory as float32 as well."""
         import torch
 
-        info = self.tensors[name]
-        if info.type not in ("F16", "BF16"):
-            return torch.from_numpy(self.tensor(name))
-        bits = self.raw(name).view("<i2").reshape(info.shape).copy()
-        self._release(name)
-        return torch.from_numpy(bits).view(torch.float16 if info.type == "F16" else torch.bfloat16)
+        info, format = self.tensors[name], BY_NAME[self.tensors[name].type]
+        if info.type in ("F16", "BF16") and dtype in (None, getattr(torch, _HALVES[info.type])):
+            bits = self.raw(name).view("<i2").reshape(info.shape).copy()
+            self._release(name)
+            return torch.from_numpy(bits).view(getattr(torch, _HALVES[info.type]))
+        if dtype in (None, torch.float32) or format.unpack is None:
+            whole = torch.from_numpy(self.tensor(name))
+            return whole if dtype is None else whole.to(dtype)
+        out, raw, (file, start) = torch.empty(info.shape, dtype=dtype), self.raw(name), self._places[name]
+        flat, blocks = out.view(-1), max(1, PIECE // format.block)
+        for at in range(0, info.nbytes, blocks * format.nbytes):
+            piece = raw[at : at + blocks * format.nbytes]
+            values = np.empty(len(piece) // format.nbytes * format.block, np.float32)
+            dequantize(piece, format, values)
+            first = at // format.nbytes * format.block
+            flat[first : first + len(values)] = torch.from_numpy(values)
+            file.release(start + at, len(piece))
+        return out
 
     def _release(self, name: str) -> None:
         file, start = self._places[name]

@@ -26,7 +26,8 @@ from hornbook.checkpoint import families
 from hornbook.checkpoint.family import AGAIN, Family
 from hornbook.checkpoint.fields import choose, read_json
 from hornbook.checkpoint.gguf import GGUF
-from hornbook.checkpoint.rules import Reshaped, Rule, TensorSource, expand
+from hornbook.checkpoint.multimodal import text_part
+from hornbook.checkpoint.rules import Reshaped, Rule, Shift, TensorSource, expand
 from hornbook.checkpoint.safetensors import SafetensorsFolder
 from hornbook.checkpoint.sentence_folder import read_pooling
 from hornbook.checkpoint.stretch import stretched
@@ -174,7 +175,7 @@ def _read_raw(path: Path) -> dict[str, Any]:
     raw = read_json(path / "config.json", dict)
     if raw is None:
         raise ModelNotFound(f"{path} has no config.json", "Name a folder of a Hugging Face model, or a .gguf file.")
-    return dict(families.text_part(raw))
+    return dict(text_part(raw))
 
 
 # ---------------------------------------------------------------------------------------------------------- build
@@ -193,7 +194,9 @@ def build(
         _check_shapes(rule, names, source, wanted)
 
     def read(rule: Rule) -> dict[str, Tensor]:
-        tensors = rule.transform.ours(tuple(source.torch(names[name]) for name in rule.theirs))
+        # What only moves numbers may move them as they are wanted; arithmetic is done in the type that the file has.
+        wanted_as = None if isinstance(rule.transform, Shift) else dtype
+        tensors = rule.transform.ours(tuple(source.torch(names[name], wanted_as) for name in rule.theirs))
         for tensor in tensors:
             _check_numbers(rule, tensor)
         ours = (tensor.to(device=device, dtype=dtype).contiguous() for tensor in tensors)

@@ -99,7 +99,7 @@ class Split:
     sizes: tuple[int, ...]
 
     def ours(self, theirs: Tensors) -> Tensors:
-        return theirs[0].split(self.sizes)
+        return tuple(torch.split(theirs[0], list(self.sizes)))
 
     def theirs(self, ours: Tensors) -> Tensors:
         return (torch.cat(ours),)
@@ -118,7 +118,7 @@ class Grouped:
     def ours(self, theirs: Tensors) -> Tensors:
         (x,) = theirs
         groups = x.reshape(self.kv_heads, self.queries + 2, -1, *x.shape[1:])
-        return tuple(part.reshape(-1, *x.shape[1:]) for part in groups.split((self.queries, 1, 1), dim=1))
+        return tuple(part.reshape(-1, *x.shape[1:]) for part in torch.split(groups, [self.queries, 1, 1], dim=1))
 
     def theirs(self, ours: Tensors) -> Tensors:
         rest = ours[0].shape[1:]
@@ -201,7 +201,7 @@ class TensorSource(Protocol):
         """name -> .shape, as torch has it"""
         ...
 
-    def torch(self, name: str) -> Tensor: ...
+    def torch(self, name: str, dtype: torch.dtype | None = None) -> Tensor: ...
 
 
 # ------------------------------------------------------------------------------------------- whole modules, all layers

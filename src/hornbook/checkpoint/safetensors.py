@@ -87,17 +87,19 @@ class SafetensorsFile:
         self._file.release(self._starts[name], info.nbytes)
         return values
 
-    def torch(self, name: str) -> torch.Tensor:
-        """The tensor in the type it is stored in."""
+    def torch(self, name: str, dtype: torch.dtype | None = None) -> torch.Tensor:
+        """The tensor in ``dtype``; None: in the type it is stored in."""
         import torch
 
         info = self.tensors[name]
-        data = torch.empty(info.nbytes, dtype=torch.uint8)
-        raw, into, start = self.raw(name), data.numpy(), self._starts[name]
-        for at in range(0, info.nbytes, PIECE):  # a large tensor must not be in memory twice either
-            into[at : at + PIECE] = raw[at : at + PIECE]
+        stored = getattr(torch, _IN_TORCH[info.type])
+        out = torch.empty(info.shape, dtype=dtype or stored)
+        flat, raw, start, size = out.view(-1), self.raw(name), self._starts[name], stored.itemsize
+        for at in range(0, info.nbytes, PIECE):  # a large tensor must not be in memory twice
+            piece = torch.from_numpy(raw[at : at + PIECE].copy()).view(stored)
+            flat[at // size : at // size + len(piece)] = piece
             self._file.release(start + at, min(PIECE, info.nbytes - at))
-        return data.view(getattr(torch, _IN_TORCH[info.type])).reshape(info.shape)
+        return out
 
     def close(self) -> None:
         """Read no more from the file, and let the system unmap it once no view of it is left."""
@@ -154,9 +156,9 @@ class SafetensorsFolder:
         """As SafetensorsFile.tensor."""
         return self._where[name].tensor(name, out=out)
 
-    def torch(self, name: str) -> torch.Tensor:
+    def torch(self, name: str, dtype: torch.dtype | None = None) -> torch.Tensor:
         """As SafetensorsFile.torch."""
-        return self._where[name].torch(name)
+        return self._where[name].torch(name, dtype)
 
     def close(self) -> None:
         for file in self._files:

@@ -73,7 +73,7 @@ def write_file(path: Path, tensors: Iterable[Out]) -> None:
 def _bytes(out: Out) -> memoryview:
     tensor = out.make().to("cpu", out.dtype).contiguous()
     assert tuple(tensor.shape) == out.shape, f"{out.name} has the shape {tuple(tensor.shape)}, not {out.shape}"
-    return memoryview(tensor.flatten().view(torch.uint8).numpy())
+    return tensor.flatten().view(torch.uint8).numpy().data
 
 
 def write_folder(folder: Path, tensors: Iterable[Out], shard_bytes: int) -> list[Path]:

@@ -36,8 +36,8 @@ class Shapes(NamedTuple):
 
     tensors: Mapping[str, torch.Tensor]
 
-    def torch(self, name: str) -> torch.Tensor:
-        return self.tensors[name]
+    def torch(self, name: str, dtype: torch.dtype | None = None) -> torch.Tensor:
+        return self.tensors[name].to(dtype)
 
 
 def save(checkpoint: Checkpoint, folder: str | Path, *, dtype: str | None = None, shard_bytes: int = SHARD) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from hornbook.checkpoint.families import bert, hugging_face
+from hornbook.checkpoint import hugging_face
+from hornbook.checkpoint.families import bert
 from hornbook.checkpoint.family import Family
 from hornbook.checkpoint.fields import Key, Only, Part
 from hornbook.checkpoint.rules import layer

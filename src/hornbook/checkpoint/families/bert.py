@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hornbook.checkpoint.families import ggml, hugging_face
+from hornbook.checkpoint import ggml, hugging_face
 from hornbook.checkpoint.family import Family, Fields
 from hornbook.checkpoint.fields import MULTI_HEAD, Also, Key, Only, Part, Rows, Words, choose, read_key
 from hornbook.checkpoint.rules import Behind, Map, Table, TensorSource, layer, override, table

@@ -15,7 +15,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hornbook.checkpoint.families import ggml, gpt2, hugging_face
+from hornbook.checkpoint import ggml, hugging_face
+from hornbook.checkpoint.families import gpt2
 from hornbook.checkpoint.family import Family, Fields
 from hornbook.checkpoint.fields import DIVIDED, Has, Key, Only, Part, read_key
 from hornbook.checkpoint.rules import Grouped, Map, Table, TensorSource, layer, override, table

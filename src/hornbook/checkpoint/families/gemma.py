@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from hornbook.checkpoint.families import ggml, hugging_face
+from hornbook.checkpoint import ggml, hugging_face
 from hornbook.checkpoint.family import Family
 from hornbook.checkpoint.fields import Implied, Key, Only, Part, Words, read_key, read_nullable
 from hornbook.checkpoint.rules import Shift, TensorSource, layer, override, table

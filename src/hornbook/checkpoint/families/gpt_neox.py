@@ -11,7 +11,8 @@ One matrix makes queries, keys and values, in the safetensors file head by head 
 
 from __future__ import annotations
 
-from hornbook.checkpoint.families import ggml, gpt2, hugging_face
+from hornbook.checkpoint import ggml, hugging_face
+from hornbook.checkpoint.families import gpt2
 from hornbook.checkpoint.family import Family
 from hornbook.checkpoint.fields import MULTI_HEAD, Implied, Key, Part
 from hornbook.checkpoint.rules import Grouped, Map, override, table

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hornbook.checkpoint.families import gpt2, hugging_face
+from hornbook.checkpoint import hugging_face
+from hornbook.checkpoint.families import gpt2
 from hornbook.checkpoint.family import Family, Fields
 from hornbook.checkpoint.fields import Part, read_key
 from hornbook.checkpoint.rules import TensorSource, layer, table

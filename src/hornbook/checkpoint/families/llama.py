@@ -7,7 +7,7 @@ long-context frequencies of Llama 3 come as a tensor, rope_freqs.
 
 from __future__ import annotations
 
-from hornbook.checkpoint.families import ggml, hugging_face
+from hornbook.checkpoint import ggml, hugging_face
 from hornbook.checkpoint.family import Family
 from hornbook.checkpoint.fields import Has, Key, Part
 

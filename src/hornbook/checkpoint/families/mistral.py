@@ -5,7 +5,7 @@ In GGUF it is a "llama", which llama.cpp runs without any window: a windowed Mis
 
 from __future__ import annotations
 
-from hornbook.checkpoint.families import hugging_face
+from hornbook.checkpoint import hugging_face
 from hornbook.checkpoint.family import Family
 from hornbook.checkpoint.fields import Implied, Key, Part
 

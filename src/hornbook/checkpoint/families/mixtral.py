@@ -6,7 +6,8 @@ first files, each in its own.
 
 from __future__ import annotations
 
-from hornbook.checkpoint.families import hugging_face, mistral
+from hornbook.checkpoint import hugging_face
+from hornbook.checkpoint.families import mistral
 from hornbook.checkpoint.family import Family
 from hornbook.checkpoint.fields import Implied, Key
 from hornbook.checkpoint.rules import Map, override

@@ -6,7 +6,8 @@ Sources: arXiv 2306.11644, 2309.05463. GGUF calls the architecture phi2; its fir
 
 from __future__ import annotations
 
-from hornbook.checkpoint.families import ggml, gpt2, hugging_face
+from hornbook.checkpoint import ggml, hugging_face
+from hornbook.checkpoint.families import gpt2
 from hornbook.checkpoint.family import Family
 from hornbook.checkpoint.fields import DIVIDED, Also, Key, Only, Part
 from hornbook.checkpoint.rules import override, table

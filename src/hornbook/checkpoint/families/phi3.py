@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hornbook.checkpoint.families import ggml, hugging_face
+from hornbook.checkpoint import ggml, hugging_face
 from hornbook.checkpoint.family import Family
 from hornbook.checkpoint.fields import Also, Key, Part
 from hornbook.checkpoint.rules import Map, Split, Table, TensorSource, override

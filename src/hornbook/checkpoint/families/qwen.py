@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from hornbook.checkpoint.families import ggml, hugging_face
+from hornbook.checkpoint import ggml, hugging_face
 from hornbook.checkpoint.family import Family
 from hornbook.checkpoint.fields import Implied, Key, Part, read_key
 from hornbook.checkpoint.rules import TensorSource, layer, table

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from hornbook.checkpoint import ggml, hugging_face
 from hornbook.checkpoint.copies import Tied
-from hornbook.checkpoint.families import ggml, hugging_face
 from hornbook.checkpoint.family import Family, Fields
 from hornbook.checkpoint.fields import MULTI_HEAD, Also, Has, Implied, Key, Part, Twice, Words
 from hornbook.checkpoint.parts import Encoder, Inner, Switch

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from hornbook.checkpoint import hugging_face
 from hornbook.checkpoint.copies import original_of
-from hornbook.checkpoint.families import hugging_face
 from hornbook.checkpoint.family import Family, Fields
 from hornbook.checkpoint.fields import MULTI_HEAD, Has, Key, Only, Part
 from hornbook.checkpoint.parts import Encoder, Switch
