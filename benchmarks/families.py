@@ -16,7 +16,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-LINE = re.compile(r"(parity|GGUF) (?P<family>[^,:\n]+)(?:, (?P<case>[^:\n]+))?: (?P<said>.*within.*)")
+LINE = re.compile(r"(parity|heads of|GGUF) (?P<family>[^,:\n]+)(?:, (?P<case>[^:\n]+))?: (?P<said>.*within.*)")
+INTRODUCTION = """\
+The largest relative error over all cases of a family: of the last states and of the logits against transformers {transformers}, and of the
+logits against llama.cpp (xllamacpp {xllamacpp}, which keeps keys and values in half precision) where it has the architecture. Other heads are
+held to 1e-5 by the same tests. Tiny random models in float32, Python {python}, torch {torch}, `python benchmarks/families.py`.
+"""
 FIGURE = re.compile(r"(\S+) within ([0-9.e+-]+)")
 
 
@@ -39,10 +44,8 @@ def main() -> None:
             worst[family][what] = max(worst[family].get(what, 0.0), float(figure))
     kinds = ["states", "logits", "llama.cpp"]
     print("# Every family against its references\n")
-    print("The largest relative error over all cases of a family: of the last states and of the logits against transformers")
-    print(f"{version('transformers')}, and of the logits against llama.cpp (xllamacpp {version('xllamacpp')}, which keeps keys and")
-    print("values in half precision) where it has the architecture. Other heads are held to 1e-5 by the same tests.")
-    print(f"Python {platform.python_version()}, torch {version('torch')}, `python benchmarks/families.py`.\n")
+    print(INTRODUCTION.format(transformers=version("transformers"), xllamacpp=version("xllamacpp"), torch=version("torch"),
+                              python=platform.python_version()))  # fmt: skip
     print(f"| family | cases | {' | '.join(kinds)} |")
     print(f"|---|---|{'---|' * len(kinds)}")
     for family in sorted(worst):
