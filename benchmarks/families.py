@@ -42,7 +42,7 @@ def main() -> None:
         cases[family].add(match["case"] or "")
         for what, figure in FIGURE.findall(match["said"]):
             worst[family][what] = max(worst[family].get(what, 0.0), float(figure))
-    kinds = ["states", "logits", "llama.cpp"]
+    kinds = ["states", "logits", "vocabulary", "follows", "labels", "pooled", "llama.cpp"]
     print("# Every family against its references\n")
     print(INTRODUCTION.format(transformers=version("transformers"), xllamacpp=version("xllamacpp"), torch=version("torch"),
                               python=platform.python_version()))  # fmt: skip

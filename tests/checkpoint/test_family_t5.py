@@ -169,7 +169,7 @@ def test_llama_cpp_answers_alike(name: str, tmp_path: Path) -> None:
     model = checkpoint.model
     ours = model(target, memory=model.encode(source)).logits[0] / checkpoint.config.logit_scale
     error = relative(ours, theirs)
-    print(f"\nGGUF {name}: llama.cpp within {error:.1e}")
+    print(f"\nGGUF t5, {name}: llama.cpp within {error:.1e}")
     assert error < 2e-2  # it multiplies in half precision
     assert (ours.argmax(-1) == theirs.argmax(-1)).float().mean() > 0.9
 

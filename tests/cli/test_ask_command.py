@@ -226,7 +226,9 @@ def test_ctrl_c_ends_quietly_and_the_next_run_is_whole(stocked: Path, papers: Pa
     time.sleep(1.0)
     started.send_signal(signal.SIGINT)
     _, err = started.communicate(timeout=60)
-    assert started.returncode == 130, err
+    # Where the signal meets Python while it compiles text (a dataclass on import), it ends itself by the signal afterwards,
+    # which a shell reports as 130 too.
+    assert started.returncode in (130, -signal.SIGINT), err
     assert "Traceback" not in err
     assert err.strip().splitlines()[-1] == "hornbook: stopped"
     done = run("ingest", papers, "--json")
