@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from family_parity import Case, batch, check_cached, check_gguf, check_parity, check_rewritten, check_saved, loaded
+from family_parity import Case, batch, loaded
 
 from hornbook.checkpoint import load
 from hornbook.checkpoint.families import falcon
@@ -34,27 +34,6 @@ CASES = [
     case("RW, parallel", in_gguf=False, activation="relu", **RW),
     case("sequential, rotary", in_gguf=False, parallel_attn=False, rope_parameters={"rope_theta": 500.0}),
 ]
-
-
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_states_and_logits_are_those_of_transformers(case: Case, tmp_path: Path) -> None:
-    check_parity(case, tmp_path)
-
-
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_forty_cached_steps_equal_one_pass(case: Case, tmp_path: Path) -> None:
-    check_cached(case, tmp_path)
-
-
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_what_is_saved_is_read_by_transformers(case: Case, tmp_path: Path) -> None:
-    check_saved(case, tmp_path)
-    check_rewritten(case, tmp_path / "again")
-
-
-@pytest.mark.parametrize("case", [case for case in CASES if case.in_gguf], ids=str)
-def test_what_is_written_as_gguf_is_read_by_llama_cpp(case: Case, tmp_path: Path) -> None:
-    check_gguf(case, tmp_path)
 
 
 @pytest.mark.parametrize(("number", "kind"), [(0, "RefinedWebModel"), (1, "RefinedWeb")])

@@ -11,12 +11,7 @@ from family_parity import (
     SMALL,
     Case,
     batch,
-    check_cached,
-    check_gguf,
     check_labels,
-    check_parity,
-    check_rewritten,
-    check_saved,
     loaded,
 )
 from reference_models import CPU, Held, file_tensors
@@ -65,30 +60,9 @@ SCORED = [
 ]
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_states_and_logits_are_those_of_transformers(case: Case, tmp_path: Path) -> None:
-    check_parity(case, tmp_path)
-
-
 @pytest.mark.parametrize("case", SCORED, ids=str)
 def test_labels_are_scored_as_by_transformers(case: Case, tmp_path: Path) -> None:
     check_labels(case, tmp_path)
-
-
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_forty_cached_steps_equal_one_pass(case: Case, tmp_path: Path) -> None:
-    check_cached(case, tmp_path)
-
-
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_what_is_saved_is_read_by_transformers(case: Case, tmp_path: Path) -> None:
-    check_saved(case, tmp_path)
-    check_rewritten(case, tmp_path / "again")
-
-
-@pytest.mark.parametrize("case", [case for case in CASES if case.in_gguf], ids=str)
-def test_what_is_written_as_gguf_is_read_by_llama_cpp(case: Case, tmp_path: Path) -> None:
-    check_gguf(case, tmp_path)
 
 
 def test_the_first_gguf_files_of_phi_2_have_one_matrix_for_queries_keys_and_values(tmp_path: Path) -> None:
