@@ -381,6 +381,14 @@ def test_the_template_for_tools_is_taken_where_tools_are_given(smollm2: Tokenize
     assert rag is not None and rag.render([user("a")], tools=[tool]).text == "from a file"
 
 
+def test_a_template_for_tools_that_is_not_sound_fails_only_with_tools(smollm2: Tokenizer) -> None:
+    template = ChatTemplate("as default", smollm2, named={"tool_use": "{% if %}", "rag": "{{"})
+    assert template.render([user("a")]).text == "as default"
+    with pytest.raises(TemplateError, match="tool_use.*is not sound"):
+        template.render([user("a")], tools=[{"type": "function", "function": {"name": "f"}}])
+    assert template.render([user("a")]).text == "as default"
+
+
 def test_a_folders_damaged_template_is_named(smollm2: Tokenizer, tmp_path: Path) -> None:
     (tmp_path / "chat_template.jinja").write_bytes(b"\xff\xfe")
     with pytest.raises(ModelFileError, match="chat_template.jinja cannot be read"):

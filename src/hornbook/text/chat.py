@@ -17,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from hornbook.errors import TemplateError
 from hornbook.text.fence import Encoded, Fence
 from hornbook.text.files import read_json, read_text
 from hornbook.text.mask import Span, assistant_spans
@@ -25,6 +26,7 @@ from hornbook.text.tokenizer import Tokenizer
 from hornbook.types import Message
 
 DEFAULT = "default"  # the name of the template that has none
+TOOLS = "tool_use"  # and of the one for tools
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,6 @@ class ChatTemplate:
         self._tokenizer = tokenizer
         self._fence = Fence(tokenizer)
         self._program = Program(source)
-        self._tool_program = Program(self.named["tool_use"]) if "tool_use" in self.named else self._program
         self._variables = {
             name: None if id is None else tokenizer.token(id)
             for name, id in (
@@ -66,6 +67,18 @@ class ChatTemplate:
                 ("unk_token", tokenizer.unk_id),
             )
         }
+
+    @cached_property
+    def _tool_program(self) -> Program:
+        """Compiled when tools are first given: a fault in it must not keep anyone from the default template."""
+        if TOOLS not in self.named:
+            return self._program
+        try:
+            return Program(self.named[TOOLS])
+        except TemplateError as error:
+            raise TemplateError(
+                f"the model's template {TOOLS}: {error.what}", "Leave the tools out, or use another model or template."
+            ) from error
 
     @classmethod
     def from_gguf(
@@ -100,7 +113,8 @@ class ChatTemplate:
     ) -> Rendered:
         """Render a conversation; with ``reply`` up to where the assistant's answer begins.
 
-        Raises TemplateError where the template refuses the messages or does what a template must not.
+        Raises TemplateError where the template refuses the messages or does what a template must not, and, with
+        ``tools``, where the template for them is not sound.
         """
         turns = [_as_template_sees(Message.of(message)) for message in messages]
         program = self._tool_program if tools else self._program
