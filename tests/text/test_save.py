@@ -175,6 +175,16 @@ def test_a_folder_may_be_saved_over(smollm2: Tokenizer, minilm: Tokenizer, tmp_p
     assert Tokenizer.from_folder(tmp_path).eos_id == minilm.eos_id
 
 
+def test_named_templates_of_an_earlier_model_are_removed(smollm2: Tokenizer, tmp_path: Path) -> None:
+    smollm2.save(tmp_path, ChatTemplate("old", smollm2, named={"tool_use": "old tools", "rag": "old documents"}))
+    smollm2.save(tmp_path, ChatTemplate("new", smollm2, named={"rag": "new documents"}))
+    again = ChatTemplate.from_folder(tmp_path, smollm2)
+    assert again is not None and (again.source, again.named) == ("new", {"rag": "new documents"})
+    smollm2.save(tmp_path)
+    assert ChatTemplate.from_folder(tmp_path, smollm2) is None
+    assert ChatTemplate.from_folder(tmp_path, smollm2, name="rag") is None
+
+
 def test_a_write_that_fails_leaves_the_old_files(
     smollm2: Tokenizer, minilm: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,8 +25,11 @@ from hornbook.text.layouts import ROLES
 from hornbook.text.parts import Parts
 
 DEFAULT = "default"  # the name of the template that has none
-# Files that would be read beside ours and say what another tokenizer was.
-_STALE = ("special_tokens_map.json", "added_tokens.json", "chat_template.json", "chat_template.jinja")
+# Files that would be read beside ours, or before them, and say what another tokenizer was.
+_STALE = (
+    *("tokenizer.json", "special_tokens_map.json", "added_tokens.json", "chat_template.json", "chat_template.jinja"),
+    "additional_chat_templates/*.jinja",
+)
 
 
 def save(
@@ -51,9 +54,8 @@ def save(
         contents[file] = source.encode()
     try:
         written = [_write(folder / name, content) for name, content in contents.items()]
-        for name in _STALE:
-            if name not in contents:
-                (folder / name).unlink(missing_ok=True)
+        for stale in {file for pattern in _STALE for file in folder.glob(pattern)}.difference(written):
+            stale.unlink(missing_ok=True)
     except OSError as error:
         raise ModelFileError(
             f"the tokenizer cannot be written to {folder}: {error}", "Choose another folder."
