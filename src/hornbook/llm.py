@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from hornbook.engine.seq2seq import Seq2Seq
     from hornbook.retrieve.embed import TorchEmbedder
 
+PREFILL = 1024  # tokens of prompts that pass the model at once
+
 __all__ = ["LocalLLM", "ScriptedLLM", "load"]
 
 
@@ -87,7 +89,7 @@ class LocalLLM:
 
     def __init__(self, checkpoint: Checkpoint, *, name: str = "", max_batch: int = 16) -> None:
         from hornbook.engine.generate import Generator
-        from hornbook.model.cache import ContiguousCache
+        from hornbook.model.rolling import RollingCache
         from hornbook.text.stream import StreamDecoder
 
         model, tokenizer = checkpoint.model, checkpoint.tokenizer
@@ -97,8 +99,9 @@ class LocalLLM:
         self.chat_template = checkpoint.chat_template
         self._generator: Generator | None = Generator(
             model,
-            new_cache=lambda rows, capacity: ContiguousCache(
-                checkpoint.config, rows, capacity, model.dtype, model.device
+            # layers that look back over a window keep no more than it
+            new_cache=lambda rows, capacity: RollingCache(
+                checkpoint.config, rows, capacity, model.dtype, model.device, step=PREFILL
             ),
             new_decoder=lambda: StreamDecoder(tokenizer),
             context_length=self.context_length,
@@ -106,6 +109,7 @@ class LocalLLM:
             stop_ids=tokenizer.stop_ids,
             device=model.device,
             rows=max_batch,
+            prefill=PREFILL,
         )
         self._lock = threading.Lock()
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from hornbook.checkpoint import drift, export, load
-from hornbook.checkpoint.drift import DriftError, Limit
+from hornbook.checkpoint.drift import DriftError
 from hornbook.checkpoint.gguf import GGUF
 from hornbook.checkpoint.loading import Checkpoint
 from hornbook.errors import UnsupportedModel, UsageError
@@ -50,13 +50,13 @@ def test_what_is_in_the_type_wanted_already_goes_over_byte_for_byte_unless_it_wa
     tiny: Checkpoint, tmp_path: Path
 ) -> None:
     """The K types lose a little each time that they are packed; a changed weight must not be taken from the old file."""
-    loose, files = Limit(0, 99), {}
-    export(tiny, tmp_path / "first.gguf", to="gguf", quantise="Q5_1", limit=loose)
+    loose, files = {"max_kl": 99.0, "min_top1": 0.0}, {}
+    export(tiny, tmp_path / "first.gguf", to="gguf", quantise="Q5_1", **loose)
     again = load(tmp_path / "first.gguf", device="cpu")
     again.model.requires_grad_(False)
-    export(again, tmp_path / "second.gguf", to="gguf", quantise="Q5_1", limit=loose)
+    export(again, tmp_path / "second.gguf", to="gguf", quantise="Q5_1", **loose)
     again.model.get_parameter("blocks.1.feedforward.up.weight").mul_(2)
-    export(again, tmp_path / "third.gguf", to="gguf", quantise="Q5_1", limit=loose)
+    export(again, tmp_path / "third.gguf", to="gguf", quantise="Q5_1", **loose)
     for name in ("first", "second", "third"):
         with GGUF.open(tmp_path / f"{name}.gguf") as file:
             files[name] = {tensor: file.raw(tensor).copy() for tensor in file.tensors}
@@ -72,7 +72,7 @@ def test_a_copy_that_drifts_is_not_kept_and_the_figures_are_said(tiny: Checkpoin
     with pytest.raises(
         DriftError, match=r"the copy drifts: .*% same first choice, KL \d\.\d+ .* Q4_0 may have 100\.0%"
     ):
-        export(tiny, target, to="gguf", quantise="Q4_0", limit=Limit(1.0, 0.0), overwrite=True)
+        export(tiny, target, to="gguf", quantise="Q4_0", max_kl=0.0, min_top1=1.0, overwrite=True)
     assert target.read_text() == "what stood there before"
     assert [file.name for file in tmp_path.iterdir()] == ["m.gguf"], "nothing else is left"
 
@@ -96,7 +96,7 @@ def test_what_is_there_is_not_replaced_unless_allowed(tiny: Checkpoint, tmp_path
     export(tiny, tmp_path / "m", to="hf")
     with pytest.raises(UsageError, match="is there already"):
         export(tiny, tmp_path / "m", to="hf")
-    export(tiny, tmp_path / "m", to="hf", quantise="bfloat16", overwrite=True, limit=Limit(0.9, 0.1))
+    export(tiny, tmp_path / "m", to="hf", quantise="bfloat16", overwrite=True, max_kl=0.1, min_top1=0.9)
     assert json.loads((tmp_path / "m" / "config.json").read_text())["dtype"] == "bfloat16"
 
 
@@ -125,3 +125,29 @@ def test_the_drift_of_a_model_from_itself_is_none_and_from_another_is_large(tiny
         other.blocks[0].attention.value.weight.zero_()
     found = drift.measure(tiny.model, other, ids)
     assert found.top1 < 0.9 and found.kl > 0.01
+
+
+def test_only_a_model_is_ever_replaced(tiny: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    thesis, home = tmp_path / "home" / "thesis.txt", tmp_path / "home"
+    home.mkdir()
+    thesis.write_text("years of work")
+    monkeypatch.chdir(home)
+    for target, to, said in [
+        (home, "hf", "where you are"),
+        (tmp_path, "hf", "around it"),
+        (Path("."), "gguf", "where you are"),
+        (thesis, "hf", "is a file"),
+    ]:
+        with pytest.raises(UsageError, match=said):
+            export(tiny, target, to=to, overwrite=True)  # type: ignore[arg-type]
+    monkeypatch.chdir(tmp_path.parent)
+    with pytest.raises(UsageError, match="holds no model"):
+        export(tiny, home, to="hf", overwrite=True)
+    with pytest.raises(UsageError, match="is a folder"):
+        export(tiny, home, to="gguf", overwrite=True)
+    assert thesis.read_text() == "years of work" and [file.name for file in tmp_path.iterdir()] == ["home"]
+
+
+def test_a_small_letter_and_one_limit_of_ones_own_keep_the_other(tiny: Checkpoint, tmp_path: Path) -> None:
+    with pytest.raises(DriftError, match=r"Q8_0 may have 100\.0% and 0\.02"):
+        export(tiny, tmp_path / "m.gguf", to="gguf", quantise="q8_0", min_top1=1.0)

@@ -1,12 +1,13 @@
 """A model's architecture as a few lines of text, from its configuration alone; nothing that it does not have is named.
 
-embedding     49,152 tokens x 576
-30 x block    norm > attention > +   norm > feed-forward > +
-  attention   9 heads of 64, 3 key/value heads · rotary, base 100,000
-  feed-fwd    gated SiLU, 576 > 1,536 > 576
-  norms       RMSNorm before each part
-norm          RMSNorm
-head          49,152 scores, tied to the embedding
+embedding      49,152 tokens x 576
+30 x block     x + attention(norm(x)), x + feedforward(norm(x))
+  attention    9 heads of 64, 3 key/value heads, causal
+               rotary, base 100,000
+  feedforward  gated SiLU, 576 > 1,536 > 576
+  norms        RMSNorm before each part, epsilon 1e-05
+norm           RMSNorm
+head           49,152 scores, tied to the embedding
 """
 
 from __future__ import annotations

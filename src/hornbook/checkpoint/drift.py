@@ -35,7 +35,7 @@ class Limit(NamedTuple):
 
 
 class Drift(NamedTuple):
-    """What was found. ``perplexity``: of the text, by the model and by the copy; None without a language head."""
+    """What was found. ``perplexity``: of the text, by the model and by the copy; None where a token is not foretold."""
 
     tokens: int
     top1: float
@@ -77,7 +77,7 @@ def measure(model: Transformer, copy: Transformer, ids: list[int]) -> Drift:
     foretold = max(1, tokens - math.ceil(len(ids) / width))
     # A model that never learned may be surprised beyond what a float holds.
     before, after = (math.exp(min(total / foretold, 700)) for total in surprise)
-    return Drift(tokens, same / tokens, kl / tokens, (before, after))
+    return Drift(tokens, same / tokens, kl / tokens, (before, after) if model.config.causal else None)
 
 
 @torch.inference_mode()
@@ -91,13 +91,21 @@ def _logits(model: Transformer, ids: Tensor) -> Tensor:
     return found
 
 
+def _states(model: Transformer, ids: Tensor) -> Tensor:
+    """[T, C] float32 on the CPU."""
+    ids = ids.to(model.device)
+    memory = None if model.encoder is None else model.encode(ids)
+    found: Tensor = model(ids, memory=memory, logits="none").hidden[0].float().cpu()
+    return found
+
+
 @torch.inference_mode()
 def _of_states(model: Transformer, copy: Transformer, ids: list[int]) -> Drift:
-    """For an encoder: the share of tokens whose states point the same way (cosine above 0.99), and the mean 1 - cosine."""
+    """Without a language head: the share of tokens whose states point the same way (cosine above 0.99), and the mean 1 - cosine."""
     width, cosines = min(WINDOW, model.config.context_length), []
     for at in range(0, len(ids), width):
         window = torch.tensor([ids[at : at + width]])
-        first, second = (each(window.to(each.device), logits="none").hidden[0].float().cpu() for each in (model, copy))
+        first, second = (_states(each, window) for each in (model, copy))
         cosines.append(torch.cosine_similarity(first, second, dim=-1))
     found = torch.cat(cosines)
     return Drift(len(ids), float((found > 0.99).float().mean()), float((1 - found).mean()))

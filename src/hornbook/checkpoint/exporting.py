@@ -52,7 +52,8 @@ def export(
     *,
     to: Literal["gguf", "hf"],
     quantise: str | None = None,
-    limit: Limit | None = None,
+    max_kl: float | None = None,
+    min_top1: float | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Exported:
@@ -60,18 +61,19 @@ def export(
 
     quantise  gguf: one of mixes.MIXES, F16 where nothing is said; hf: float32, float16, bfloat16, where nothing is said
               what its own config.json says, float32 where it has none
-    progress  is told of the bytes while a GGUF file is written
-    Raises DriftError with the figures, and leaves nothing at ``path``, where the copy is beyond ``limit`` (by default what
-    LIMITS says); UnsupportedModel where the format has no words for the model; UsageError; StoreError.
+    max_kl, min_top1  what the copy may lose, in place of what LIMITS says of its kind
+    overwrite  replaces a file, or a folder that holds a model; never another folder
+    progress   is told of the bytes while a GGUF file is written
+    Raises DriftError with the figures, and leaves what is at ``path`` as it was, where the copy is beyond its limit;
+    UnsupportedModel where the format has no words for the model; UsageError; StoreError.
     """
-    path = Path(path)
+    path = Path(path).expanduser().absolute()
     kind = quantise or ("F16" if to == "gguf" else _own_dtype(checkpoint))
     if to == "gguf":
         kind = mixes.mix_named(kind)
     elif kind not in DTYPES:
         raise UsageError(f"{kind!r} is not a dtype of a Hugging Face folder", f"Take one of: {', '.join(DTYPES)}.")
-    if path.exists() and not overwrite:
-        raise UsageError(f"{path} is there already", "Name another path, or allow it to be replaced.")
+    _check_target(path, to, overwrite)
     _make(path.parent)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial{'.gguf' if to == 'gguf' else ''}")
     try:
@@ -80,21 +82,52 @@ def export(
         else:
             saving.save(checkpoint, partial, dtype=kind)
         found = _compare(checkpoint, partial)
-        limit = limit or LIMITS[kind]
+        usual = LIMITS[kind]
+        limit = Limit(usual.top1 if min_top1 is None else min_top1, usual.kl if max_kl is None else max_kl)
         if not found.within(limit):
             raise DriftError(
                 f"the copy drifts: {found}; {kind} may have {limit.top1:.1%} and {limit.kl}",
                 "Take a quantisation of more bits. Nothing was written.",
             )
-        if path.is_dir():
-            shutil.rmtree(path)
-        os.replace(partial, path)
+        _put(partial, path)
     finally:
         if partial.is_dir():
             shutil.rmtree(partial, ignore_errors=True)
         partial.unlink(missing_ok=True)
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     return Exported(path, sum(file.stat().st_size for file in files), kind, found)
+
+
+def _check_target(path: Path, to: str, overwrite: bool) -> None:
+    """Refuses, before any work, to put a model where something else is."""
+    if not path.name or path in (Path.cwd(), *Path.cwd().parents):
+        raise UsageError(f"{path} is where you are, or around it", "Name a new file or folder in it.")
+    if not path.exists():
+        return
+    if not overwrite:
+        raise UsageError(f"{path} is there already", "Name another path, or allow it to be replaced.")
+    if path.is_dir() != (to == "hf"):
+        raise UsageError(f"{path} is a {'folder' if path.is_dir() else 'file'}", "Name another path: kinds must agree.")
+    if path.is_dir() and any(path.iterdir()) and not (path / "config.json").is_file():
+        raise UsageError(f"{path} is a folder that holds no model", "It will not be replaced: name another.")
+
+
+def _put(partial: Path, path: Path) -> None:
+    """Give the copy its name; what had it goes only when the copy has it."""
+    before = path.with_name(f"{partial.name}.before") if path.is_dir() else None
+    try:
+        if before is not None:
+            os.replace(path, before)
+        try:
+            os.replace(partial, path)
+        except OSError:
+            if before is not None:
+                os.replace(before, path)
+            raise
+        if before is not None:
+            shutil.rmtree(before)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be replaced: {error.strerror}", "Name another path.") from error
 
 
 def _own_dtype(checkpoint: Checkpoint) -> str:

@@ -145,7 +145,10 @@ def _load_folder(path: Path, dtype: torch.dtype, device: torch.device, change: C
 
 
 def read_header(path: Path) -> tuple[Family, ModelConfig]:
-    """The family and configuration of the model at ``path``; no weight is read. Raises as ``load`` does."""
+    """The family and configuration of the model at ``path``. Raises as ``load`` does.
+
+    No weight is read, but for the tables of tokens that an old file of two parts holds several times: they must be alike.
+    """
     if path.is_dir():
         raw = _read_raw(path)
         with SafetensorsFolder.open(path) as source:
@@ -163,8 +166,8 @@ def _gguf_config(file: GGUF) -> tuple[Family, ModelConfig]:
 
 
 def _folder_config(path: Path, raw: Mapping[str, Any], source: TensorSource) -> tuple[Family, ModelConfig]:
-    if "quantization_config" in raw:
-        said = raw["quantization_config"]
+    said = raw.get("quantization_config")
+    if said is not None:
         method = said.get("quant_method") if isinstance(said, dict) else said
         raise UnsupportedModel(f"the weights are quantised ({method})", "Take the model unquantised, or as GGUF.")
     family: Family = choose(families.HUGGING_FACE, str(raw.get("model_type")), "the architecture (model_type)")

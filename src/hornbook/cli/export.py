@@ -39,8 +39,6 @@ def export(
 
     A copy that answers too differently is not kept, and the figures are said.
     """
-    from hornbook.checkpoint.drift import Limit
-    from hornbook.checkpoint.exporting import LIMITS
     from hornbook.checkpoint.exporting import export as write
     from hornbook.checkpoint.loading import load
     from hornbook.checkpoint.store import Store
@@ -51,17 +49,14 @@ def export(
     entry = Store(settings).ensure(model)
     began = time.monotonic()
     checkpoint = load(entry.path, dtype="float32", device=device)
-    limit = None
-    if max_kl is not None or min_top1 is not None:
-        usual = LIMITS.get(quantise or {"gguf": "F16", "hf": "float32"}[to], LIMITS["F16"])
-        limit = Limit(usual.top1 if min_top1 is None else min_top1, usual.kl if max_kl is None else max_kl)
     with console.progress("bytes") as progress:
         done = write(
             checkpoint,
             output,
             to=to,
             quantise=quantise,
-            limit=limit,
+            max_kl=max_kl,
+            min_top1=min_top1,
             overwrite=overwrite,
             progress=progress,
         )

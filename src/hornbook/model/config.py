@@ -8,13 +8,14 @@ A field says *what* is done, never *who* does it: nothing here or in the rest of
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 from hornbook.errors import ModelFileError
 
 # A file that says more is damaged, and is refused before anything of that size is made.
-MAX_LAYERS, MAX_HEAD_WIDTH, MAX_SIZE = 4096, 1 << 16, 1 << 31
+MAX_LAYERS, MAX_HEAD_WIDTH, MAX_SIZE, MAX_EXPERTS = 4096, 1 << 16, 1 << 31, 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,10 +199,16 @@ class ModelConfig:
             )
         for kind in self.pattern:
             self._check_kind(kind)
+        for name in ("attention_softcap", "logit_softcap"):
+            cap = getattr(self, name)
+            _need(cap is None or 0 < cap < math.inf, f"{name} is {cap}", "It must be positive, or not there.")
+        for name in ("query_scale", "logit_scale", "embedding_scale", "alibi"):
+            value = getattr(self, name)
+            _need(value is None or math.isfinite(value), f"{name} is {value}", "It must be a finite number.")
         if self.experts is not None:
             e = self.experts
             _need(
-                1 <= e.top <= e.count <= 1 << 16 and 1 <= e.width <= MAX_SIZE and 0 <= e.shared_width <= MAX_SIZE,
+                1 <= e.top <= e.count <= MAX_EXPERTS and 1 <= e.width <= MAX_SIZE and 0 <= e.shared_width <= MAX_SIZE,
                 f"mixture is {e.top} of {e.count} experts of width {e.width} and {e.shared_width} shared",
                 "At least one of them must be chosen, and no more than there are.",
             )
@@ -229,6 +236,8 @@ class ModelConfig:
                 f"rotary positions cannot turn {turned} dimensions of a head of width {self.head_width}",
                 "The first number must be even and no more than the second: the model's file is damaged.",
             )
+        if rotary is not None and rotary.scaling is not None:
+            _check_scaling(rotary.base, rotary.scaling, turned)
         _need(not kind.sparse or self.experts is not None, "experts are not described", "The file is incomplete.")
 
     def kind(self, layer: int) -> LayerKind:
@@ -254,6 +263,34 @@ class ModelConfig:
     def final_norm(self) -> bool:
         """A residual stream that is never normalised itself is normalised once at its end."""
         return self.norm_placement != "post"
+
+
+def _check_scaling(base: float, scaling: RotaryScaling, turned: int) -> None:
+    """What would divide by nothing, or turn by what is no number."""
+    named, numbers = scaling.kind, (scaling.factor, scaling.magnitude, *scaling.factors, *scaling.long_factors)
+    _need(
+        all(math.isfinite(number) and number > 0 for number in numbers) and scaling.original_context >= 1,
+        f"rotary scaling {named} has a factor of {scaling.factor} from {scaling.original_context} tokens",
+        "Its numbers must be finite and positive.",
+    )
+    if named in ("yarn", "llama3"):
+        _need(
+            0 < scaling.slow < scaling.fast and base > 1,
+            f"rotary scaling {named} blends from {scaling.slow} to {scaling.fast} turns on the base {base}",
+            "The first must be positive and below the second, and the base above 1.",
+        )
+    if named in ("factors", "longrope"):
+        for factors in (scaling.factors, scaling.long_factors)[: 1 + (named == "longrope")]:
+            _need(
+                len(factors) == turned // 2,
+                f"rotary scaling has {len(factors)} factors for {turned // 2} frequencies",
+                "The file contradicts itself: get it again or use another.",
+            )
+    _need(
+        named not in ("ntk", "dynamic") or turned > 2,
+        f"rotary scaling {named} turns {turned} dimensions",
+        "It takes more.",
+    )
 
 
 def _need(holds: bool, what: str, remedy: str) -> None:

@@ -5,7 +5,8 @@
     source ids [B,S] -> encoder -> Memory      where the configuration has an encoder
 
 Batches are ragged from the start: ``mask`` says which tokens are real, padding may stand on either side, and
-a row's answer does not depend on how it was padded or who shares its batch.
+a row's answer does not depend on how it was padded or who shares its batch (but for rotary scalings that follow the
+length: they take the longest text's).
 """
 
 from __future__ import annotations
