@@ -22,6 +22,10 @@ Bytes: TypeAlias = "np.ndarray[Any, np.dtype[np.uint8]]"
 FETCH_AGAIN = "Fetch it again: `hornbook rm NAME`, then `hornbook pull NAME`; or copy the file again from its source."
 
 # What is often found where a model file should be: the first bytes, what it is, what to do.
+_CONVERT = (
+    "Convert it where you trust it (pip install safetensors): "
+    "safetensors.torch.save_file(torch.load(FILE, weights_only=True), OUT)."
+)
 _IMPOSTORS: tuple[tuple[tuple[bytes, ...], str, str], ...] = (
     (
         (b"version https://git-lfs",),
@@ -36,12 +40,12 @@ _IMPOSTORS: tuple[tuple[tuple[bytes, ...], str, str], ...] = (
     (
         (b"PK\x03\x04",),
         "a zip archive, probably a PyTorch pickle (.bin, .pt), which can run code and is never loaded",
-        "Convert it where you trust it: safetensors.torch.save_file(torch.load(FILE, weights_only=True), OUT).",
+        _CONVERT,
     ),
     (
         (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"),
         "a Python pickle, which can run code and is never loaded",
-        "Convert it where you trust it: safetensors.torch.save_file(torch.load(FILE, weights_only=True), OUT).",
+        _CONVERT,
     ),
     (
         (b"lmgg", b"fmgg", b"tjgg", b"algg"),

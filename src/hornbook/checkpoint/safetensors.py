@@ -143,7 +143,7 @@ class SafetensorsFolder:
         if pickled:
             raise ModelFileError(
                 f"{path} holds {pickled[0].name} and no model.safetensors; a pickle can run code and is never loaded",
-                "Take the safetensors of the same model; or, where you trust the file, convert it: "
+                "Take the safetensors of the same model; or, where you trust the file, convert it (pip install safetensors): "
                 f"safetensors.torch.save_file(torch.load('{pickled[0].name}', weights_only=True), 'model.safetensors').",
             )
         raise ModelNotFound(f"{path} holds no model.safetensors", "Name the folder that holds the weights.")

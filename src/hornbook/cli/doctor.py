@@ -21,7 +21,7 @@ from hornbook.errors import HornbookError
 from hornbook.settings import Settings
 
 LIBRARIES = (
-    *("torch", "numpy", "tokenizers", "safetensors", "huggingface_hub"),
+    *("torch", "numpy", "tokenizers", "huggingface_hub"),
     *("pypdfium2", "python-docx", "python-pptx", "lxml", "PyStemmer"),
 )
 
