@@ -101,6 +101,32 @@ def test_the_keys_of_the_first_gemma_3_files_say_the_same(tmp_path: Path) -> Non
     assert checkpoint.family.read_config(raw | older, Shapes({})) == checkpoint.config
 
 
+OUTER = {"rope_theta": 7e5, "rope_local_base_freq": 9e3}
+DEFAULT = {"rope_type": "default"}
+LINEAR = {"rope_type": "linear", "factor": 8.0}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {},
+        OUTER | {"rope_scaling": LINEAR},
+        OUTER | {"rope_parameters": {"full_attention": DEFAULT, "sliding_attention": DEFAULT}},
+        OUTER | {"rope_parameters": SCALED},
+        OUTER | {"rope_parameters": {"full_attention": DEFAULT}, "rope_scaling": LINEAR},
+        {"rope_parameters": SCALED, "rope_scaling": {"factor": 4.0}},
+        {"rope_parameters": {"sliding_attention": LINEAR}, "rope_theta": 7e5},
+    ],
+)
+def test_keys_beside_the_rope_parameters_of_gemma_3_count_as_in_transformers(said: dict[str, object]) -> None:
+    from transformers import Gemma3TextConfig
+
+    family = families.HUGGING_FACE["gemma3_text"]
+    theirs = Gemma3TextConfig.from_dict(WINDOWS | {"num_hidden_layers": 8} | json.loads(json.dumps(said))).to_dict()
+    raw = {key: value for key, value in theirs.items() if key != "rope_parameters"}
+    assert family.read_config(raw | said, Shapes({})) == family.read_config(theirs, Shapes({}))
+
+
 SEEING = WINDOWS | {"num_hidden_layers": 7, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256}
 VISION = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
 VISION |= {"image_size": 16, "patch_size": 8}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,26 @@ def test_what_is_written_is_read_again(name: str) -> None:
     assert read_rotary({"rope_scaling": SCALINGS[name], "rope_theta": 5000.0, **outside}, 1.0) == rotary, "the old keys"
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"rope_theta": 5e5},
+        {"rope_theta": 5e5, "rope_parameters": {"rope_type": "default"}},
+        {"rope_theta": 5e5, "rope_parameters": {"rope_type": "default", "rope_theta": 3e4}},
+        {"rope_theta": 5e5, "rope_parameters": {"rope_type": "default"}, "rope_scaling": SCALINGS["linear"]},
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 3e4}, "rope_scaling": SCALINGS["linear"]},
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 3e4}, "rope_scaling": {}},
+        {"rope_theta": 5e5, "rope_parameters": YARN, "rope_scaling": None},
+    ],
+)
+def test_keys_beside_rope_parameters_count_as_in_transformers(said: dict[str, Any]) -> None:
+    from transformers import LlamaConfig
+
+    outside = {"max_position_embeddings": CONTEXT}
+    theirs = LlamaConfig.from_dict(json.loads(json.dumps(said)) | outside).rope_parameters
+    assert read_rotary(said | outside, 10_000.0) == read_rotary({"rope_parameters": theirs, **outside}, 1.0)
+
+
 def test_what_is_not_known_or_not_there_is_named() -> None:
     def read(**said: Any) -> Rotary:
         return read_rotary({"rope_parameters": said}, 1.0)
@@ -77,6 +98,10 @@ def test_what_is_not_known_or_not_there_is_named() -> None:
         read(rope_type="mrope")
     with pytest.raises(UnsupportedModel, match="truncate"):
         read(**YARN, truncate=False)
+    with pytest.raises(UnsupportedModel, match="turn differently .*full_attention, sliding_attention"):
+        read(full_attention=YARN, sliding_attention={"rope_type": "default"})
+    with pytest.raises(ModelFileError, match="rope_scaling is 'linear', not an object"):
+        read_rotary({"rope_scaling": "linear"}, 1.0)
     with pytest.raises(ModelFileError, match="has no factor"):
         read(rope_type="linear")
     with pytest.raises(ModelFileError, match="12 rotary factors for 16 frequencies"):

@@ -92,14 +92,6 @@ def decoder_heads(stem: str, language: str = "ForCausalLM") -> dict[str, dict[st
     }
 
 
-def read_activation(raw: Mapping[str, Any], key: str, default: str) -> Any:
-    return choose(ACTIVATIONS, read_key(raw, key, str, default), f"the activation ({key})")
-
-
-def write_activation(ours: str) -> str:
-    return next(theirs for theirs, name in ACTIVATIONS.items() if name == ours)
-
-
 # ---------------------------------------------------------------------------------------------- layers: the pattern
 
 
@@ -210,13 +202,17 @@ def decoder(
 
 
 def read_rotary(raw: Mapping[str, Any], base: float, *, head_width: int | None = None) -> Rotary:
-    """From ``rope_theta`` and ``rope_scaling``, or the later ``rope_parameters`` which hold both.
+    """From ``rope_parameters``, in whose place an older ``rope_scaling`` goes, and where they do not say a base, ``rope_theta``.
 
     head_width: for families that turn a part of a head (``partial_rotary_factor``).
     """
-    said = raw.get("rope_parameters") or {"rope_theta": raw.get("rope_theta"), **(raw.get("rope_scaling") or {})}
-    if not isinstance(said, Mapping):
-        raise ModelFileError(f"rope_parameters is {said!r:.60}, not an object", "Fetch the model's config.json again.")
+    said = rope_object(raw, "rope_scaling") or rope_object(raw, "rope_parameters")
+    base = read_key(raw, "rope_theta", float, base)
+    if any(isinstance(value, Mapping) for value in said.values()):
+        raise UnsupportedModel(
+            f"the layers of this model turn differently (rope_parameters of {', '.join(map(str, said))})",
+            "In this family they are all alike: take one such.",
+        )
     if raw.get("original_max_position_embeddings") is not None:  # what stands outside goes first, in transformers too
         said = {**said, "original_max_position_embeddings": raw["original_max_position_embeddings"]}
     part = said.get("partial_rotary_factor", raw.get("partial_rotary_factor"))
@@ -224,6 +220,14 @@ def read_rotary(raw: Mapping[str, Any], base: float, *, head_width: int | None =
     if head_width is not None and part is not None and float(part) != 1.0:
         width = int(head_width * float(part))
     return read_rotary_parameters(said, base, context=raw.get("max_position_embeddings"), width=width)
+
+
+def rope_object(raw: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """``raw[name]``, empty where nothing is said. Raises ModelFileError for what is no object."""
+    said = {} if raw.get(name) is None else raw[name]
+    if not isinstance(said, Mapping):
+        raise ModelFileError(f"{name} is {said!r:.60}, not an object", "Fetch the model's config.json again.")
+    return said
 
 
 def read_rotary_parameters(

@@ -53,19 +53,24 @@ class Divisor(NamedTuple):
 
 
 class Layers3(NamedTuple):
-    """``pattern``: local layers and whole ones, each with rotary positions of its own; older files say them in two keys."""
+    """``pattern``: local layers and whole ones, each with rotary positions of its own; older files say them in keys outside of
+    ``rope_parameters``, which count where it does not say."""
 
     def read(self, raw: Mapping[str, Any], source: TensorSource, fields: Mapping[str, Any]) -> dict[str, Any]:
-        said, context = raw.get("rope_parameters"), raw.get("max_position_embeddings")
-        local, whole = Rotary(read_key(raw, "rope_local_base_freq", float, BASE)), None
-        if isinstance(said, Mapping):
-            local, whole = (
-                hugging_face.read_rotary_parameters(said.get(name) or {}, base, context=context)
-                for name, base in ((hugging_face.WINDOWED, BASE), (hugging_face.WHOLE, GLOBAL_BASE))
+        said, context = hugging_face.rope_object(raw, "rope_parameters"), raw.get("max_position_embeddings")
+        scaled = {hugging_face.WHOLE: hugging_face.rope_object(raw, "rope_scaling")}  # of the whole layers alone
+        local, whole = (
+            hugging_face.read_rotary_parameters(
+                {**hugging_face.rope_object(said, name), **scaled.get(name, {})},
+                read_key(raw, outside, float, base), context=context,
             )
+            for name, outside, base in (
+                (hugging_face.WINDOWED, "rope_local_base_freq", BASE), (hugging_face.WHOLE, "rope_theta", GLOBAL_BASE)
+            )
+        )  # fmt: skip
         period = read_key(raw, "sliding_window_pattern", int, 6)
         return pattern(
-            read_nullable(raw, "sliding_window", int, WINDOW), local, whole or hugging_face.read_rotary(raw, GLOBAL_BASE),
+            read_nullable(raw, "sliding_window", int, WINDOW), local, whole,
             hugging_face.read_windowed(raw, fields["layers"], lambda i: (i + 1) % period > 0),
         )  # fmt: skip
 
