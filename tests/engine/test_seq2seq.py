@@ -103,6 +103,18 @@ def test_a_gguf_file_writes_what_its_folder_does(tmp_path: Path) -> None:
         ({"diversity_penalty": 0.5}, UnsupportedModel, "diversity_penalty = 0.5"),
         ({"suppress_tokens": [7]}, UnsupportedModel, "suppress_tokens"),
         ({"decoder_start_token_id": None}, ModelFileError, "what its decoder starts with"),
+        ({"decoder_start_token_id": "x"}, ModelFileError, "generation_config.json says decoder_start_token_id = 'x'"),
+        ({"num_beams": "x"}, ModelFileError, "generation_config.json says num_beams = 'x'"),
+        ({"num_beams": -1}, ModelFileError, "generation_config.json says num_beams = -1"),
+        ({"eos_token_id": "x"}, ModelFileError, "generation_config.json says eos_token_id = 'x'"),
+        ({"eos_token_id": [1, None]}, ModelFileError, "generation_config.json says eos_token_id"),
+        ({"length_penalty": "a"}, ModelFileError, "generation_config.json says length_penalty = 'a'"),
+        ({"length_penalty": float("nan")}, ModelFileError, "generation_config.json says length_penalty = nan"),
+        ({"max_length": [1]}, ModelFileError, "generation_config.json says max_length"),
+        ({"bad_words_ids": [5]}, ModelFileError, "generation_config.json says bad_words_ids"),
+        ({"bad_words_ids": [[]]}, ModelFileError, "generation_config.json says bad_words_ids"),
+        ({"early_stopping": "soon"}, ModelFileError, "generation_config.json says early_stopping = 'soon'"),
+        ({"repetition_penalty": 0}, ModelFileError, "generation_config.json says repetition_penalty = 0"),
     ],
 )
 def test_what_the_folder_says_and_we_cannot_is_named(
@@ -115,6 +127,43 @@ def test_what_the_folder_says_and_we_cannot_is_named(
     (tmp_path / "config.json").write_text(json.dumps(raw))
     with pytest.raises(error, match=message):
         model_of(tmp_path)
+
+
+def test_what_asks_for_nothing_and_a_draw_are_passed_over(folder: Path, tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    said = {"suppress_tokens": [], "sequence_bias": {}, "do_sample": True, "temperature": 0.7, "top_p": 0.9}
+    (tmp_path / "generation_config.json").write_text(json.dumps(SEARCH | said))
+    assert model_of(tmp_path).generate(TEXTS) == model_of(folder).generate(TEXTS)
+
+
+def test_an_old_folder_s_wrong_word_is_found_in_its_configuration(tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    raw = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(raw | {"no_repeat_ngram_size": "x"}))
+    with pytest.raises(ModelFileError, match="^config.json says no_repeat_ngram_size = 'x'"):
+        model_of(tmp_path)
+
+
+def test_an_answer_may_be_as_long_as_the_decoder_holds(tmp_path: Path) -> None:
+    reference = marian(**STRONG, max_position_embeddings=12)
+    reference.save_pretrained(tmp_path)
+    write_tokenizer(tmp_path)
+    said = {"max_length": 13, "min_length": 13}  # the start token, and 12 of which none ends before the last
+    (tmp_path / "generation_config.json").write_text(json.dumps(SEARCH | said))
+    model = model_of(tmp_path)
+    assert_same(model.generate(TEXTS), expected(TEXTS, reference, **said))
+    longest = model.write(TEXTS, max_tokens=500)
+    assert [len(best[0].text.split()) for best in longest] == [12] * len(TEXTS)
+    assert all(best[0].cut for best in longest)
+
+
+def test_an_answer_that_ends_is_not_cut_and_a_forced_end_is_no_end(folder: Path, tmp_path: Path) -> None:
+    found = [best[0] for best in model_of(folder).write(TEXTS, max_tokens=2)]
+    cut = [one.cut for one in found]
+    assert cut == [len(one.text.split()) == 2 for one in found] and len(set(cut)) == 2
+    write_folder(tmp_path)
+    (tmp_path / "generation_config.json").write_text(json.dumps(SEARCH | {"forced_eos_token_id": 1}))
+    assert all(best[0].cut for best in model_of(tmp_path).write(TEXTS, max_tokens=1))
 
 
 def words(count: int) -> str:

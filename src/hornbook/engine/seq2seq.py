@@ -2,40 +2,34 @@
 
     texts -> tokenizer -> encoder -> Memory -> beam search -> tokenizer -> [(text, score), ...] for each
 
-How a model is meant to be searched stands in its generation_config.json, in older folders in config.json; what a call
-says goes first.
+How a model is meant to be searched stands in its generation_config.json (engine.generation_config); what a call says
+goes first.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from hornbook.engine.beam import BeamParams, Hypothesis, beam_search
-from hornbook.engine.sampling import LogitsProcessor, repetition_penalty
-from hornbook.errors import ContextTooLong, ModelClosed, ModelFileError, UnsupportedModel, UsageError
+from hornbook.engine.generation_config import Said, beam_fields, processors, start_token
+from hornbook.errors import ContextTooLong, ModelClosed, UnsupportedModel, UsageError
 from hornbook.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from hornbook.checkpoint.loading import Checkpoint
 
-USUAL_TOKENS = 256  # where neither the call nor the model says how long an answer may be
-# What a generation_config may ask for that is not done here, and the value that asks for nothing.
-UNKNOWN = {
-    "num_beam_groups": 1,
-    "diversity_penalty": 0.0,
-    "encoder_repetition_penalty": 1.0,
-    "encoder_no_repeat_ngram_size": 0,
-    "exponential_decay_length_penalty": None,
-    "suppress_tokens": None,
-    "begin_suppress_tokens": None,
-    "sequence_bias": None,
-}
+
+class Written(NamedTuple):
+    """One answer. ``cut``: its length ended it, not the model."""
+
+    text: str
+    score: float  # log P / length^penalty
+    cut: bool
 
 
 class Seq2Seq:
@@ -45,7 +39,8 @@ class Seq2Seq:
     """
 
     def __init__(self, checkpoint: Checkpoint, *, name: str = "", max_batch: int = 16) -> None:
-        """Raises UnsupportedModel where the model has no encoder, or asks for what is not done here."""
+        """Raises UnsupportedModel where the model has no encoder, or asks for what is not done here, ModelFileError where
+        what it says of its search makes no sense."""
         config, tokenizer = checkpoint.config, checkpoint.tokenizer
         self.name = name or Path(checkpoint.path).stem
         if config.encoder is None or not config.language_head:
@@ -55,12 +50,12 @@ class Seq2Seq:
             self.writer = Tokenizer.from_folder(checkpoint.path, target=True)
         self.context_length = config.encoder.context_length
         self.max_batch = max_batch
-        said = {**checkpoint.metadata} | {k: v for k, v in checkpoint.generation.items() if v is not None}
+        said = Said(checkpoint)
         # GGUF spells out its architecture.
-        self.start = _start(said, f"{checkpoint.family.name}.decoder_start_token_id", self.writer)
-        self.defaults = _defaults(said, self.writer, min(config.vocab_size, self.writer.vocab_size))
+        self.start = start_token(said, f"{checkpoint.family.name}.decoder_start_token_id", self.writer)
+        self.defaults = beam_fields(said, self.writer, min(config.vocab_size, self.writer.vocab_size))
         self._longest = config.context_length
-        self._processors = _processors(said)
+        self._processors = processors(said)
         self._model: Any = checkpoint.model
         self._lock = threading.Lock()
 
@@ -75,18 +70,32 @@ class Seq2Seq:
     ) -> list[list[tuple[str, float]]]:
         """Of each text the ``n_best`` texts that the model writes, best first, with log P / length^penalty.
 
-        What is None is as the model says; ``max_tokens`` is at most what the decoder holds. Raises ContextTooLong for a text that the encoder cannot hold, before any
-        work, UsageError for numbers that make no sense, GenerationError where the model's scores are unusable.
+        What is None is as the model says; ``max_tokens`` is at most what the decoder holds. Raises ContextTooLong for a
+        text that the encoder cannot hold, before any work, UsageError for numbers that make no sense, GenerationError
+        where the model's scores are unusable.
         """
+        found = self.write(texts, beams=beams, n_best=n_best, length_penalty=length_penalty, max_tokens=max_tokens)
+        return [[(one.text, one.score) for one in best] for best in found]
+
+    def write(
+        self,
+        texts: Sequence[str],
+        *,
+        beams: int | None = None,
+        n_best: int = 1,
+        length_penalty: float | None = None,
+        max_tokens: int | None = None,
+    ) -> list[list[Written]]:
+        """``generate``, with whether each answer was cut."""
         given = {"beams": beams, "length_penalty": length_penalty, "max_tokens": max_tokens}
         params = self._params(n_best, {key: value for key, value in given.items() if value is not None})
         sources = [self._encode(text, place, len(texts)) for place, text in enumerate(texts)]
         order = sorted(range(len(sources)), key=lambda place: len(sources[place]))
-        found: dict[int, list[tuple[str, float]]] = {}
+        found: dict[int, list[Written]] = {}
         for begin in range(0, len(order), self.max_batch):
             wave = order[begin : begin + self.max_batch]
             for place, best in zip(wave, self._search([sources[i] for i in wave], params), strict=True):
-                found[place] = [(self.writer.decode(one.ids), one.score) for one in best]
+                found[place] = [self._written(one, params) for one in best]
         return [found[place] for place in range(len(texts))]
 
     def count_tokens(self, text: str) -> int:
@@ -96,9 +105,16 @@ class Seq2Seq:
     def _params(self, n_best: int, given: Mapping[str, Any]) -> BeamParams:
         said = {**self.defaults, **given}
         said["beams"] = given.get("beams", max(said["beams"], n_best))
-        said["max_tokens"] = min(said["max_tokens"], self._longest - 1)
+        # The start token takes a place, and the last token is never read: it needs none.
+        said["max_tokens"] = min(said["max_tokens"], self._longest)
         said["min_tokens"] = min(said["min_tokens"], said["max_tokens"])
         return BeamParams(n_best=n_best, **said)
+
+    def _written(self, found: Hypothesis, params: BeamParams) -> Written:
+        """An end token that is forced upon the last place says nothing of the text's end."""
+        full = len(found.ids) == params.max_tokens
+        cut = full and (bool(params.forced_last) or found.ids[-1] not in params.stop_ids)
+        return Written(self.writer.decode(found.ids), found.score, cut)
 
     def _encode(self, text: str, place: int, texts: int) -> list[int]:
         ids = self.tokenizer.encode(text)
@@ -138,56 +154,3 @@ class Seq2Seq:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-# --------------------------------------------------------------------------------------------- what the model says
-
-
-def _start(said: Mapping[str, Any], in_gguf: str, tokenizer: Tokenizer) -> int:
-    """The token that a decoder starts with."""
-    for found in (said.get("decoder_start_token_id"), said.get(in_gguf), tokenizer.bos_id):
-        if found is not None:
-            return int(found)
-    raise ModelFileError(
-        "the model does not say what its decoder starts with",
-        "Write decoder_start_token_id into its generation_config.json.",
-    )
-
-
-def _defaults(said: Mapping[str, Any], tokenizer: Tokenizer, vocab_size: int) -> dict[str, Any]:
-    """The fields of BeamParams as the model says them, in the words of transformers' generation_config."""
-    for name, nothing in UNKNOWN.items():
-        if said.get(name) not in (None, nothing):
-            raise UnsupportedModel(
-                f"the model's generation_config asks for {name} = {said[name]}", "Remove it, and search without."
-            )
-    # The lengths that it says count the start token.
-    longest = said.get("max_new_tokens") or (int(said.get("max_length") or 0) - 1)
-    shortest = said.get("min_new_tokens") or (int(said.get("min_length") or 0) - 1)
-    ends = _ids(said.get("eos_token_id")) or tuple(tokenizer.stop_ids)
-    return {
-        "beams": int(said.get("num_beams") or 1),
-        "length_penalty": float(1.0 if said.get("length_penalty") is None else said["length_penalty"]),
-        "early_stopping": said.get("early_stopping") or False,
-        "max_tokens": longest if longest > 0 else USUAL_TOKENS,
-        "min_tokens": max(shortest, 0),
-        "stop_ids": frozenset(ends),
-        "forced_first": said.get("forced_bos_token_id"),
-        "forced_last": _ids(said.get("forced_eos_token_id")),
-        "bad_words": tuple(tuple(word) for word in said.get("bad_words_ids") or ()),
-        "no_repeat": int(said.get("no_repeat_ngram_size") or 0),
-        "renormalise": bool(said.get("renormalize_logits")),
-        "vocab_size": vocab_size,
-    }
-
-
-def _processors(said: Mapping[str, Any]) -> list[LogitsProcessor]:
-    penalty = float(said.get("repetition_penalty") or 1.0)
-    return [] if penalty == 1.0 else [partial(repetition_penalty, penalty=penalty)]
-
-
-def _ids(said: Any) -> tuple[int, ...]:
-    """One id, several, or none."""
-    if said is None:
-        return ()
-    return (int(said),) if isinstance(said, int) else tuple(map(int, said))
