@@ -36,6 +36,11 @@ def test_columns_and_json_lines_plain_or_compressed_are_the_same_pairs(tmp_path:
         ("a.tsv", "a\tb\nä\tö".encode("latin-1"), "line 2: byte 1 is not UTF-8"),
         ("a.jsonl", b'{"source": "a", "target": "b"}\n{"source": "a"', "line 2 is not JSON"),
         ("a.jsonl", b'{"source": "a", "target": 5}', "line 1 has no texts named source and target"),
+        (
+            "a.jsonl",
+            rb'{"source": "\ud83d\ude00", "target": "b"}' + b"\n" + rb'{"source": "a", "target": "b\ud800"}',
+            "line 2 has half of a surrogate pair",
+        ),
         ("a.jsonl", b"[" * 100_000, "line 1 is not JSON"),
         ("a.tsv.gz", b"a\tb\n", "cannot be read"),
         ("a.tsv.gz", gzip.compress(b"a\tb\n" * 999)[:-9], "cannot be read"),

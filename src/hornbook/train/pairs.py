@@ -94,7 +94,13 @@ def _json(text: str, path: Path, line: int) -> tuple[str, str]:
             f"{path}, line {line} has no texts named source and target: {text[:60]!r}",
             f"A line is {SHAPES['.jsonl']}.",
         )
-    return _full(value["source"].strip(), value["target"].strip(), path, line)
+    source, target = value["source"].strip(), value["target"].strip()
+    if any("\ud800" <= char <= "\udfff" for char in source + target):  # JSON can escape half a character
+        raise DataError(
+            f"{path}, line {line} has half of a surrogate pair, which is no text: {text[:60]!r}",
+            "Write the character itself, or both halves.",
+        )
+    return _full(source, target, path, line)
 
 
 def _full(source: str, target: str, path: Path, line: int) -> tuple[str, str]:
