@@ -14,6 +14,8 @@ import pytest
 import torch
 
 import hornbook
+import hornbook.checkpoint
+from hornbook.errors import StoreError, TrainingError
 from hornbook.recipes.command import main, read_settings
 from hornbook.recipes.seq2seq import Settings, _command, run
 
@@ -133,7 +135,9 @@ def test_equal_seeds_make_equal_models_and_the_seed_matters(tmp_path: Path) -> N
         (CHINESE, ["dropout=1"], 2, "dropout=1: "),
         (CHINESE, ["steps"], 2, "'steps' is not a setting"),
         (CHINESE, ["heads=3"], 2, "width of 16 cannot be divided among 3 heads"),
-        (CHINESE, ["rate=1e30", "warmup=1", "steps=50"], 1, "has a loss of "),
+        (CHINESE, ["seed=-1"], 2, "seed=-1: "),
+        (CHINESE, [f"seed={2**63}"], 2, f"seed={2**63}: "),
+        (CHINESE, ["vocabulary=10000001"], 2, "vocabulary=10000001: "),
     ],
 )
 def test_what_cannot_be_trained_is_said_in_a_line(
@@ -147,6 +151,45 @@ def test_what_cannot_be_trained_is_said_in_a_line(
     heard = capsys.readouterr()
     assert said in heard.err and heard.out == ""
     assert not (tmp_path / "out" / "config.json").exists()
+
+
+def test_a_training_that_diverges_keeps_the_last_good_weights(tmp_path: Path) -> None:
+    pairs, folder = tmp_path / "zh.tsv", tmp_path / "out"
+    pairs.write_text("\n".join(CHINESE), "utf-8")
+    with pytest.raises(TrainingError, match="has a loss of "):
+        run(pairs, folder, read_settings(Settings, [*TINY, "rate=1e30", "warmup=1", "steps=50"]), lambda *_: None)
+    assert (folder / "metrics.jsonl").read_text("utf-8").count("\n") >= 1
+    weights = hornbook.checkpoint.load(folder, device="cpu").model.parameters()
+    assert all(bool(weight.isfinite().all()) for weight in weights)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no file that is always full")
+def test_a_log_on_a_full_disk_is_said_and_what_was_learnt_kept(tmp_path: Path) -> None:
+    pairs, folder = tmp_path / "zh.tsv", tmp_path / "out"
+    pairs.write_text("\n".join(CHINESE), "utf-8")
+    folder.mkdir()
+    (folder / "metrics.jsonl").symlink_to("/dev/full")
+    with pytest.raises(StoreError, match=r"metrics\.jsonl cannot be written: No space left"):
+        run(pairs, folder, read_settings(Settings, [*TINY, "steps=3"]), lambda *_: None)
+    assert (folder / "config.json").exists() and (folder / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("name, kept", [("metrics.jsonl", False), ("held_out.jsonl", True)])
+def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path, name: str, kept: bool) -> None:
+    pairs, folder = tmp_path / "zh.tsv", tmp_path / "out"
+    pairs.write_text("\n".join(CHINESE), "utf-8")
+    (folder / name).mkdir(parents=True)
+    with pytest.raises(StoreError, match=f"{name} cannot be written: Is a directory"):
+        run(pairs, folder, read_settings(Settings, [*TINY, "steps=1"]), lambda *_: None)
+    assert (folder / "config.json").exists() == kept, "without a step there is nothing to keep"
+
+
+def test_a_target_as_long_as_the_context_can_be_answered(tmp_path: Path) -> None:
+    pairs, folder = tmp_path / "a.tsv", tmp_path / "out"
+    pairs.write_text("a\txyzw\nb\txyzw\nc\txyzw", "utf-8")  # 4 bytes and the end: 5 tokens
+    settings = "vocabulary=259 context=5 width=16 layers=1 heads=2 feedforward=24 tokens=60 held_out=1 beams=2"
+    made = read_settings(Settings, [*settings.split(), "steps=150", "warmup=20", "rate=0.01", "dropout=0"])
+    assert run(pairs, folder, made, lambda *_: None).exact == 1.0
 
 
 def test_a_folder_with_a_model_is_left_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

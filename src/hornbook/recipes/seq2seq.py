@@ -13,7 +13,6 @@ the last snapshots 6.1. Departures: the vocabulary is over bytes; sequences are 
 
 from __future__ import annotations
 
-import json
 import random
 import sys
 from collections.abc import Iterator, Sequence
@@ -22,8 +21,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from hornbook.errors import DataError, StoreError, UsageError
+from hornbook.errors import DataError, StoreError, TrainingError, UsageError
 from hornbook.recipes.command import Report, main
+from hornbook.recipes.lines import Lines
 
 if TYPE_CHECKING:
     from hornbook.model.config import ModelConfig
@@ -39,7 +39,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    vocabulary: int = Field(32_000, ge=259, description="tokens at most, bytes and marks among them")
+    vocabulary: int = Field(32_000, ge=259, le=10_000_000, description="tokens at most, bytes and marks among them")
     layers: int = Field(6, ge=1, description="of the encoder, and of the decoder")
     width: int = Field(512, ge=2, description="of the stream")
     heads: int = Field(8, ge=1, description="of attention")
@@ -57,7 +57,7 @@ class Settings(BaseModel):
     held_out: int = Field(200, ge=1, description="pairs that are not learnt but asked")
     beams: int = Field(4, ge=1, description="of the search for an answer")
     length_penalty: float = Field(0.6, description="above 0 longer answers gain")
-    seed: int = Field(0, description="of weights, order, dropout and what is held out")
+    seed: int = Field(0, ge=0, lt=2**63, description="of weights, order, dropout and what is held out")
     device: str = Field("auto", description="cpu, cuda, mps; auto: the best at hand")
 
 
@@ -73,8 +73,9 @@ class Result(NamedTuple):
 def run(pairs: Path, folder: Path, settings: Settings, report: Report) -> Result:
     """Train on a file of pairs (see `hornbook.train.pairs`), save into ``folder``, load that and ask it.
 
-    A training that is interrupted saves what it has learnt before it goes on to be interrupted. Raises DataError for
-    pairs that cannot be used, UsageError where the folder holds a model already, TrainingError as ``train`` does.
+    A training that is interrupted, diverges or can no longer write its log saves what it has learnt before it ends so.
+    Raises DataError for pairs that cannot be used, UsageError where the folder holds a model already, TrainingError as
+    ``train`` does, StoreError where the folder cannot be written.
     """
     from hornbook.train.pairs import hold_out, read_pairs
     from hornbook.train.vocabulary import byte_pairs
@@ -87,10 +88,12 @@ def run(pairs: Path, folder: Path, settings: Settings, report: Report) -> Result
     _encode(asked, tokenizer, settings.context, pairs)
     _begin(folder, settings)
     model = _made(settings, tokenizer.vocab_size)
+    made: list[Step] = []
     try:
-        done = _train(model, coded, tokenizer, settings, folder, report)
-    except KeyboardInterrupt:
-        _save(model, tokenizer, settings, folder)
+        done = _train(model, coded, tokenizer, settings, folder, report, made)
+    except (KeyboardInterrupt, TrainingError, StoreError):
+        if made:
+            _save(model, tokenizer, settings, folder)
         raise
     _save(model, tokenizer, settings, folder)
     return Result(_ask(folder, asked, settings), len(asked), done, folder)
@@ -159,8 +162,15 @@ def _made(settings: Settings, vocab_size: int) -> Transformer:
 
 
 def _train(
-    model: Transformer, coded: Coded, tokenizer: Tokenizer, settings: Settings, folder: Path, report: Report
+    model: Transformer,
+    coded: Coded,
+    tokenizer: Tokenizer,
+    settings: Settings,
+    folder: Path,
+    report: Report,
+    made: list[Step],
 ) -> Run:
+    """Train; ``made`` gets each step as soon as the weights have changed, whatever comes after."""
     import torch
 
     from hornbook.train import batch, losses, schedule
@@ -180,11 +190,11 @@ def _train(
         for rows in batch.by_tokens(sizes, settings.tokens, order):
             yield batch.translation([coded[row] for row in rows], start=padding, padding=padding)
 
-    with (folder / "metrics.jsonl").open("w", buffering=1, encoding="utf-8") as log, torch.random.fork_rng():
+    with Lines(folder / "metrics.jsonl") as log, torch.random.fork_rng():
         torch.manual_seed(settings.seed)  # dropout's
 
         def note(step: Step) -> None:
-            log.write(json.dumps({name: getattr(step, name) for name in LOGGED}) + "\n")
+            log.write({name: getattr(step, name) for name in LOGGED})
             report(step.step, settings.steps, f"loss {step.loss:.3f}, rate {step.rate:.2e}")
 
         done = train(
@@ -196,7 +206,7 @@ def _train(
             accumulate=settings.accumulate,
             clip=settings.clip,
             schedule=schedule.inverse_sqrt(warmup=settings.warmup),
-            on_step=[note, average],
+            on_step=[made.append, note, average],
         )
     average.settle()
     return done
@@ -217,7 +227,7 @@ def _save(model: Transformer, tokenizer: Tokenizer, settings: Settings, folder: 
     search = {
         "num_beams": settings.beams,
         "length_penalty": settings.length_penalty,
-        "max_length": settings.context,
+        "max_length": settings.context + 1,  # the start token is counted
         "bad_words_ids": [[tokenizer.pad_id]],
     }
     save_model(model.eval(), folder, family=HUGGING_FACE, tokenizer=tokenizer, generation=ids | search, said=ids)
@@ -230,10 +240,9 @@ def _ask(folder: Path, asked: Sequence[Pair], settings: Settings) -> float:
 
     with Seq2Seq(load(folder, dtype="float32", device=settings.device), max_batch=64) as writer:
         answers = [best[0][0] for best in writer.generate([pair.source for pair in asked])]
-    with (folder / "held_out.jsonl").open("w", encoding="utf-8") as file:
+    with Lines(folder / "held_out.jsonl") as file:
         for pair, answer in zip(asked, answers, strict=True):
-            row = {"source": pair.source, "target": pair.target, "answer": answer}
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.write({"source": pair.source, "target": pair.target, "answer": answer})
     return sum(answer == pair.target for pair, answer in zip(asked, answers, strict=True)) / len(asked)
 
 
