@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from hornbook.checkpoint.fields import MULTI_HEAD, Has, Implied, Key, Only, Part, Rows, Twice, Words
+from hornbook.checkpoint.families import HUGGING_FACE
+from hornbook.checkpoint.fields import MULTI_HEAD, Has, Implied, Key, Only, Part, Rows, Twice, Words, read_json
 from hornbook.checkpoint.hugging_face import ACTIVATION, OLD_ACTIVATION, Window, Windows
 from hornbook.checkpoint.parts import Encoder, Inner, Switch
 from hornbook.checkpoint.saving import Shapes
@@ -131,3 +133,50 @@ def test_layers_that_differ_are_refused_where_all_have_one_window() -> None:
     types = ["full_attention", "sliding_attention"] * 2
     with pytest.raises(UnsupportedModel, match=r"layers of this model differ \(layer_types\)"):
         read(Window(16), {"layer_types": types}, pattern=(FAR,))
+
+
+@pytest.mark.parametrize(
+    ("said", "labels"),
+    [
+        ({}, ("LABEL_0", "LABEL_1")),
+        ({"num_labels": 3, "id2label": {}}, ("LABEL_0", "LABEL_1", "LABEL_2")),
+        ({"id2label": {"1": "地名", "0": "人名"}}, ("人名", "地名")),
+        ({"id2label": {0: "B", 1: "I"}, "num_labels": None}, ("B", "I")),
+    ],
+)
+def test_labels_are_read_in_the_order_of_their_numbers(said: dict[str, Any], labels: tuple[str, ...]) -> None:
+    assert label_names(said) == labels
+
+
+@pytest.mark.parametrize(
+    ("said", "named"),
+    [
+        ({"num_labels": 0}, r"has 0 labels \(num_labels\)"),
+        ({"num_labels": 1 << 40}, "has 1,099,511,627,776 labels"),
+        ({"num_labels": "3"}, "num_labels .* is '3'"),
+        ({"num_labels": 3.0}, "num_labels .* is 3.0"),
+        ({"id2label": ["a", "b"]}, "id2label is .*, not an object"),
+        ({"id2label": {"0": "a", "2": "b"}}, "no label for 1 of its 2"),
+        ({"id2label": {"a": "0", "b": "1"}}, "no label for 0 of its 2"),
+        ({"id2label": {"0": "a", "1": None}}, "the label None for 1 of its 2"),
+        ({"id2label": {"0": 7}}, "the label 7 for 0 of its 1"),
+    ],
+)
+def test_labels_that_are_no_texts_or_not_numbered_from_nothing_are_refused(said: dict[str, Any], named: str) -> None:
+    with pytest.raises(ModelFileError, match=named):
+        label_names(said)
+
+
+def label_names(said: dict[str, Any]) -> tuple[str, ...]:
+    sizes = {"vocab_size": 97, "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 2}
+    raw = sizes | {"num_attention_heads": 6, "architectures": ["LlamaForSequenceClassification"]} | said
+    head = HUGGING_FACE["llama"].read_config(raw, SOURCE).classifier
+    assert head is not None
+    return head.labels
+
+
+@pytest.mark.parametrize("text", ["[" * 200_000, '{"a":' * 200_000, '{"a": 1', "[]", "\ud800"])
+def test_a_file_that_is_no_object_is_named(text: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes(text.encode("utf-8", "surrogatepass"))
+    with pytest.raises(ModelFileError, match=r"config\.json (cannot be read|does not hold a JSON object)"):
+        read_json(tmp_path / "config.json", dict)

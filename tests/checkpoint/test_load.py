@@ -142,6 +142,8 @@ def test_a_folder_whose_config_lacks_a_size(tmp_path: Path, make: Any, spoilt: s
         ("[]", ModelFileError, "not hold a JSON object"),
         ('{"model_type": "bart"}', UnsupportedModel, "'bart' is not known\nKnown: "),
         ('{"quantization_config": {"quant_method": "awq"}}', UnsupportedModel, r"quantised \(awq\)"),
+        ('{"quantization_config": {}}', UnsupportedModel, "are quantised"),
+        ('{"quantization_config": null, "model_type": "bart"}', UnsupportedModel, "'bart' is not known"),
     ],
 )
 def test_a_folder_that_is_no_model(tmp_path: Path, text: str | None, error: type[Exception], message: str) -> None:

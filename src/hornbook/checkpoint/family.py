@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, replace
 from typing import Any, NamedTuple
 
-from hornbook.checkpoint.fields import Part
+from hornbook.checkpoint.fields import Part, read_key
 from hornbook.checkpoint.rules import Table, TensorSource, override
 from hornbook.errors import HornbookError, ModelFileError, UnsupportedModel
 from hornbook.model.config import MAX_LAYERS, ModelConfig
 
 Fields = dict[str, Any]
 AGAIN = "Fetch the model again, or take another file of it."
+MAX_LABELS = 1 << 20  # a file that says more is damaged
 # What no file need say of a model for it to compute the same.
 UNSAID = ("dropout", "attention_dropout", "pooling", "classifier")
 
@@ -138,6 +139,16 @@ def _unlike(one: ModelConfig, other: ModelConfig) -> list[str]:
 def _labels(raw: Mapping[str, Any]) -> tuple[str, ...]:
     """The names of the labels, in order: ``id2label``, or as many as ``num_labels`` says, two where nothing is said."""
     named = raw.get("id2label")
-    if isinstance(named, Mapping) and named:
-        return tuple(str(named.get(str(i), named.get(i))) for i in range(len(named)))
-    return tuple(f"LABEL_{i}" for i in range(int(raw.get("num_labels") or 2)))
+    if named is None or named == {}:
+        count = read_key(raw, "num_labels", int, 2)
+        if not 1 <= count <= MAX_LABELS:
+            raise ModelFileError(f"the model has {count:,} labels (num_labels)", f"It may have 1 to {MAX_LABELS:,}.")
+        return tuple(f"LABEL_{i}" for i in range(count))
+    if not isinstance(named, Mapping) or len(named) > MAX_LABELS:
+        raise ModelFileError(f"id2label is {named!r:.60}, not an object of at most {MAX_LABELS:,} labels", AGAIN)
+    labels = {str(number): label for number, label in named.items()}
+    for i in range(len(named)):
+        if not isinstance(labels.get(str(i)), str):
+            said = f"the label {labels[str(i)]!r:.60} for {i}" if str(i) in labels else f"no label for {i}"
+            raise ModelFileError(f"id2label has {said} of its {len(named)}", "It must have a text for each from 0.")
+    return tuple(labels[str(i)] for i in range(len(named)))

@@ -219,7 +219,7 @@ def read_json(path: Path, kind: type[T]) -> T | None:
         value = json.loads(path.read_text("utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # the last: objects nested too deeply
         raise ModelFileError(
             f"{path} cannot be read: {error}", "Fetch the model again, or take another file of it."
         ) from error
