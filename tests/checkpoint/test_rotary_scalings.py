@@ -10,9 +10,11 @@ import pytest
 import torch
 from family_parity import SMALL, Case, check_cached, check_gguf, check_parity, check_rewritten, check_saved
 
+from hornbook.checkpoint import ggml
 from hornbook.checkpoint.hugging_face import read_rotary, write_rotary
+from hornbook.checkpoint.saving import Shapes
 from hornbook.errors import ModelFileError, UnsupportedModel
-from hornbook.model.config import Rotary
+from hornbook.model.config import LayerKind, ModelConfig, Rotary, RotaryScaling
 from hornbook.model.positions import frequencies
 
 CONTEXT, WIDTH = 64, 24
@@ -106,6 +108,43 @@ def test_what_is_not_known_or_not_there_is_named() -> None:
         read(rope_type="linear")
     with pytest.raises(ModelFileError, match="12 rotary factors for 16 frequencies"):
         frequencies(read(rope_type="longrope", **FACTORS, **ORIGINAL), 32)
+
+
+def layered(*scalings: RotaryScaling | None) -> ModelConfig:
+    sizes = {"vocab_size": 97, "layers": 4, "width": 48, "heads": 6, "kv_heads": 2, "head_width": 8}
+    kinds = tuple(LayerKind(rotary=Rotary(1e4, scaling)) for scaling in scalings)
+    return ModelConfig(**sizes, feedforward_width=80, context_length=64, pattern=kinds)
+
+
+def test_gguf_says_the_factors_of_whichever_layers_have_them() -> None:
+    near, far = (RotaryScaling("llama3", factor, 16, slow=1.0, fast=4.0) for factor in (4.0, 8.0))
+    for scalings in ((None, far), (far, None), (None, far, far)):
+        said = ggml.sayable(layered(*scalings))
+        found = [kind.rotary.scaling for kind in said.pattern if kind.rotary]
+        (factors,) = {scaling.factors for scaling in found if scaling}
+        assert [scaling is None for scaling in found] == [scaling is None for scaling in scalings]
+        assert ggml.rotary_factors(said) == {"rope_freqs.weight": factors} and max(factors) == 8.0
+    assert ggml.rotary_factors(layered(None)) == {}
+    with pytest.raises(ValueError, match="different rotary factors"):
+        ggml.rotary_factors(ggml.sayable(layered(near, far)))
+
+
+@pytest.mark.parametrize(
+    ("said", "freqs", "kind"),
+    [
+        ({}, False, "none"),
+        ({"type": "none", "factor": 4.0}, False, "none"),
+        ({"type": "linear", "factor": 4.0}, False, "linear"),
+        ({"type": "yarn", "factor": 4.0}, True, "factors"),
+    ],
+)
+def test_a_temperature_of_a_scaling_that_has_none_is_refused(said: dict[str, Any], freqs: bool, kind: str) -> None:
+    raw = {"llama.context_length": 64, **{f"llama.rope.scaling.{key}": value for key, value in said.items()}}
+    source = Shapes({"rope_freqs.weight": torch.tensor([1.0, 1.0, 2.0, 3.0])} if freqs else {})
+    plain = ggml.read_rotary(raw | {"llama.rope.scaling.attn_factor": 1.0}, source, "llama", 8)
+    assert plain == ggml.read_rotary(raw, source, "llama", 8)
+    with pytest.raises(UnsupportedModel, match=f"is {kind}, and yet llama.rope.scaling.attn_factor is 0.5"):
+        ggml.read_rotary(raw | {"llama.rope.scaling.attn_factor": 0.5}, source, "llama", 8)
 
 
 # The texts have 37 and 47 tokens: far beyond the context of 16.

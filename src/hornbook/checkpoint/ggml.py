@@ -11,7 +11,7 @@ import torch
 
 from hornbook.checkpoint.fields import Also, Has, Key, Part, Rows, Twice, choose, head_width, read_key
 from hornbook.checkpoint.rules import Interleaved, Map, Reshaped, Split, Stacked, Table, TensorSource, override, table
-from hornbook.errors import ModelFileError
+from hornbook.errors import UnsupportedModel
 from hornbook.model.config import Experts, LayerKind, ModelConfig, Rotary, RotaryScaling
 from hornbook.model.positions import frequencies
 
@@ -141,63 +141,25 @@ class Mixture(NamedTuple):
         if implied.get("shared_gate"):
             name = f"{self.arch}.expert_shared_feed_forward_length"
             implied["shared_width"] = read_key(raw, name, int, fields["feedforward_width"])
-        return read_experts(raw, {"pattern": fields["pattern"]}, self.arch, **implied)
+        count = read_key(raw, f"{self.arch}.expert_count", int, 0)
+        if not count:
+            return {}
+        usual = read_key(raw, f"{self.arch}.feed_forward_length", int)
+        width = read_key(raw, f"{self.arch}.expert_feed_forward_length", int, usual)
+        experts = Experts(count, read_key(raw, f"{self.arch}.expert_used_count", int), width, **implied)
+        return {"experts": experts, "pattern": tuple(replace(kind, sparse=True) for kind in fields["pattern"])}
 
     def write(self, config: ModelConfig) -> dict[str, Any]:
-        return write_experts(config, self.arch)
-
-
-def read_sizes(raw: Mapping[str, Any], source: TensorSource, fields: Mapping[str, Any], arch: str) -> dict[str, Any]:
-    """What is said of the heads, the number of tokens by the embedding itself, and whether the head is tied to it."""
-    heads = max(fields["heads"], 1)
-    width = read_key(raw, f"{arch}.attention.key_length", int, fields["width"] // heads)
-    if (values := read_key(raw, f"{arch}.attention.value_length", int, width)) != width:
-        raise ModelFileError(f"keys are {width} wide and values {values}", "Such a model is not supported.")
-    return {
-        "kv_heads": read_key(raw, f"{arch}.attention.head_count_kv", int, heads),
-        "head_width": width,
-        "vocab_size": rows(source, "token_embd.weight"),
-        "tied_head": "output.weight" not in source.tensors,
-    }
-
-
-def write_sizes(config: ModelConfig, arch: str) -> dict[str, Any]:
-    return {
-        f"{arch}.attention.head_count_kv": config.kv_heads,
-        f"{arch}.attention.key_length": config.head_width,
-        f"{arch}.attention.value_length": config.head_width,
-        f"{arch}.vocab_size": config.vocab_size,
-    }
-
-
-def read_experts(raw: Mapping[str, Any], found: Mapping[str, Any], arch: str, **implied: Any) -> dict[str, Any]:
-    """What ``found`` becomes where all layers are mixtures; as it is where none is. ``implied``: fields of Experts."""
-    count = read_key(raw, f"{arch}.expert_count", int, 0)
-    if not count:
-        return dict(found)
-    width = read_key(raw, f"{arch}.expert_feed_forward_length", int, read_key(raw, f"{arch}.feed_forward_length", int))
-    experts = Experts(count, read_key(raw, f"{arch}.expert_used_count", int), width, **implied)
-    return {**found, "experts": experts, "pattern": tuple(replace(kind, sparse=True) for kind in found["pattern"])}
-
-
-def write_experts(config: ModelConfig, arch: str) -> dict[str, Any]:
-    if config.experts is None:
-        return {}
-    experts = config.experts
-    shared = {f"{arch}.expert_shared_feed_forward_length": experts.shared_width} if experts.shared_width else {}
-    return {
-        f"{arch}.expert_count": experts.count,
-        f"{arch}.expert_used_count": experts.top,
-        f"{arch}.expert_feed_forward_length": experts.width,
-        **shared,
-    }
-
-
-def rows(source: TensorSource, name: str) -> int:
-    """The first size of a tensor that must be there."""
-    if name not in source.tensors:
-        raise ModelFileError(f"the model has no tensor {name}", "The file is incomplete: fetch it again.")
-    return int(source.tensors[name].shape[0])
+        if config.experts is None:
+            return {}
+        experts = config.experts
+        shared = experts.shared_width
+        return {
+            f"{self.arch}.expert_count": experts.count,
+            f"{self.arch}.expert_used_count": experts.top,
+            f"{self.arch}.expert_feed_forward_length": experts.width,
+            **({f"{self.arch}.expert_shared_feed_forward_length": shared} if shared else {}),
+        }
 
 
 # ---------------------------------------------------------------------------------------------------------- rotary
@@ -212,6 +174,18 @@ def read_rotary(raw: Mapping[str, Any], source: TensorSource, arch: str, head_wi
 
 
 def _read_scaling(raw: Mapping[str, Any], source: TensorSource, arch: str) -> RotaryScaling | None:
+    found = _said_scaling(raw, source, arch)
+    magnitude = read_key(raw, f"{arch}.rope.scaling.attn_factor", float, 1.0)
+    if magnitude != 1.0 and (found is None or found.kind not in ("yarn", "longrope")):
+        raise UnsupportedModel(
+            f"the model's rotary scaling is {'none' if found is None else found.kind}, and yet {arch}.rope.scaling."
+            f"attn_factor is {magnitude}",
+            "Of such scalings it must be 1: take another file of the model.",
+        )
+    return found
+
+
+def _said_scaling(raw: Mapping[str, Any], source: TensorSource, arch: str) -> RotaryScaling | None:
     if "rope_freqs.weight" in source.tensors:
         base = read_key(raw, f"{arch}.rope.freq_base", float, 10_000.0)
         return by_factors(tuple(source.torch("rope_freqs.weight").tolist()), base)
@@ -282,10 +256,19 @@ def write_rotary(config: ModelConfig, rotary: Rotary, arch: str) -> dict[str, An
 
 
 def rotary_factors(config: ModelConfig) -> dict[str, tuple[float, ...]]:
-    """The tensors that say a model's rotary scaling by frequency, where it has such."""
-    rotary = next((kind.rotary for kind in config.pattern if kind.rotary is not None), None)
-    scaling = None if rotary is None else rotary.scaling
-    if rotary is None or scaling is None:
+    """The tensors that say a model's rotary scaling by frequency, where it has such.
+
+    Raises ValueError for layers whose scalings need different ones: a file has them once.
+    """
+    found = [tensors for kind in config.pattern if kind.rotary and (tensors := _factors(config, kind.rotary))]
+    if any(tensors != found[0] for tensors in found):
+        raise ValueError("its layers have different rotary factors, and a GGUF file has a single set of them")
+    return found[0] if found else {}
+
+
+def _factors(config: ModelConfig, rotary: Rotary) -> dict[str, tuple[float, ...]]:
+    scaling = rotary.scaling
+    if scaling is None:
         return {}
     if scaling.kind == "longrope":
         return {"rope_factors_short.weight": scaling.factors, "rope_factors_long.weight": scaling.long_factors}
@@ -309,7 +292,7 @@ def sayable(config: ModelConfig) -> ModelConfig:
         rotary = kind.rotary
         if rotary is None or rotary.scaling is None or rotary.scaling.kind != "llama3":
             return kind
-        factors = torch.tensor(rotary_factors(config)["rope_freqs.weight"])
+        factors = torch.tensor(_factors(config, rotary)["rope_freqs.weight"])  # in the type that the file has
         scaling = by_factors(tuple(factors.tolist()), rotary.base)
         return replace(kind, rotary=replace(rotary, scaling=scaling))
 

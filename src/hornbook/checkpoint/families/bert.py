@@ -127,7 +127,8 @@ POSITIONS = Map(("embed.positions",), ("position_embd",), lambda config: Behind(
 def read_gguf(raw: Mapping[str, Any], source: TensorSource, fields: Fields) -> Fields:
     if (pooling := read_key(raw, "bert.pooling_type", int, 0)) != RANK:
         return {"pooling": choose(ggml.POOLING, pooling, "the pooling (bert.pooling_type)")}
-    unnamed = [f"LABEL_{i}" for i in range(ggml.rows(source, "cls.output.weight"))]
+    count = Rows("cls.output.weight", "labels").read(raw, source, fields)["labels"]
+    unnamed = [f"LABEL_{i}" for i in range(count)]
     labels = raw.get("bert.classifier.output_labels") or unnamed
     pooler, bias = "cls.weight" in source.tensors, "cls.output.bias" in source.tensors
     head = Classifier("sequence", tuple(map(str, labels)), bias, "pooler" if pooler else "first")
