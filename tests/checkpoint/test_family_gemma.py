@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from family_parity import (
@@ -23,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from hornbook.checkpoint import families, load, save
 from hornbook.checkpoint.saving import Shapes
 from hornbook.errors import ModelFileError, UnsupportedModel
+from hornbook.model.config import ModelConfig
 
 SAID = SMALL | {"num_key_value_heads": 2, "head_dim": 12, "pad_token_id": 0}
 WINDOWS = SAID | {"head_dim": 8, "sliding_window": 5, "query_pre_attn_scalar": 8, "num_hidden_layers": 4}
@@ -101,6 +103,17 @@ def test_the_keys_of_the_first_gemma_3_files_say_the_same(tmp_path: Path) -> Non
     assert checkpoint.family.read_config(raw | older, Shapes({})) == checkpoint.config
 
 
+@pytest.mark.parametrize("none", [0, 0.0, None])
+@pytest.mark.parametrize("case", [2, 6])
+def test_a_soft_cap_of_nothing_is_none(case: int, none: float | None) -> None:
+    caps = {"attn_logit_softcapping": none, "final_logit_softcapping": none}
+    raw = reference_of(CASES[case]).config.to_dict() | caps
+    family = families.HUGGING_FACE[raw["model_type"]]
+    config = family.read_config(raw, Shapes({}))
+    assert config.attention_softcap is None and config.logit_softcap is None
+    assert family.read_config(raw | family.write_config(config, Shapes({})), Shapes({})) == config
+
+
 OUTER = {"rope_theta": 7e5, "rope_local_base_freq": 9e3}
 DEFAULT = {"rope_type": "default"}
 LINEAR = {"rope_type": "linear", "factor": 8.0}
@@ -174,19 +187,49 @@ def test_a_gemma_that_sees_and_does_not_describe_its_text_part_is_damaged(tmp_pa
         load(tmp_path)
 
 
+def of_gguf(arch: str, layers: int = 3, **said: object) -> ModelConfig:
+    sizes = {"embedding_length": 48, "feed_forward_length": 80, "context_length": 256, "attention.head_count": 6}
+    sizes |= {"attention.key_length": 12, "attention.value_length": 12, "attention.sliding_window": 5}
+    raw: dict[str, object] = {f"{arch}.{key}": value for key, value in (sizes | {"block_count": layers}).items()}
+    raw |= {f"{arch}.attention.layer_norm_rms_epsilon": 1e-6}
+    raw |= {f"{arch}.{key}": value for key, value in said.items()}
+    return families.GGUF[arch].read_config(raw, Shapes({"token_embd.weight": torch.empty(97, 48)}))
+
+
 @pytest.mark.parametrize(("arch", "layers", "largest"), [("gemma2", 26, 46), ("gemma3", 34, 62)])
 def test_the_largest_gemmas_scale_scores_by_width_per_head_which_gguf_leaves_unsaid(
     arch: str, layers: int, largest: int
 ) -> None:
-    sizes = {"embedding_length": 48, "feed_forward_length": 80, "context_length": 256, "attention.head_count": 6}
-    sizes |= {"attention.key_length": 12, "attention.value_length": 12, "attention.sliding_window": 5}
-    raw = {f"{arch}.{key}": value for key, value in sizes.items()}
-    raw |= {f"{arch}.attention.layer_norm_rms_epsilon": 1e-6}
-    source, family = Shapes({"token_embd.weight": torch.empty(97, 48)}), families.GGUF[arch]
     for count, width in ((layers, 12), (largest, 48 / 6)):
-        config = family.read_config(raw | {f"{arch}.block_count": count}, source)
+        config = of_gguf(arch, count)
         assert config.query_scale == width**-0.5
         assert [config.kind(i).window for i in range(6)] == ([5, None] * 3 if arch == "gemma2" else [5] * 5 + [None])
-    own = {f"{arch}.block_count": 3, f"{arch}.attention.sliding_window_pattern": [False, True, True]}
-    config = family.read_config(raw | own, source)
+    assert of_gguf(arch, final_logit_softcapping=0.0, attn_logit_softcapping=0.0).logit_softcap is None
+
+
+PATTERN = "attention.sliding_window_pattern"
+
+
+@pytest.mark.parametrize("said", [[False, True, True], np.array([False, True, True])])
+def test_gguf_may_say_of_each_layer_whether_it_is_local(said: object) -> None:
+    config = of_gguf("gemma3", **{PATTERN: said})
     assert [config.kind(i).window for i in range(3)] == [None, 5, 5]
+    assert [of_gguf("gemma3", **{PATTERN: 2}).kind(i).window for i in range(3)] == [5, None, 5]
+
+
+@pytest.mark.parametrize(
+    ("said", "named"),
+    [
+        ([True, False], "has 2 entries, 2 of them true or false, for 3 layers"),
+        (np.array([1, 0, 1], dtype=np.int32), "has 3 entries, 0 of them true or false, for 3 layers"),
+        ([True, "no", None], "has 3 entries, 1 of them true or false, for 3 layers"),
+        (True, "has 0 entries"),
+        (0, "sliding_window_pattern is 0"),
+        (-6, "sliding_window_pattern is -6"),
+    ],
+)
+def test_a_pattern_of_windows_that_does_not_fit_the_layers_is_refused_with_both_numbers(
+    said: object, named: str
+) -> None:
+    with pytest.raises(ModelFileError, match=named):
+        of_gguf("gemma3", **{PATTERN: said})

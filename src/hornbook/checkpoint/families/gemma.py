@@ -11,10 +11,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from hornbook.checkpoint import ggml, hugging_face
 from hornbook.checkpoint.family import Family
 from hornbook.checkpoint.fields import Implied, Key, Only, Part, Words, read_key, read_nullable
 from hornbook.checkpoint.rules import Shift, TensorSource, layer, override, table
+from hornbook.errors import ModelFileError
 from hornbook.model.config import LayerKind, ModelConfig, Rotary
 
 BASE, GLOBAL_BASE, WINDOW = 10_000.0, 1_000_000.0, 4096  # where a file does not say
@@ -27,6 +30,13 @@ SCALED = Implied("embedding_scale", lambda fields: fields["width"] ** 0.5)
 def pattern(window: int | None, local: Rotary, whole: Rotary, windowed: Sequence[bool]) -> dict[str, Any]:
     """Layers of two kinds; ``windowed``: which are local."""
     return {"pattern": tuple(LayerKind(window, local) if near else LayerKind(None, whole) for near in windowed)}
+
+
+def periodic(period: int, layers: int, name: str) -> list[bool]:
+    """Which layers are local where one in every ``period``, the last of them, is not. ``name``: of the key that says it."""
+    if period < 1:
+        raise ModelFileError(f"{name} is {period}", "It must be at least 1: fetch the model again.")
+    return [i % period > 0 for i in range(1, layers + 1)]
 
 
 def kinds(config: ModelConfig) -> tuple[int, Rotary, Rotary]:
@@ -52,6 +62,22 @@ class Divisor(NamedTuple):
         return {"query_pre_attn_scalar": round(config.scale**-2)}
 
 
+class Cap(NamedTuple):
+    """A soft cap; 0, as well as a null, is none."""
+
+    theirs: str
+    ours: str
+    usual: float | None  # where nothing is said
+    nulls: bool = True  # whether the format has them
+
+    def read(self, raw: Mapping[str, Any], source: TensorSource, fields: Mapping[str, Any]) -> dict[str, Any]:
+        return {self.ours: read_nullable(raw, self.theirs, float, self.usual) or None}
+
+    def write(self, config: ModelConfig) -> dict[str, Any]:
+        cap = getattr(config, self.ours)
+        return {} if cap is None and not self.nulls else {self.theirs: cap}
+
+
 class Layers3(NamedTuple):
     """``pattern``: local layers and whole ones, each with rotary positions of its own; older files say them in keys outside of
     ``rope_parameters``, which count where it does not say."""
@@ -68,10 +94,10 @@ class Layers3(NamedTuple):
                 (hugging_face.WINDOWED, "rope_local_base_freq", BASE), (hugging_face.WHOLE, "rope_theta", GLOBAL_BASE)
             )
         )  # fmt: skip
-        period = read_key(raw, "sliding_window_pattern", int, 6)
+        usual = periodic(read_key(raw, "sliding_window_pattern", int, 6), fields["layers"], "sliding_window_pattern")
         return pattern(
             read_nullable(raw, "sliding_window", int, WINDOW), local, whole,
-            hugging_face.read_windowed(raw, fields["layers"], lambda i: (i + 1) % period > 0),
+            hugging_face.read_windowed(raw, fields["layers"], usual.__getitem__),
         )  # fmt: skip
 
     def write(self, config: ModelConfig) -> dict[str, Any]:
@@ -99,13 +125,13 @@ KEYS_1: tuple[Part, ...] = (
 LATER = (Key("hidden_activation", "activation", hugging_face.ACTIVATION, TANH), Divisor())
 KEYS_2: tuple[Part, ...] = (
     *sizes(4, 8192), *LATER, hugging_face.Rope(BASE), hugging_face.Windows(WINDOW, lambda i, raw: i % 2 == 0),
-    Key("attn_logit_softcapping", "attention_softcap", float, 50.0, null=True),
-    Key("final_logit_softcapping", "logit_softcap", float, 30.0, null=True),
+    Cap("attn_logit_softcapping", "attention_softcap", 50.0),
+    Cap("final_logit_softcapping", "logit_softcap", 30.0),
 )  # fmt: skip
 KEYS_3: tuple[Part, ...] = (
     *sizes(4, 131_072, heads=8, vocab_size=262_208), *LATER, Layers3(),
-    Only("attn_logit_softcapping", None, "soft-caps its scores, which Gemma 3 does not do"),
-    Key("final_logit_softcapping", "logit_softcap", float, None),
+    Only("attn_logit_softcapping", 0.0, "soft-caps its scores, which Gemma 3 does not do"),
+    Cap("final_logit_softcapping", "logit_softcap", None),
 )  # fmt: skip
 MAPS_2 = override(hugging_face.DECODER, *table(layer(".layers.{i}.", {
     "attention_post_norm": "post_attention_layernorm",
@@ -146,12 +172,25 @@ class LayersGGUF(NamedTuple):
     def read(self, raw: Mapping[str, Any], source: TensorSource, fields: Mapping[str, Any]) -> dict[str, Any]:
         raw = {f"{self.arch}.rope.freq_base": self.base, **raw}
         whole = ggml.read_rotary(raw, source, self.arch, fields["head_width"])
-        said = raw.get(f"{self.arch}.attention.sliding_window_pattern", self.period)
         return pattern(
             read_key(raw, f"{self.arch}.attention.sliding_window", int, self.window),
             Rotary(read_key(raw, f"{self.arch}.rope.freq_base_swa", float, self.local)) if self.local else whole, whole,
-            [(i + 1) % said > 0 for i in range(fields["layers"])] if isinstance(said, int) else said,
+            self.windowed(raw.get(f"{self.arch}.attention.sliding_window_pattern", self.period), fields["layers"]),
         )  # fmt: skip
+
+    def windowed(self, said: Any, layers: int) -> list[bool]:
+        """Which layers are local. Raises ModelFileError for what is neither a period nor an answer for each layer."""
+        name = f"{self.arch}.attention.sliding_window_pattern"
+        if type(said) is int:
+            return periodic(said, layers, name)
+        near = list(said) if isinstance(said, (list, np.ndarray)) else []
+        bools = sum(isinstance(one, (bool, np.bool_)) for one in near)
+        if len(near) != layers or bools != layers:
+            raise ModelFileError(
+                f"{name} has {len(near)} entries, {bools} of them true or false, for {layers} layers",
+                "It must be a number, or say true or false for each layer.",
+            )
+        return [bool(one) for one in near]
 
     def write(self, config: ModelConfig) -> dict[str, Any]:
         window, local, whole = kinds(config)
@@ -168,8 +207,8 @@ def keys_gguf(layers: LayersGGUF, largest: int, score_cap: float | None, logit_c
 
     return (
         *ggml.sizes(layers.arch), SCALED, layers, Implied("query_scale", scale),
-        Key(f"{layers.arch}.attn_logit_softcapping", "attention_softcap", float, score_cap),
-        Key(f"{layers.arch}.final_logit_softcapping", "logit_softcap", float, logit_cap),
+        Cap(f"{layers.arch}.attn_logit_softcapping", "attention_softcap", score_cap, nulls=False),
+        Cap(f"{layers.arch}.final_logit_softcapping", "logit_softcap", logit_cap, nulls=False),
     )  # fmt: skip
 
 

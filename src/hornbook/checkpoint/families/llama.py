@@ -1,5 +1,5 @@
 """Llama 1 to 3 and all who took its shape, OpenLLaMA, SOLAR and SmolLM2 among them: pre-RMSNorm, rotary, grouped heads,
-gated SiLU. Mistral adds a window (arXiv 2310.06825).
+gated SiLU. In GGUF Mistral and Mixtral, which have a file of their own each, are of this architecture as well.
 
 Sources: arXiv 2302.13971, 2307.09288, 2407.21783. In GGUF the rows of queries and keys stand interleaved, and the
 long-context frequencies of Llama 3 come as a tensor, rope_freqs.
