@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 
 SystemOption = Annotated[str, typer.Option(help="What the model is told before the conversation.")]
 MaxTokens = Annotated[int, typer.Option(help="The most tokens that an answer may have.")]
+RunTokens = Annotated[
+    int | None,
+    typer.Option(
+        help="The most tokens that the answer may have. Default: 512; of a translator or the like, as its files say."
+    ),
+]
 Temperature = Annotated[float, typer.Option(help="0: always the likeliest token. Higher: more varied.")]
 TopP = Annotated[float, typer.Option(help="Draw only from the likeliest tokens of this total probability.")]
 Seed = Annotated[int | None, typer.Option(help="The same seed gives the same answer.")]
@@ -37,7 +43,7 @@ def run(
     model: Annotated[str, typer.Argument(help="A short name, a source, a GGUF file or a folder.", show_default=False)],
     prompt: Annotated[str | None, typer.Argument(help="The prompt. What is piped in is appended to it.")] = None,
     system: SystemOption = "",
-    max_tokens: MaxTokens = 512,
+    max_tokens: RunTokens = None,
     temperature: Temperature = 0.0,
     top_p: TopP = 1.0,
     seed: Seed = None,
@@ -51,7 +57,8 @@ def run(
     from hornbook.engine.seq2seq import Seq2Seq
 
     text = _prompt(prompt)
-    sampling = sampling_of(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
+    limit = 512 if max_tokens is None else max_tokens
+    sampling = sampling_of(max_tokens=limit, temperature=temperature, top_p=top_p, seed=seed)
     if raw and system:
         raise UsageError(
             "--raw gives the model the text as it is: it has no place for --system", "Leave one of them out."
@@ -59,10 +66,18 @@ def run(
     settings = Settings.load(offline=offline or None)
     with loaded(model, settings, device, stretch) as llm:
         if isinstance(llm, Seq2Seq):
-            if system or temperature or top_p != 1.0:
+            useless = {
+                "--system": system,
+                "--raw": raw,
+                "--temperature": temperature,
+                "--top-p": top_p != 1.0,
+                "--seed": seed is not None,
+            }
+            if refused := ", ".join(option for option, said in useless.items() if said):
                 raise UsageError(
-                    f"{llm.name} reads one text and writes the likeliest other: it takes no --system and draws no tokens",
-                    "Leave out --system, --temperature and --top-p.",
+                    f"{llm.name} reads one text and writes the likeliest other, with no template and no draw: "
+                    f"it has no use for {refused}",
+                    f"Leave out {refused}.",
                 )
             _write(llm, text, max_tokens, as_json)
             return
@@ -148,15 +163,24 @@ def loaded(model: str, settings: Settings, device: str, stretch: str | None = No
         yield llm
 
 
-def _write(model: Seq2Seq, text: str, max_tokens: int, as_json: bool) -> None:
+def _write(model: Seq2Seq, text: str, max_tokens: int | None, as_json: bool) -> None:
     """Print what a model that reads a text writes of it."""
     started = time.perf_counter()
-    ((best, score),) = model.generate([text], max_tokens=max_tokens)[0]
+    (best,) = model.write([text], max_tokens=max_tokens)[0]
     if as_json:
-        seconds = round(time.perf_counter() - started, 3)
-        console.print_json({"model": model.name, "text": best, "score": round(score, 4), "seconds": seconds})
-    else:
-        print(harmless(best) if sys.stdout.isatty() else best)
+        console.print_json(
+            {
+                "model": model.name,
+                "text": best.text,
+                "score": round(best.score, 4),
+                "finish_reason": "length" if best.cut else "stop",
+                "seconds": round(time.perf_counter() - started, 3),
+            }
+        )
+        return
+    print(harmless(best.text) if sys.stdout.isatty() else best.text)
+    if best.cut:
+        console.say("  (cut at the most tokens that an answer may have: --max-tokens, or what the model says or holds)")
 
 
 def sampling_of(**given: object) -> SamplingParams:
