@@ -162,7 +162,10 @@ def write_gguf(checkpoint: Checkpoint, path: Path, mix: str, *, progress: Progre
     family = _gguf_family(checkpoint)
     config = ggml.sayable(checkpoint.config)
     rules = expand(family.table(checkpoint.config), checkpoint.config, dict(empty(config).named_parameters()))
-    factors = {name: torch.tensor(values) for name, values in ggml.rotary_factors(config).items()}
+    try:
+        factors = {name: torch.tensor(values) for name, values in ggml.rotary_factors(config).items()}
+    except ValueError as error:
+        raise UnsupportedModel(f"GGUF has no words for this model: {error}", "Export it as a folder.") from error
     shapes = {name: shape for rule in rules for name, shape in _shapes(rule, checkpoint)}
     source = saving.Shapes({name: torch.empty(shape, device="meta") for name, shape in shapes.items()} | factors)
     metadata = {
