@@ -125,6 +125,10 @@ def test_every_visible_character_is_in_a_chunk_and_chunks_advance(parts: list, b
     assert all(a.start < b.start and a.end < b.end for a, b in zip(found, found[1:], strict=False))
 
 
+def test_a_run_of_spaces_that_is_cut_in_two_ends_no_chunk() -> None:
+    assert [chunk.text for chunk in cut(document(("text", "", "a.a  a.", None)), budget=4, overlap=1)]
+
+
 def test_context_names_the_document_and_the_headings_once() -> None:
     doc = Document("d", "d.md", "", title="Guide")
     assert context(doc, "") == "Guide"

@@ -50,7 +50,8 @@ def chunks(
     for group in _groups(pieces):
         units = [unit for piece in group for unit in _units(document.text, piece, count_tokens, budget)]
         for packed in _pack(units, budget, overlap):
-            start, end = packed[0].start, packed[-1].end
+            start = packed[0].start
+            end = start + len(document.text[start : packed[-1].end].rstrip())  # a run of spaces may be cut in two
             first = next((piece for piece in group if piece.end > start), group[0])
             place = next((piece for piece in reversed(group) if piece.start < end), first)
             yield Chunk(
