@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from hornbook.cli import main
 from hornbook.settings import Settings
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -43,3 +44,19 @@ def run() -> Run:
         )
 
     return runs
+
+
+RunHere = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run_here(capfd: pytest.CaptureFixture[str], home: Path) -> RunHere:
+    """``run_here("show", ...)``: the command in this process, with an empty home; -> exit code, stdout, stderr."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as end:
+            main(arguments)
+        out, err = capfd.readouterr()
+        return int(end.value.code or 0), out, err
+
+    return run

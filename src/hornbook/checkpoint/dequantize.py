@@ -83,11 +83,16 @@ def dequantize(raw: Bytes, format: Format, out: Floats) -> None:
                 piece = slice(start, min(start + step, last))
                 unpack(blocks[piece], values[piece])
 
-    threads = THREADS if out.size >= WORTH_THREADS else 1
+    in_threads(work, len(blocks), worth=out.size >= WORTH_THREADS)
+
+
+def in_threads(work: Callable[[int, int], None], count: int, *, worth: bool) -> None:
+    """``work(first, last)`` over ``count`` blocks, cut between a few threads where that is ``worth`` it."""
+    threads = THREADS if worth else 1
     if threads == 1:
-        work(0, len(blocks))
+        work(0, count)
         return
-    cuts = [len(blocks) * i // threads for i in range(threads + 1)]
+    cuts = [count * i // threads for i in range(threads + 1)]
     with ThreadPoolExecutor(threads) as pool:  # numpy lets go of the GIL inside each operation
         list(pool.map(work, cuts[:-1], cuts[1:]))
 

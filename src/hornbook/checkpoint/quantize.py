@@ -10,12 +10,11 @@ byte. The work goes in pieces over a few threads: scratch memory stays at a few 
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
-from hornbook.checkpoint.dequantize import BY_NAME, THREADS, Floats, Format
+from hornbook.checkpoint.dequantize import BY_NAME, Floats, Format, in_threads
 from hornbook.checkpoint.mapped import Bytes
 from hornbook.checkpoint.packing import Small, TooLarge, half, nibbles
 from hornbook.checkpoint.quantize_k import PACKERS as K_PACKERS
@@ -81,13 +80,7 @@ def _pack(blocks: Floats, format: Format, packed: Bytes, name: str) -> None:
                         "Take BF16 or F32, or check where the weights come from.",
                     ) from error
 
-    threads = THREADS if blocks.size >= WORTH_THREADS else 1
-    if threads == 1:
-        work(0, len(blocks))
-        return
-    cuts = [len(blocks) * i // threads for i in range(threads + 1)]
-    with ThreadPoolExecutor(threads) as pool:  # numpy lets go of the GIL inside each operation
-        list(pool.map(work, cuts[:-1], cuts[1:]))
+    in_threads(work, len(blocks), worth=blocks.size >= WORTH_THREADS)
 
 
 def _not_finite(blocks: Floats, name: str) -> ModelFileError:
