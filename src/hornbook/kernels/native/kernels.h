@@ -1,0 +1,52 @@
+// What one instruction set must bring: a table of functions, of which dispatch.cpp picks one for the machine.
+//
+//   isa_avx2.cpp = #define HB_ISA avx2, simd_avx2.h, linear.inc, elementwise.inc, attention.inc, sample.inc, and the table
+//
+// simd_*.h give vectors of floats and the product of four bytes; the .inc files are written once over them, so that an
+// instruction set is one header. Everything here works on one thread; who calls it divides the work.
+#pragma once
+#include <cstdint>
+
+#include "hornbook.h"
+
+namespace hb {
+
+// The rows of x [tokens, cols] as a weight's products want them. Integer types multiply bytes: of each 32 values a scale
+// and their sums by sixteens; float types read x itself.
+struct Activations {
+    const float* x = nullptr;
+    int64_t cols = 0, stride = 0;   // of x, in floats
+    int8_t* q = nullptr;            // [tokens, cols]
+    float* scale = nullptr;         // [tokens, cols / 32]
+    int32_t* sum = nullptr;         // [tokens, cols / 16]
+};
+
+struct Kernels {
+    const char* name;
+    // linear.inc
+    void (*quantize)(const Activations& x, int64_t first, int64_t last);  // tokens first .. last-1: x -> q, scale, sum
+    // y[t, 16*tile ..] for tiles first .. last-1 and all tokens; bias is of the whole weight, or null
+    void (*tiles)(const hb_weight& weight, int64_t first, int64_t last, const Activations& x, int64_t tokens,
+                  const float* bias, float* y, int64_t stride);
+    void (*unpack_row)(const hb_weight& weight, int64_t row, float* out);
+    // elementwise.inc: one row each
+    void (*norm)(const float* x, const float* weight, const float* bias, float epsilon, bool layer, int64_t n, float* out);
+    void (*add)(const float* a, const float* b, int64_t n, float* out);
+    void (*gate)(const float* gate, const float* up, int activation, int64_t n, float* out);
+    void (*act)(const float* x, int activation, int64_t n, float* out);
+    void (*rotate)(float* head, const float* cos, const float* sin, int64_t turned, bool interleaved);
+    void (*cap)(const float* x, float scale, float cap, int64_t n, float* out);
+    // attention.inc, sample.inc: see there
+    const struct AttentionKernels* attention;
+    const struct SampleKernels* sample;
+};
+
+const Kernels& kernels();               // the table in use
+const Kernels* avx512vnni_kernels();    // null where this build or this machine has it not
+const Kernels* avx2_kernels();
+const Kernels* neon_kernels();
+const Kernels* portable_kernels();
+
+int fail(const char* format, ...);      // sets hb_error(); returns 1
+
+}  // namespace hb
