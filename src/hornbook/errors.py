@@ -56,6 +56,10 @@ class GenerationError(HornbookError):
     """The model cannot choose a next token (its logits are not numbers, or every token is forbidden)."""
 
 
+class DeadlineExceeded(HornbookError):
+    """A request was not done by its deadline; what it had said until then was streamed."""
+
+
 class ModelClosed(UsageError):
     """A model was used after it was closed."""
 

@@ -60,7 +60,7 @@ class Message:
 class SamplingParams:
     """How the next token is chosen. The default is greedy, so that an answer can be repeated.
 
-    The order of the filters is: penalties, then temperature, top-k, top-p, min-p.
+    The order of the filters is: biases, penalties, then temperature, top-k, top-p, min-p.
     """
 
     max_tokens: int = 256
@@ -75,12 +75,18 @@ class SamplingParams:
     seed: int | None = None
     ignore_eos: bool = False
     logprobs: bool = True
+    n: int = 1  # answers to one prompt, each with random numbers of its own
+    top_logprobs: int = 0  # how many of the likeliest tokens to tell beside the chosen one
+    # token id -> what is added to its logit; kept as sorted pairs
+    logit_bias: Mapping[int, float] | tuple[tuple[int, float], ...] = ()
 
     def __post_init__(self) -> None:
         if isinstance(self.stop, str):
             object.__setattr__(self, "stop", (self.stop,))
         else:
             object.__setattr__(self, "stop", tuple(self.stop))
+        bias = tuple(sorted(dict(self.logit_bias).items()))
+        object.__setattr__(self, "logit_bias", bias)
         checks = [
             (self.max_tokens >= 1, f"max_tokens must be at least 1, not {self.max_tokens}"),
             (self.temperature >= 0, f"temperature must not be negative: {self.temperature}"),
@@ -89,6 +95,12 @@ class SamplingParams:
             (0 <= self.min_p <= 1, f"min_p must lie in [0, 1], not {self.min_p}"),
             (self.repetition_penalty > 0, f"repetition_penalty must be positive: {self.repetition_penalty}"),
             (all(self.stop), "a stop string must not be empty"),
+            (self.n >= 1, f"n must be at least 1, not {self.n}"),
+            (0 <= self.top_logprobs <= 20, f"top_logprobs must lie in [0, 20], not {self.top_logprobs}"),
+            (
+                all(id >= 0 and -100 <= value <= 100 for id, value in bias),
+                f"logit_bias adds between -100 and 100 to the logits of token ids, not {dict(bias)}",
+            ),
         ]
         for good, message in checks:
             if not good:
@@ -112,6 +124,7 @@ class Token:
     id: int | None = None
     logprob: float | None = None
     finish_reason: FinishReason | None = None
+    top_logprobs: tuple[tuple[int, float], ...] | None = None  # (id, logprob), likeliest first, where asked for
 
 
 @dataclass(frozen=True, slots=True)

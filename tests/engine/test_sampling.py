@@ -121,12 +121,9 @@ def test_draws_follow_the_distribution() -> None:
 
 
 @pytest.mark.parametrize(("uniform", "expected"), [(0.0, 1), (1.0 - 2**-53, 3), (1.0, 3)])
-def test_a_draw_at_either_end_never_takes_an_impossible_token(
-    monkeypatch: pytest.MonkeyPatch, uniform: float, expected: int
-) -> None:
-    monkeypatch.setattr(torch, "rand", lambda *_, **__: torch.tensor(uniform, dtype=torch.float64))
+def test_a_draw_at_either_end_never_takes_an_impossible_token(uniform: float, expected: int) -> None:
     logits = torch.tensor([-torch.inf, 0.0, -torch.inf, 0.0, -torch.inf])
-    assert sampling.draw(logits, torch.Generator()) == expected
+    assert sampling.draw(logits, uniform) == expected
 
 
 def test_a_seed_repeats_and_another_differs(logits: Tensor) -> None:
@@ -151,6 +148,13 @@ def test_bad_logits_are_a_named_error(logits: Tensor, bad: float, params: Sampli
 def test_a_row_with_nothing_allowed_is_a_named_error() -> None:
     with pytest.raises(GenerationError, match="9 of 9 logits"):
         Sampler(SamplingParams(), 0).choose([], torch.full((9,), -torch.inf))
+
+
+def test_a_bias_comes_before_the_penalties(logits: Tensor) -> None:
+    best, second = logits[0].topk(2).indices.tolist()
+    assert Sampler(SamplingParams(logit_bias={best: -100.0}), 0).choose([], logits[0]) == second
+    biased = SamplingParams(logit_bias={5: 100.0}, repetition_penalty=1e6)
+    assert Sampler(biased, 0).choose([5], logits[0]) == best  # (logit + 100) / 1e6 is less
 
 
 def test_an_extra_processor_comes_first(logits: Tensor) -> None:

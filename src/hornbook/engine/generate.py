@@ -23,10 +23,11 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from hornbook.engine.prompts import checked_ids
+from hornbook.engine.reply import Decoder, Reply
 from hornbook.engine.sampling import Sampler, check
-from hornbook.engine.stops import StopMatcher
-from hornbook.errors import ContextTooLong, GenerationError, UsageError
-from hornbook.types import FinishReason, SamplingParams, Token
+from hornbook.errors import GenerationError, UsageError
+from hornbook.types import SamplingParams, Token
 
 
 class Step(NamedTuple):
@@ -41,14 +42,6 @@ class Cache(Protocol):
     """The part of a key-value cache that generation drives; attention inside the model uses the rest."""
 
     def keep(self, rows: list[int]) -> None: ...
-
-
-class Decoder(Protocol):
-    """Ids to text that is certain, as text.stream.StreamDecoder does it."""
-
-    def push(self, id: int) -> str: ...
-
-    def flush(self) -> str: ...
 
 
 class Generator:
@@ -90,31 +83,17 @@ class Generator:
         Each prompt's Steps come in order, those of different prompts mixed; ``Step.row`` is the place in ``prompts``.
         Raises ContextTooLong or UsageError here, before any work.
         """
+        if any(params.n > 1 or params.top_logprobs for params in sampling):
+            raise UsageError(
+                "the plain generator gives one answer a prompt and no likeliest tokens: n must be 1, top_logprobs 0",
+                "Ask the engine.",
+            )
         rows = [
-            _Row(place, self.checked(prompt), params, self)
+            _Row(place, checked_ids(prompt, self.vocab_size, self.context_length), params, self)
             for place, (prompt, params) in enumerate(zip(prompts, sampling, strict=True))
         ]
         rows.sort(key=lambda row: len(row.ids))
         return self._run(rows)
-
-    def checked(self, prompt: Sequence[int]) -> list[int]:
-        """The prompt's ids, if the model can take them and has room for at least one token more."""
-        ids = [int(id) for id in prompt]
-        if not ids:
-            raise UsageError("the prompt is empty: there is no token to begin from", "Give at least one token.")
-        wrong = next((id for id in ids if not 0 <= id < self.vocab_size), None)
-        if wrong is not None:
-            raise UsageError(
-                f"token id {wrong} is out of range: the vocabulary has {self.vocab_size:,} tokens",
-                "Were the ids made by another model's tokenizer?",
-            )
-        if len(ids) >= self.context_length:
-            raise ContextTooLong(
-                f"the prompt has {len(ids):,} tokens; the model's context holds {self.context_length:,}, "
-                "one of which the answer needs",
-                "Shorten the prompt, or use a model with a longer context.",
-            )
-        return ids
 
     def _run(self, rows: list[_Row]) -> Iterator[Step]:
         for begin in range(0, len(rows), self.rows):
@@ -193,22 +172,8 @@ class _Row:
         self.params = params
         self.capacity = min(len(ids) + params.max_tokens, generator.context_length)
         self.sampler = Sampler(params, prompt_length=len(ids))
-        self._decoder = generator.new_decoder()
-        self._stops = StopMatcher(params.stop)
-        self._ends = frozenset() if params.ignore_eos else generator.stop_ids
+        self._reply = Reply(params, self.capacity - len(ids), generator.new_decoder(), generator.stop_ids)
 
     def accept(self, id: int, logprob: float | None) -> Token:
-        """Take the chosen token; return what a listener may hear of it."""
         self.ids.append(id)
-        ended = id in self._ends
-        text = "" if ended else self._stops.push(self._decoder.push(id))
-        reason: FinishReason | None = None
-        if ended or self._stops.stopped:
-            reason = "stop"
-        elif len(self.ids) >= self.capacity:
-            reason = "length"
-        if reason and not self._stops.stopped:
-            text += self._stops.push(self._decoder.flush())
-            reason = "stop" if self._stops.stopped else reason
-            text += self._stops.flush()
-        return Token(text, id, logprob, reason)
+        return self._reply.accept(id, logprob)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from hornbook.errors import UsageError
+from hornbook.errors import ContextTooLong, UsageError
 from hornbook.types import Completion, Message, Prompt, SamplingParams, Token, Usage
 
 
@@ -41,6 +41,28 @@ def _ids_of(item: Any, is_id: Callable[[Any], bool]) -> list[int] | None:
         return None
     ids = list(item)
     return [int(id) for id in ids] if all(is_id(id) for id in ids) else None
+
+
+def checked_ids(prompt: Sequence[int], vocab_size: int, context_length: int) -> list[int]:
+    """The prompt's ids, if the model can take them and has room for at least one token more.
+
+    Raises UsageError for no ids and for ids that are none of the vocabulary's, ContextTooLong with both numbers.
+    """
+    ids = [int(id) for id in prompt]
+    if not ids:
+        raise UsageError("the prompt is empty: there is no token to begin from", "Give at least one token.")
+    if min(ids) < 0 or max(ids) >= vocab_size:
+        wrong = next(id for id in ids if not 0 <= id < vocab_size)
+        raise UsageError(
+            f"token id {wrong} is out of range: the vocabulary has {vocab_size:,} tokens",
+            "Were the ids made by another model's tokenizer?",
+        )
+    if len(ids) >= context_length:
+        raise ContextTooLong(
+            f"the prompt has {len(ids):,} tokens; the model's context holds {context_length:,}, one of which the answer needs",
+            "Shorten the prompt, or use a model with a longer context.",
+        )
+    return ids
 
 
 PLAIN_STOP = "\nUser:"

@@ -1,6 +1,6 @@
-"""From logits to the next token: penalties, temperature, top-k, top-p, min-p, and one draw.
+"""From logits to the next token: biases, penalties, temperature, top-k, top-p, min-p, and one draw.
 
-    logits [B, V] -> penalties -> temperature -> top-k -> top-p -> min-p -> draw -> id
+    logits [B, V] -> biases -> penalties -> temperature -> top-k -> top-p -> min-p -> draw -> id
 
 Each filter is a pure function of logits [B, V] and returns new logits; what it removes becomes -inf. A filter bound to
 its numbers is a LogitsProcessor, and a request's processors are a list: a grammar or a watermark is one more entry.
@@ -9,6 +9,8 @@ Sources: repetition penalty, Keskar et al. 2019 (CTRL, arXiv 1909.05858, section
 everyone does since, because dividing it would *raise* it); frequency and presence penalties, OpenAI's API reference;
 top-k, Fan et al. 2018 (arXiv 1805.04833); top-p, Holtzman et al. 2020 (arXiv 1904.09751, equation 2); min-p, Nguyen et
 al. 2024 (arXiv 2407.01082, section 3).
+
+The engine chooses without torch, in the same way and with the same random numbers: engine/choose.py.
 
 Legend: B rows, V vocabulary.
 """
@@ -23,6 +25,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from hornbook.engine.uniforms import fresh_seed, uniform
 from hornbook.errors import GenerationError
 from hornbook.types import SamplingParams
 
@@ -89,6 +92,13 @@ def min_p(logits: Tensor, p: float) -> Tensor:
     return logits.masked_fill(probability < p * probability.amax(-1, keepdim=True), -torch.inf)
 
 
+def bias(logits: Tensor, added: Sequence[tuple[int, float]]) -> Tensor:
+    """Add a number to the logit of each (id, number)."""
+    out = logits.clone()
+    out[:, [id for id, _ in added]] += torch.tensor([value for _, value in added], dtype=out.dtype, device=out.device)
+    return out
+
+
 def _ignoring_ids(filter_: Callable[[Tensor, float], Tensor], value: float) -> LogitsProcessor:
     return lambda ids, logits: filter_(logits, value)
 
@@ -96,9 +106,12 @@ def _ignoring_ids(filter_: Callable[[Tensor, float], Tensor], value: float) -> L
 def processors(params: SamplingParams, prompt_length: int) -> list[LogitsProcessor]:
     """The filters that ``params`` asks for, in their fixed order; an empty list leaves the logits alone.
 
-    At temperature 0 only the penalties matter: no other filter can remove the likeliest token.
+    At temperature 0 only biases and penalties matter: no other filter can remove the likeliest token.
     """
     chosen: list[LogitsProcessor] = []
+    if params.logit_bias:
+        added = tuple(dict(params.logit_bias).items())
+        chosen.append(lambda ids, logits: bias(logits, added))
     if params.repetition_penalty != 1.0:
         chosen.append(partial(repetition_penalty, penalty=params.repetition_penalty))
     if params.frequency_penalty or params.presence_penalty:
@@ -127,26 +140,22 @@ def processors(params: SamplingParams, prompt_length: int) -> list[LogitsProcess
 
 
 class Sampler:
-    """Chooses the tokens of one request: its processors and, unless it is greedy, a random generator of its own.
+    """Chooses the tokens of one request: its processors and, unless it is greedy, random numbers of its own.
 
-    The generator belongs to the request and lives on the CPU, and each token takes exactly one number from it. So a
-    seed gives the same text whatever runs in the same batch, and on whatever device.
+    Token number n takes the number that ``uniform(seed, 0, n)`` is. So a seed gives the same text whatever runs in the
+    same batch, and on whatever device.
     """
 
     def __init__(self, params: SamplingParams, prompt_length: int, extra: Sequence[LogitsProcessor] = ()) -> None:
         self.processors = [*extra, *processors(params, prompt_length)]
-        self._generator: torch.Generator | None = None
-        if params.temperature > 0:
-            self._generator = torch.Generator()
-            if params.seed is None:
-                self._generator.seed()
-            else:
-                self._generator.manual_seed(params.seed % 2**63)
+        self._greedy = params.temperature == 0
+        self._seed = fresh_seed() if params.seed is None else params.seed
+        self._drawn = 0
 
     @property
     def is_plain_greedy(self) -> bool:
         """True where the choice is the argmax of the logits as they are, so that many rows can share one call."""
-        return self._generator is None and not self.processors
+        return self._greedy and not self.processors
 
     def choose(self, ids: Sequence[int], logits: Tensor) -> int:
         """The next token after ``ids``, from logits [V]. Raises GenerationError where no token can be chosen."""
@@ -154,18 +163,20 @@ class Sampler:
         for process in self.processors:
             scores = process([ids], scores)
         check(scores[0])
-        if self._generator is None:
+        if self._greedy:
             return int(scores.argmax(-1))
-        return draw(scores[0], self._generator)
+        self._drawn += 1
+        return draw(scores[0], uniform(self._seed, 0, self._drawn - 1))
 
 
-def draw(logits: Tensor, generator: torch.Generator) -> int:
+def draw(logits: Tensor, number: float) -> int:
     """One token from softmax(logits [V]), by inverting the cumulative distribution in float64 on the CPU.
 
-    A token of probability 0 is never drawn: the answer is the first index at which the running sum *exceeds* the draw.
+    number: in [0, 1). A token of probability 0 is never drawn: the answer is the first index at which the running sum
+    *exceeds* that share of the whole.
     """
     cumulative = logits.cpu().double().softmax(-1).cumsum(-1)
-    target = torch.rand((), generator=generator, dtype=torch.float64) * cumulative[-1]
+    target = cumulative[-1] * number
     chosen = torch.searchsorted(cumulative, target, right=True)
     # The product may round up to the total itself; then the last token that has any probability is meant.
     last = torch.searchsorted(cumulative, cumulative[-1])
