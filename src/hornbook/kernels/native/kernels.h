@@ -11,20 +11,26 @@
 
 namespace hb {
 
-// The rows of x [tokens, cols] as a weight's products want them. Integer types multiply bytes: of each 32 values a scale
-// and their sums by sixteens; float types read x itself.
+// 32 activations as integer types multiply them: x = scale * q to the nearest. One record keeps together what one block of a
+// weight's products wants. A value that is not finite makes scale and total nan, so that it cannot go unseen.
+struct ActivationBlock {
+    int8_t q[32];     // -127 .. 127
+    int16_t sum[2];   // of the first and of the second 16
+    float scale;
+    float total;      // scale * the sum of all 32
+};
+
+// The rows of x [tokens, cols] as a weight's products want them: float types read x itself, the others `blocks`.
 struct Activations {
     const float* x = nullptr;
-    int64_t cols = 0, stride = 0;   // of x, in floats
-    int8_t* q = nullptr;            // [tokens, cols]
-    float* scale = nullptr;         // [tokens, cols / 32]
-    int32_t* sum = nullptr;         // [tokens, cols / 16]
+    int64_t cols = 0, stride = 0;       // of x, in floats
+    ActivationBlock* blocks = nullptr;  // [tokens, cols / 32], filled by quantize; null for float types
 };
 
 struct Kernels {
     const char* name;
     // linear.inc
-    void (*quantize)(const Activations& x, int64_t first, int64_t last);  // tokens first .. last-1: x -> q, scale, sum
+    void (*quantize)(const Activations& x, int64_t first, int64_t last);  // tokens first .. last-1: x -> blocks
     // y[t, 16*tile ..] for tiles first .. last-1 and all tokens; bias is of the whole weight, or null
     void (*tiles)(const hb_weight& weight, int64_t first, int64_t last, const Activations& x, int64_t tokens,
                   const float* bias, float* y, int64_t stride);

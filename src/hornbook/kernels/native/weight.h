@@ -1,0 +1,27 @@
+// A weight as it lies in memory: what pack.cpp writes, linear.inc multiplies, and model.cpp asks about.
+#pragma once
+#include <cstdint>
+
+#include "kernels.h"
+
+struct hb_weight {
+    int type = 0;
+    int64_t rows = 0, cols = 0;
+    int64_t tiles = 0;         // of 16 rows; what the last one has beyond `rows` is zeros
+    int64_t tile_bytes = 0;    // see tile.h
+    uint8_t* data = nullptr;   // [tiles, tile_bytes], at a multiple of 64
+};
+
+namespace hb {
+
+// Values in a block of a type's file format: 32, 256, or 1 for floats; 0 for what cannot be packed.
+int64_t block_values(int type);
+// Whether products with this type read Activations::blocks rather than Activations::x.
+inline bool wants_blocks(int type) { return block_values(type) > 1; }
+
+// y[t, 0 .. rows-1] = x[t, :] W' + bias on all threads; x is quantised already where the type wants that.
+void multiply(const hb_weight& weight, const Activations& x, int64_t tokens, const float* bias, float* y, int64_t stride);
+// x -> x.blocks on all threads.
+void quantize(const Activations& x, int64_t tokens);
+
+}  // namespace hb
