@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -24,6 +25,9 @@ class Held(NamedTuple):
 
     def torch(self, name: str, dtype: torch.dtype | None = None) -> Tensor:
         return self.tensors[name].to(dtype, copy=True)
+
+    def tensor(self, name: str) -> np.ndarray[Any, Any]:
+        return self.tensors[name].float().numpy()
 
 
 def randomise(model: nn.Module, seed: int = 0) -> nn.Module:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import torch
+import numpy as np
 
 from hornbook.checkpoint.rules import TensorSource
 from hornbook.errors import UnsupportedModel
 from hornbook.model.config import ModelConfig
+
+ROWS = 1024  # that are compared at a time
 
 
 class Tied(NamedTuple):
@@ -44,5 +46,8 @@ def is_copy(source: TensorSource, name: str, original: str) -> bool:
     """Whether the file holds no tensor ``name``, or holds in it what it holds in ``original``."""
     if name not in source.tensors or original not in source.tensors:
         return name not in source.tensors
-    first, second = source.torch(original), source.torch(name)
-    return not first.is_meta and torch.equal(first, second)  # what is going to be written is no copy
+    first, second = source.tensor(original), source.tensor(name)
+    if first.shape != second.shape:
+        return False
+    # Some rows at a time: the first that differ are enough.
+    return all(np.array_equal(first[i : i + ROWS], second[i : i + ROWS]) for i in range(0, len(first), ROWS))

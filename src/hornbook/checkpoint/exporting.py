@@ -226,7 +226,7 @@ def _tensors(
         def data(i: int = i, name: str = name) -> gguf_writer.Values:
             with torch.no_grad():
                 ours = tuple(checkpoint.model.get_parameter(n).detach().float().cpu() for n in rule.ours)
-                values = rule.transform.theirs(ours)[i]
+                values: torch.Tensor = rule.transform.theirs(ours)[i]
             if original is not None and name in original.tensors:
                 there = original.tensors[name]
                 alike = (there.type, there.shape) == (types[name], values.shape)

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-import torch
+import numpy as np
 
 from hornbook.checkpoint.fields import Also, Has, Key, Part, Rows, Twice, choose, head_width, read_key
 from hornbook.checkpoint.rules import Interleaved, Map, Reshaped, Split, Stacked, Table, TensorSource, override, table
 from hornbook.errors import UnsupportedModel
 from hornbook.model.config import Experts, LayerKind, ModelConfig, Rotary, RotaryScaling
-from hornbook.model.positions import frequencies
+from hornbook.model.rotary import frequencies
 
 POOLING = {0: None, 1: "mean", 2: "first", 3: "last"}  # llama.cpp's enum llama_pooling_type
 RMS, LAYER = "layer_norm_rms_epsilon", "layer_norm_epsilon"
@@ -188,12 +188,12 @@ def _read_scaling(raw: Mapping[str, Any], source: TensorSource, arch: str) -> Ro
 def _said_scaling(raw: Mapping[str, Any], source: TensorSource, arch: str) -> RotaryScaling | None:
     if "rope_freqs.weight" in source.tensors:
         base = read_key(raw, f"{arch}.rope.freq_base", float, 10_000.0)
-        return by_factors(tuple(source.torch("rope_freqs.weight").tolist()), base)
+        return by_factors(tuple(source.tensor("rope_freqs.weight").tolist()), base)
     context = read_key(raw, f"{arch}.context_length", int)
     original = read_key(raw, f"{arch}.rope.scaling.original_context_length", int, context)
     magnitude = read_key(raw, f"{arch}.rope.scaling.attn_factor", float, 1.0)
     if "rope_factors_long.weight" in source.tensors:
-        short, long = (tuple(source.torch(f"rope_factors_{name}.weight").tolist()) for name in ("short", "long"))
+        short, long = (tuple(source.tensor(f"rope_factors_{name}.weight").tolist()) for name in ("short", "long"))
         return RotaryScaling(
             "longrope", context / original, original, factors=short, long_factors=long, magnitude=magnitude
         )
@@ -225,7 +225,7 @@ def by_factors(factors: tuple[float, ...], base: float) -> RotaryScaling:
     """Llama 3's scaling where the factors are those of its published models, so that a config.json can say it."""
     known = RotaryScaling("llama3", max(factors, default=1.0), 8192, slow=1.0, fast=4.0)
     plain, scaled = (frequencies(Rotary(base, scaling), 2 * len(factors)) for scaling in (None, known))
-    if factors and torch.allclose(plain / scaled, torch.tensor(factors), rtol=1e-4):
+    if factors and np.allclose(plain / scaled, np.array(factors, np.float32), rtol=1e-4):
         return known
     return RotaryScaling("factors", factors=factors)
 
@@ -292,7 +292,7 @@ def sayable(config: ModelConfig) -> ModelConfig:
         rotary = kind.rotary
         if rotary is None or rotary.scaling is None or rotary.scaling.kind != "llama3":
             return kind
-        factors = torch.tensor(_factors(config, rotary)["rope_freqs.weight"])  # in the type that the file has
+        factors = np.array(_factors(config, rotary)["rope_freqs.weight"], np.float32)  # in the type that the file has
         scaling = by_factors(tuple(factors.tolist()), rotary.base)
         return replace(kind, rotary=replace(rotary, scaling=scaling))
 

@@ -9,14 +9,12 @@ that says which. Peak memory is the model and the few tensors that are on their 
 
 from __future__ import annotations
 
-import math
 import os
-import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -25,9 +23,10 @@ from torch.overrides import TorchFunctionMode
 from hornbook.checkpoint import families
 from hornbook.checkpoint.family import AGAIN, Family
 from hornbook.checkpoint.fields import choose, read_json
+from hornbook.checkpoint.fitting import fit
 from hornbook.checkpoint.gguf import GGUF
 from hornbook.checkpoint.multimodal import text_part
-from hornbook.checkpoint.rules import Reshaped, Rule, Shift, TensorSource, expand
+from hornbook.checkpoint.rules import Rule, Shift, TensorSource
 from hornbook.checkpoint.safetensors import SafetensorsFolder
 from hornbook.checkpoint.sentence_folder import read_pooling
 from hornbook.checkpoint.stretch import stretched
@@ -40,6 +39,12 @@ from hornbook.text.tokenizer import Tokenizer
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 Change = Callable[[ModelConfig], ModelConfig]
 READERS = 4  # tensors on their way at once
+
+
+class TorchSource(TensorSource, Protocol):
+    def torch(self, name: str, dtype: torch.dtype | None = None) -> Tensor:
+        """The values in ``dtype``; None: in a float type of the file's own."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,16 +190,12 @@ def _read_raw(path: Path) -> dict[str, Any]:
 
 
 def build(
-    config: ModelConfig, family: Family, source: TensorSource, dtype: torch.dtype, device: torch.device
+    config: ModelConfig, family: Family, source: TorchSource, dtype: torch.dtype, device: torch.device
 ) -> Transformer:
     """A Transformer with the weights of ``source``, every one of them accounted for."""
     model = empty(config)
     wanted = dict(model.named_parameters())
-    rules = expand(family.table(config, source.tensors), config, wanted)
-    names = _their_names(rules, source, family)
-    _check_names(rules, names, family.unused)
-    for rule in rules:
-        _check_shapes(rule, names, source, wanted)
+    rules, names = fit(config, family, source, {name: tuple(weight.shape) for name, weight in wanted.items()})
 
     def read(rule: Rule) -> dict[str, Tensor]:
         # What only moves numbers may move them as they are wanted; arithmetic is done in the type that the file has.
@@ -230,53 +231,6 @@ class _Unfilled(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _their_names(rules: list[Rule], source: TensorSource, family: Family) -> dict[str, str]:
-    """The name in the rules -> the name in the file: today's spelling, and a dot in place of the prefix."""
-    used = {name for rule in rules for name in rule.theirs}
-    names: dict[str, str] = {}
-    for name in source.tensors:
-        today = name
-        for old, new in family.aliases:
-            today = re.sub(old, new, today)
-        if today != name and (today in source.tensors or today in names):
-            today = name  # a copy, which stands beside the tensor itself
-        if family.prefix and today.startswith(f"{family.prefix}."):
-            today = today.removeprefix(family.prefix)
-        elif f".{today}" in used:
-            today = f".{today}"
-        if today in names:
-            raise ModelFileError(f"the model has {names[today]} and {name}, which are the same tensor", AGAIN)
-        names[today] = name
-    return names
-
-
-def _check_names(rules: list[Rule], names: Mapping[str, str], unused: tuple[str, ...]) -> None:
-    used = {name for rule in rules for name in rule.theirs}
-    missing = sorted(name.removeprefix(".") for name in used - names.keys())
-    if missing:
-        raise ModelFileError(f"the model has no {_some(missing)}", AGAIN)
-    spare = re.compile("|".join(unused) or r"(?!)")
-    strange = sorted(names[name] for name in names.keys() - used if not spare.fullmatch(name.removeprefix(".")))
-    if strange:
-        raise UnsupportedModel(
-            f"the model has tensors that its architecture does not use: {_some(strange)}",
-            "It is a variant that Hornbook does not know: take the plain model of this family.",
-        )
-
-
-def _check_shapes(rule: Rule, names: Mapping[str, str], source: TensorSource, wanted: Mapping[str, Tensor]) -> None:
-    """The inverse transform, on tensors without memory, says what shapes the file must have."""
-    expected = rule.transform.theirs(tuple(wanted[name].detach() for name in rule.ours))
-    for name, tensor in zip(rule.theirs, expected, strict=True):
-        shape = tuple(source.tensors[names[name]].shape)
-        # What is reshaped anyway may come in either shape: to GGUF, which counts from the last, [n] and [1, n] are alike.
-        either = isinstance(rule.transform, Reshaped) and math.prod(shape) == tensor.numel()
-        if shape != tuple(tensor.shape) and not either:
-            raise ModelFileError(
-                f"{names[name]} has the shape {list(shape)}, but the configuration says {list(tensor.shape)}", AGAIN
-            )
-
-
 def _check_numbers(rule: Rule, tensor: Tensor) -> None:
     """One NaN would make every answer NaN. The sum finds it in one pass; counting is for the message."""
     if not torch.isfinite(tensor.sum()):
@@ -286,7 +240,3 @@ def _check_numbers(rule: Rule, tensor: Tensor) -> None:
             raise ModelFileError(
                 f"{named} has {bad:,} of {tensor.numel():,} weights that are not finite numbers", AGAIN
             )
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -4,7 +4,8 @@
                                      <--transform.theirs--
 
 A family is written as Maps, which name whole modules and all layers at once; ``expand`` makes of them the Rules for one
-model. One list of Rules serves loading and saving.
+model. One list of Rules serves loading and saving, tensors of torch and arrays of numpy: what is said here never imports
+torch, so that a file may be read without it.
 """
 
 from __future__ import annotations
@@ -12,14 +13,40 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from itertools import accumulate
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from hornbook.model.config import ModelConfig
 
-Tensors = tuple[Tensor, ...]
+Tensor: TypeAlias = Any  # of torch or of numpy: all of one call alike, and the answers as they are
+Tensors: TypeAlias = tuple[Tensor, ...]
+
+
+def joined(parts: Tensors, axis: int = 0) -> Tensor:
+    """One behind the other."""
+    if isinstance(parts[0], np.ndarray):
+        return np.concatenate(parts, axis)
+    import torch
+
+    return torch.cat(parts, dim=axis)
+
+
+def stacked(parts: Tensors) -> Tensor:
+    """As the rows of one with a dimension in front."""
+    if isinstance(parts[0], np.ndarray):
+        return np.stack(parts)
+    import torch
+
+    return torch.stack(parts)
+
+
+def zeros(rows: int, like: Tensor) -> Tensor:
+    """Rows of nothing, as wide as the rows of ``like``."""
+    if isinstance(like, np.ndarray):
+        return np.zeros((rows, *like.shape[1:]), like.dtype)
+    return like.new_zeros(rows, *like.shape[1:])
 
 
 class Transform(Protocol):
@@ -74,11 +101,12 @@ class Interleaved:
     def _swap(self, x: Tensor, outer: int, inner: int) -> Tensor:
         """Rows [heads, outer * inner, ...] -> [heads, inner * outer, ...]."""
         heads = x.reshape(self.heads, -1, *x.shape[1:])
-        turned, rest = heads.tensor_split([self.turned or heads.shape[1]], dim=1)
-        moved = turned.reshape(self.heads, outer, inner, *x.shape[1:]).transpose(1, 2).reshape(turned.shape)
+        count = self.turned or heads.shape[1]
+        turned, rest = heads[:, :count], heads[:, count:]
+        moved = turned.reshape(self.heads, outer, inner, *x.shape[1:]).swapaxes(1, 2).reshape(turned.shape)
         if not rest.shape[1]:  # nothing to add; and torch.cat without memory costs torch seconds and 80 MB of imports
             return moved.reshape(x.shape)
-        return torch.cat((moved, rest), dim=1).reshape(x.shape)
+        return joined((moved, rest), axis=1).reshape(x.shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +114,7 @@ class Transposed:
     """Their matrices are [in, out], ours [out, in]; vectors stay."""
 
     def ours(self, theirs: Tensors) -> Tensors:
-        return tuple(x.t() if x.ndim == 2 else x for x in theirs)
+        return tuple(x.swapaxes(0, 1) if x.ndim == 2 else x for x in theirs)
 
     def theirs(self, ours: Tensors) -> Tensors:
         return self.ours(ours)
@@ -99,10 +127,12 @@ class Split:
     sizes: tuple[int, ...]
 
     def ours(self, theirs: Tensors) -> Tensors:
-        return tuple(torch.split(theirs[0], list(self.sizes)))
+        (x,) = theirs
+        ends = tuple(accumulate(self.sizes))
+        return tuple(x[end - size : end] for end, size in zip(ends, self.sizes, strict=True))
 
     def theirs(self, ours: Tensors) -> Tensors:
-        return (torch.cat(ours),)
+        return (joined(ours),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,13 +148,14 @@ class Grouped:
     def ours(self, theirs: Tensors) -> Tensors:
         (x,) = theirs
         groups = x.reshape(self.kv_heads, self.queries + 2, -1, *x.shape[1:])
-        return tuple(part.reshape(-1, *x.shape[1:]) for part in torch.split(groups, [self.queries, 1, 1], dim=1))
+        parts = (groups[:, : self.queries], groups[:, self.queries : -1], groups[:, -1:])
+        return tuple(part.reshape(-1, *x.shape[1:]) for part in parts)
 
     def theirs(self, ours: Tensors) -> Tensors:
         rest = ours[0].shape[1:]
         counts = (self.queries, 1, 1)
         parts = [x.reshape(self.kv_heads, n, -1, *rest) for x, n in zip(ours, counts, strict=True)]
-        return (torch.cat(parts, dim=1).reshape(-1, *rest),)
+        return (joined(tuple(parts), axis=1).reshape(-1, *rest),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +163,10 @@ class Stacked:
     """Many tensors of theirs, all of one shape, are one of ours with a dimension in front."""
 
     def ours(self, theirs: Tensors) -> Tensors:
-        return (torch.stack(theirs),)
+        return (stacked(theirs),)
 
     def theirs(self, ours: Tensors) -> Tensors:
-        return ours[0].unbind()
+        return tuple(ours[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +190,7 @@ class Behind:
     rows: int
 
     def ours(self, theirs: Tensors) -> Tensors:
-        return tuple(torch.cat((x.new_zeros(self.rows, *x.shape[1:]), x)) for x in theirs)
+        return tuple(joined((zeros(self.rows, x), x)) for x in theirs)
 
     def theirs(self, ours: Tensors) -> Tensors:
         return tuple(x[self.rows :] for x in ours)
@@ -201,7 +232,9 @@ class TensorSource(Protocol):
         """name -> .shape, as torch has it"""
         ...
 
-    def torch(self, name: str, dtype: torch.dtype | None = None) -> Tensor: ...
+    def tensor(self, name: str) -> np.ndarray[Any, Any]:
+        """The values, dequantised; floats as float32."""
+        ...
 
 
 # ------------------------------------------------------------------------------------------- whole modules, all layers

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from hornbook.checkpoint import families, sentence_folder
@@ -36,8 +37,10 @@ class Shapes(NamedTuple):
 
     tensors: Mapping[str, torch.Tensor]
 
-    def torch(self, name: str, dtype: torch.dtype | None = None) -> torch.Tensor:
-        return self.tensors[name].to(dtype)
+    def tensor(self, name: str) -> np.ndarray[Any, Any]:
+        """The values; of what has none yet numbers that equal nothing, so that no tensor is taken for another's copy."""
+        found = self.tensors[name]
+        return np.broadcast_to(np.float32(np.nan), found.shape) if found.is_meta else found.float().numpy()
 
 
 def save(checkpoint: Checkpoint, folder: str | Path, *, dtype: str | None = None, shard_bytes: int = SHARD) -> None:
@@ -122,7 +125,8 @@ def _tensors(model: Transformer, rules: list[Rule], family: Family, dtype: torch
 
             def make(rule: Rule = rule, i: int = i) -> torch.Tensor:
                 with torch.no_grad():
-                    return rule.transform.theirs(tuple(weights[n].detach() for n in rule.ours))[i]
+                    made: torch.Tensor = rule.transform.theirs(tuple(weights[n].detach() for n in rule.ours))[i]
+                return made
 
             spelled = f"{prefix}{name}".removeprefix(".") if name.startswith(".") else name
             found.append(Out(spelled, tuple(shape.shape), dtype, make))

@@ -14,8 +14,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from hornbook.errors import ModelFileError
-from hornbook.model.config import Relative, Rotary, RotaryScaling
+from hornbook.model import rotary as rotary_positions
+from hornbook.model.config import Relative, Rotary
 
 
 class Turn(NamedTuple):
@@ -52,60 +52,8 @@ def sinusoids(positions: Tensor, width: int) -> Tensor:
 
 
 def frequencies(rotary: Rotary, width: int, length: int = 1) -> Tensor:
-    """Radians per position of each pair of the ``width`` dimensions that turn, [width/2] float32 on the CPU.
-
-    ``length``, in tokens, matters to the scalings that follow the text's ("dynamic", "longrope").
-    """
-    scaling = rotary.scaling
-    base = rotary.base if scaling is None else _base(rotary.base, scaling, width, length)
-    exponent = torch.arange(0, width, 2, dtype=torch.int64, device="cpu").float() / width
-    plain = 1.0 / base**exponent
-    if scaling is None or scaling.kind in ("ntk", "dynamic"):
-        return plain
-    if scaling.kind == "linear":
-        return plain / scaling.factor
-    if scaling.kind in ("factors", "longrope"):
-        beyond = scaling.kind == "longrope" and length > scaling.original_context
-        factors = scaling.long_factors if beyond else scaling.factors
-        if len(factors) != len(plain):
-            raise ModelFileError(
-                f"{len(factors)} rotary factors for {len(plain)} frequencies",
-                "The model's file contradicts itself: get it again or use another.",
-            )
-        return 1.0 / (torch.tensor(factors, dtype=torch.float32, device="cpu") * base**exponent)
-    kept = _kept(plain, rotary.base, scaling, width)
-    return kept * plain + (1 - kept) * plain / scaling.factor
-
-
-def _base(base: float, scaling: RotaryScaling, width: int, length: int) -> float:
-    """The base that makes the lowest frequency factor times lower: b * factor^(W / (W - 2))."""
-    factor = scaling.factor
-    if scaling.kind == "dynamic":
-        factor = factor * max(length, scaling.original_context) / scaling.original_context - (factor - 1)
-    elif scaling.kind != "ntk":
-        return base
-    stretch: float = factor ** (width / (width - 2))
-    return base * stretch
-
-
-def _kept(plain: Tensor, base: float, scaling: RotaryScaling, width: int) -> Tensor:
-    """How much of each frequency is kept, 1 for the fast ones, 0 for the slow."""
-    if scaling.kind == "yarn":  # linear in the frequency's number, between two whole ones
-        low, high = (
-            width * math.log(scaling.original_context / (turns * 2 * math.pi)) / (2 * math.log(base))
-            for turns in (scaling.fast, scaling.slow)
-        )
-        low, high = max(math.floor(low), 0), min(math.ceil(high), width - 1)
-        number = torch.arange(width // 2, dtype=torch.float32, device="cpu")
-        return 1 - ((number - low) / max(high - low, 0.001)).clamp(0.0, 1.0)
-    # Llama 3.1: linear in how often a frequency turned within the context of the first training
-    turns = scaling.original_context * plain / (2 * math.pi)
-    return ((turns - scaling.slow) / (scaling.fast - scaling.slow)).clamp(0.0, 1.0)
-
-
-def follows_length(rotary: Rotary) -> bool:
-    """Whether the frequencies depend on how long the text is."""
-    return rotary.scaling is not None and rotary.scaling.kind in ("dynamic", "longrope")
+    """``rotary.frequencies`` as torch has it, [width/2] float32 on the CPU."""
+    return torch.from_numpy(rotary_positions.frequencies(rotary, width, length))
 
 
 def turn(positions: Tensor, frequencies: Tensor, rotary: Rotary) -> Turn:

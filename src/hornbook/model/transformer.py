@@ -28,12 +28,12 @@ from hornbook.model.positions import (
     Bias,
     RelativeBias,
     Turn,
-    follows_length,
     frequencies,
     order,
     sinusoids,
     turn,
 )
+from hornbook.model.rotary import follows_length
 
 
 class Output(NamedTuple):

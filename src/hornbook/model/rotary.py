@@ -1,0 +1,89 @@
+"""How fast each pair of dimensions turns, in numpy: all that a reader of files and the native executor need of rotary positions.
+
+angle of pair j at position p  =  p * frequencies[j]        (arXiv 2104.09864, eq. 34)
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from hornbook.errors import ModelFileError
+from hornbook.model.config import Rotary, RotaryScaling
+
+Floats: TypeAlias = "np.ndarray[Any, np.dtype[np.float32]]"
+
+
+def frequencies(rotary: Rotary, width: int, length: int = 1) -> Floats:
+    """Radians per position of each pair of the ``width`` dimensions that turn, [width/2] float32.
+
+    ``length``, in tokens, matters to the scalings that follow the text's ("dynamic", "longrope").
+    """
+    scaling = rotary.scaling
+    base = np.float32(rotary.base if scaling is None else _base(rotary.base, scaling, width, length))
+    exponent = np.arange(0, width, 2).astype(np.float32) / np.float32(width)
+    turned: Floats = base**exponent
+    plain: Floats = np.float32(1) / turned
+    if scaling is None or scaling.kind in ("ntk", "dynamic"):
+        return plain
+    if scaling.kind == "linear":
+        return plain / np.float32(scaling.factor)
+    if scaling.kind in ("factors", "longrope"):
+        beyond = scaling.kind == "longrope" and length > scaling.original_context
+        factors = scaling.long_factors if beyond else scaling.factors
+        if len(factors) != len(plain):
+            raise ModelFileError(
+                f"{len(factors)} rotary factors for {len(plain)} frequencies",
+                "The model's file contradicts itself: get it again or use another.",
+            )
+        return np.float32(1) / (np.array(factors, np.float32) * turned)
+    kept = _kept(plain, rotary.base, scaling, width)
+    return kept * plain + (1 - kept) * plain / np.float32(scaling.factor)
+
+
+def follows_length(rotary: Rotary) -> bool:
+    """Whether the frequencies depend on how long the text is."""
+    return rotary.scaling is not None and rotary.scaling.kind in ("dynamic", "longrope")
+
+
+def table(rotary: Rotary, width: int, positions: int) -> Floats:
+    """Cosines, then sines, of every position: [positions, width] float32, as the native kernels read them.
+
+    Frequencies that follow the length take ``positions``: what the cache can hold, so that all keys in it turn alike.
+    """
+    on = frequencies(rotary, width, positions)
+    angles = np.arange(positions, dtype=np.float32)[:, None] * on
+    out = np.empty((positions, width), np.float32)
+    np.cos(angles, out=out[:, : width // 2])
+    np.sin(angles, out=out[:, width // 2 :])
+    if rotary.scaling is not None and rotary.scaling.magnitude != 1.0:
+        out *= np.float32(rotary.scaling.magnitude)
+    return out
+
+
+def _base(base: float, scaling: RotaryScaling, width: int, length: int) -> float:
+    """The base that makes the lowest frequency factor times lower: b * factor^(W / (W - 2))."""
+    factor = scaling.factor
+    if scaling.kind == "dynamic":
+        factor = factor * max(length, scaling.original_context) / scaling.original_context - (factor - 1)
+    elif scaling.kind != "ntk":
+        return base
+    stretch: float = factor ** (width / (width - 2))
+    return base * stretch
+
+
+def _kept(plain: Floats, base: float, scaling: RotaryScaling, width: int) -> Floats:
+    """How much of each frequency is kept, 1 for the fast ones, 0 for the slow."""
+    if scaling.kind == "yarn":  # linear in the frequency's number, between two whole ones
+        low, high = (
+            width * math.log(scaling.original_context / (turns * 2 * math.pi)) / (2 * math.log(base))
+            for turns in (scaling.fast, scaling.slow)
+        )
+        low, high = max(math.floor(low), 0), min(math.ceil(high), width - 1)
+        number = np.arange(width // 2, dtype=np.float32)
+        return 1 - ((number - np.float32(low)) / np.float32(max(high - low, 0.001))).clip(0, 1)
+    # Llama 3.1: linear in how often a frequency turned within the context of the first training
+    turned = np.float32(scaling.original_context) * plain / np.float32(2 * math.pi)
+    return ((turned - np.float32(scaling.slow)) / np.float32(scaling.fast - scaling.slow)).clip(0, 1)
