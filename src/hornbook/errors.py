@@ -60,6 +60,10 @@ class DeadlineExceeded(HornbookError):
     """A request was not done by its deadline; what it had said until then was streamed."""
 
 
+class KernelError(HornbookError):
+    """A native kernel refused its arguments or ran out of memory, or another build of the kernels was found."""
+
+
 class ModelClosed(UsageError):
     """A model was used after it was closed."""
 

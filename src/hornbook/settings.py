@@ -51,6 +51,9 @@ class Settings(BaseSettings):
     model: str = "smollm2:135m"
     embedder: str = "minilm"
     max_file_mb: float = Field(default=64.0, gt=0)
+    native: bool = True  # the native kernels, where they were built
+    isa: str = "auto"  # which of them: avx512vnni, avx2, neon or portable
+    threads: int = Field(default=0, ge=0, le=1024)  # of the native kernels; 0: one for each physical core
 
     @property
     def models(self) -> Path:

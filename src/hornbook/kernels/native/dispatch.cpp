@@ -83,6 +83,8 @@ bool all(uint32_t bits, std::initializer_list<int> wanted) {
 
 #endif
 
+const hb::Kernels* fastest();
+
 const hb::Kernels* table(const char* name) {
     const auto is = [name](const char* other) { return std::strcmp(name, other) == 0; };
 #if defined(HB_EMULATED_AVX512VNNI)
@@ -98,6 +100,7 @@ const hb::Kernels* table(const char* name) {
 #elif defined(HB_WITH_NEON)
     if (is("neon")) return has_neon() ? hb::neon_kernels() : nullptr;
 #endif
+    if (is("auto")) return fastest();
     if (is("portable")) return hb::portable_kernels();
     return nullptr;
 }
