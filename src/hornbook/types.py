@@ -9,6 +9,7 @@ for a Piece, a Chunk and a Citation alike. That identity is the base of every ch
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
@@ -79,14 +80,21 @@ class SamplingParams:
     top_logprobs: int = 0  # how many of the likeliest tokens to tell beside the chosen one
     # token id -> what is added to its logit; kept as sorted pairs
     logit_bias: Mapping[int, float] | tuple[tuple[int, float], ...] = ()
+    # At most one of these; an answer that was not cut short then satisfies it (engine/grammar.py).
+    schema: Any = None  # JSON schema: dict, JSON text, pydantic model; True: any object. Kept as JSON text
+    regex: str | None = None  # the whole answer matches it
+    grammar: str | None = None  # in Lark's notation
 
     def __post_init__(self) -> None:
+        if self.schema is not None:
+            object.__setattr__(self, "schema", schema_text(self.schema))
         if isinstance(self.stop, str):
             object.__setattr__(self, "stop", (self.stop,))
         else:
             object.__setattr__(self, "stop", tuple(self.stop))
         bias = tuple(sorted(dict(self.logit_bias).items()))
         object.__setattr__(self, "logit_bias", bias)
+        shapes = sum(shape is not None for shape in (self.schema, self.regex, self.grammar))
         checks = [
             (self.max_tokens >= 1, f"max_tokens must be at least 1, not {self.max_tokens}"),
             (self.temperature >= 0, f"temperature must not be negative: {self.temperature}"),
@@ -101,10 +109,32 @@ class SamplingParams:
                 all(id >= 0 and -100 <= value <= 100 for id, value in bias),
                 f"logit_bias adds between -100 and 100 to the logits of token ids, not {dict(bias)}",
             ),
+            (shapes <= 1, "give at most one of schema, regex and grammar: they cannot be combined"),
+            (
+                not (shapes and self.ignore_eos),
+                "ignore_eos cannot go with a schema, regex or grammar: they say the end",
+            ),
         ]
         for good, message in checks:
             if not good:
                 raise ValueError(message)
+
+
+def schema_text(schema: Any) -> str:
+    """A JSON schema as JSON text: of a dict, a JSON text, a class with pydantic's ``model_json_schema``, or True (any
+    object). The order of its keys stays, because answers follow it. Raises ValueError where it is none."""
+    if schema is True:
+        return '{"type": "object"}'
+    if hasattr(schema, "model_json_schema"):
+        schema = schema.model_json_schema()
+    try:
+        parsed = json.loads(schema) if isinstance(schema, (str, bytes)) else schema
+        if isinstance(parsed, Mapping):
+            return json.dumps(parsed, ensure_ascii=False, allow_nan=False)
+        reason = f"it is {json.dumps(parsed)[:40]}"
+    except (ValueError, TypeError, RecursionError) as error:
+        reason = str(error)
+    raise ValueError(f"the JSON schema is not a JSON object: {reason}")
 
 
 @dataclass(frozen=True, slots=True)
