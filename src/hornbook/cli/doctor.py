@@ -86,8 +86,22 @@ def _device(settings: Settings) -> list[Check]:
     else:
         found = f"cpu: {torch.backends.cpu.get_cpu_capability()}, {threads}"
     checks = [Check("device", "ok", f"{found} (HORNBOOK_DEVICE={settings.device})")]
-    checks.append(Check("kernels", "note", "no native kernels in this version: torch computes everything"))
-    return checks
+    return [*checks, _kernels(settings)]
+
+
+def _kernels(settings: Settings) -> Check:
+    from hornbook.kernels.library import library, what_to_do, why_not
+
+    try:
+        kernels = library(settings)
+    except HornbookError as error:
+        return Check("kernels", "bad", error.what, error.remedy)
+    if kernels is None:
+        found = f"no native kernels, torch computes everything: {why_not(settings)}"
+        return Check("kernels", "note", found, what_to_do(settings))
+    threads = f"{kernels.threads} thread" + "s" * (kernels.threads != 1)
+    asked = f"HORNBOOK_THREADS={settings.threads}" if settings.threads else "HORNBOOK_THREADS sets them"
+    return Check("kernels", "ok", f"native, {kernels.isa}, {threads} ({asked})")
 
 
 def _store(settings: Settings) -> list[Check]:

@@ -33,7 +33,10 @@ class Op(Structure):
 
     _fields_ = [
         *_each(c_int32, "kind a b out"),
-        *[("i", c_int32 * 8), ("f", c_float * 4), ("weight", c_void_p * 3), ("w", c_void_p * 3)],
+        ("i", c_int32 * 8),
+        ("f", c_float * 4),
+        ("weight", c_void_p * 3),
+        ("w", c_void_p * 3),
     ]
 
 
@@ -49,7 +52,9 @@ class Batch(Structure):
     _fields_ = [
         *_each(c_int32, "tokens sequences max_pages rows"),
         *_each(c_void_p, "ids positions sequence pages lengths select adapter"),
-        *[("adapters", POINTER(Adapter)), ("adapter_count", c_int32), ("cancel", c_void_p)],
+        ("adapters", POINTER(Adapter)),
+        ("adapter_count", c_int32),
+        ("cancel", c_void_p),
     ]
 
 
@@ -138,7 +143,7 @@ class Library(ctypes.CDLL):
         return address
 
 
-_REBUILD = "Install Hornbook again where a C++17 compiler (g++, clang, Visual C++) is at hand: pip install --force-reinstall --no-deps ."
+_REBUILD = "Install a C++17 compiler (g++, clang, Visual C++), then: pip install --force-reinstall --no-deps ."
 
 
 class _Found(NamedTuple):
