@@ -19,7 +19,8 @@ import torch
 from hornbook.checkpoint import families, mixes
 from hornbook.checkpoint.dequantize import BY_NAME
 from hornbook.checkpoint.family import Family
-from hornbook.checkpoint.loading import DTYPES, empty, read_header
+from hornbook.checkpoint.header import read_header
+from hornbook.checkpoint.loading import DTYPES, empty
 from hornbook.checkpoint.rules import expand
 from hornbook.errors import HornbookError
 from hornbook.model.config import ModelConfig

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
-from hornbook.errors import ModelFileError, UnsupportedModel
+from hornbook.errors import ModelFileError, StoreError, UnsupportedModel
 from hornbook.model.config import ModelConfig
 
 if TYPE_CHECKING:
@@ -229,3 +230,17 @@ def read_json(path: Path, kind: type[T]) -> T | None:
             "Fetch the model again, or take another file of it.",
         )
     return value
+
+
+def write_json(path: Path, value: object) -> None:
+    """An object as readable JSON, whole or not at all."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        os.replace(partial, path)
+    except OSError as error:
+        raise StoreError(
+            f"{path} cannot be written: {error.strerror or error}", "Look at the folder's rights."
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)

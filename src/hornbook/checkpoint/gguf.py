@@ -105,7 +105,7 @@ class GGUF:
         """
         info = self.tensors[name]
         values = read(self.raw(name), BY_NAME[info.type], info, self.path, out)
-        self._release(name)
+        self.release(name)
         return values
 
     def torch(self, name: str, dtype: torch.dtype | None = None) -> torch.Tensor:
@@ -116,7 +116,7 @@ class GGUF:
         info, format = self.tensors[name], BY_NAME[self.tensors[name].type]
         if info.type in ("F16", "BF16") and dtype in (None, getattr(torch, _HALVES[info.type])):
             bits = self.raw(name).view("<i2").reshape(info.shape).copy()
-            self._release(name)
+            self.release(name)
             return torch.from_numpy(bits).view(getattr(torch, _HALVES[info.type]))
         if dtype in (None, torch.float32) or format.unpack is None:
             whole = torch.from_numpy(self.tensor(name))
@@ -132,7 +132,8 @@ class GGUF:
             file.release(start + at, len(piece))
         return out
 
-    def _release(self, name: str) -> None:
+    def release(self, name: str) -> None:
+        """Let the system take back the memory of a tensor's bytes, which have been used; views of them stay valid."""
         file, start = self._places[name]
         file.release(start, self.tensors[name].nbytes)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,17 +20,15 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from hornbook.checkpoint import families
 from hornbook.checkpoint.family import AGAIN, Family
-from hornbook.checkpoint.fields import choose, read_json
+from hornbook.checkpoint.fields import read_json
 from hornbook.checkpoint.fitting import fit
 from hornbook.checkpoint.gguf import GGUF
-from hornbook.checkpoint.multimodal import text_part
+from hornbook.checkpoint.header import folder_config, gguf_config, read_raw
 from hornbook.checkpoint.rules import Rule, Shift, TensorSource
 from hornbook.checkpoint.safetensors import SafetensorsFolder
-from hornbook.checkpoint.sentence_folder import read_pooling
 from hornbook.checkpoint.stretch import stretched
-from hornbook.errors import HornbookError, ModelFileError, ModelNotFound, UnsupportedModel, UsageError
+from hornbook.errors import HornbookError, ModelFileError, ModelNotFound, UsageError
 from hornbook.model.config import ModelConfig
 from hornbook.model.transformer import Transformer
 from hornbook.text.chat import ChatTemplate
@@ -124,7 +122,7 @@ def pick_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
 
 def _load_gguf(path: Path, dtype: torch.dtype, device: torch.device, change: Change) -> Checkpoint:
     with GGUF.open(path) as file:
-        family, config = _gguf_config(file)
+        family, config = gguf_config(file)
         config = change(config)
         with ThreadPoolExecutor(1) as aside:
             tokenizer = aside.submit(Tokenizer.from_gguf, file.metadata)
@@ -135,9 +133,9 @@ def _load_gguf(path: Path, dtype: torch.dtype, device: torch.device, change: Cha
 
 
 def _load_folder(path: Path, dtype: torch.dtype, device: torch.device, change: Change) -> Checkpoint:
-    raw = _read_raw(path)
+    raw = read_raw(path)
     with SafetensorsFolder.open(path) as source:
-        family, config = _folder_config(path, raw, source)
+        family, config = folder_config(path, raw, source)
         config = change(config)
         model = build(config, family, source, dtype, device)
     try:
@@ -147,43 +145,6 @@ def _load_folder(path: Path, dtype: torch.dtype, device: torch.device, change: C
         text = error
     generation = read_json(path / "generation_config.json", dict) or {}
     return Checkpoint(model, config, family, path, raw, generation, text)
-
-
-def read_header(path: Path) -> tuple[Family, ModelConfig]:
-    """The family and configuration of the model at ``path``. Raises as ``load`` does.
-
-    No weight is read, but for the tables of tokens that an old file of two parts holds several times: they must be alike.
-    """
-    if path.is_dir():
-        raw = _read_raw(path)
-        with SafetensorsFolder.open(path) as source:
-            return _folder_config(path, raw, source)
-    with GGUF.open(path) as file:
-        return _gguf_config(file)
-
-
-def _gguf_config(file: GGUF) -> tuple[Family, ModelConfig]:
-    architecture = file.metadata.get("general.architecture")
-    if not isinstance(architecture, str):
-        raise ModelFileError(f"{file.path.name} does not say its general.architecture", AGAIN)
-    family: Family = choose(families.GGUF, architecture, "the architecture")
-    return family, family.read_config(file.metadata, file)
-
-
-def _folder_config(path: Path, raw: Mapping[str, Any], source: TensorSource) -> tuple[Family, ModelConfig]:
-    said = raw.get("quantization_config")
-    if said is not None:
-        method = said.get("quant_method") if isinstance(said, dict) else said
-        raise UnsupportedModel(f"the weights are quantised ({method})", "Take the model unquantised, or as GGUF.")
-    family: Family = choose(families.HUGGING_FACE, str(raw.get("model_type")), "the architecture (model_type)")
-    return family, replace(family.read_config(raw, source), pooling=read_pooling(path))
-
-
-def _read_raw(path: Path) -> dict[str, Any]:
-    raw = read_json(path / "config.json", dict)
-    if raw is None:
-        raise ModelNotFound(f"{path} has no config.json", "Name a folder of a Hugging Face model, or a .gguf file.")
-    return dict(text_part(raw))
 
 
 # ---------------------------------------------------------------------------------------------------------- build

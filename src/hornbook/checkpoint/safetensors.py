@@ -84,8 +84,12 @@ class SafetensorsFile:
         """
         info = self.tensors[name]
         values = read(self.raw(name), _TYPES[info.type], info, self.path, out)
-        self._file.release(self._starts[name], info.nbytes)
+        self.release(name)
         return values
+
+    def release(self, name: str) -> None:
+        """Let the system take back the memory of a tensor's bytes, which have been used; views of them stay valid."""
+        self._file.release(self._starts[name], self.tensors[name].nbytes)
 
     def torch(self, name: str, dtype: torch.dtype | None = None) -> torch.Tensor:
         """The tensor in ``dtype``; None: in the type it is stored in."""
@@ -159,6 +163,10 @@ class SafetensorsFolder:
     def torch(self, name: str, dtype: torch.dtype | None = None) -> torch.Tensor:
         """As SafetensorsFile.torch."""
         return self._where[name].torch(name, dtype)
+
+    def release(self, name: str) -> None:
+        """As SafetensorsFile.release."""
+        self._where[name].release(name)
 
     def close(self) -> None:
         for file in self._files:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from hornbook.checkpoint.fields import write_json
 from hornbook.errors import StoreError
 
 _NAMES = {
@@ -103,17 +104,3 @@ def write_folder(folder: Path, tensors: Iterable[Out], shard_bytes: int) -> list
         if old.name not in names:
             old.unlink()
     return [folder / name for name in names]
-
-
-def write_json(path: Path, value: object) -> None:
-    """An object as readable JSON, whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        raise StoreError(
-            f"{path} cannot be written: {error.strerror or error}", "Look at the folder's rights."
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)

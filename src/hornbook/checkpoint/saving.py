@@ -18,10 +18,10 @@ import torch
 
 from hornbook.checkpoint import families, sentence_folder
 from hornbook.checkpoint.family import Family
-from hornbook.checkpoint.fields import choose
+from hornbook.checkpoint.fields import choose, write_json
 from hornbook.checkpoint.loading import DTYPES, Checkpoint
 from hornbook.checkpoint.rules import Rule, expand
-from hornbook.checkpoint.safetensors_writer import Out, write_folder, write_json
+from hornbook.checkpoint.safetensors_writer import Out, write_folder
 from hornbook.errors import HornbookError, StoreError, UnsupportedModel
 from hornbook.model.config import ModelConfig
 from hornbook.model.transformer import Transformer

@@ -13,8 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from hornbook.checkpoint.fields import read_json
-from hornbook.checkpoint.safetensors_writer import write_json
+from hornbook.checkpoint.fields import read_json, write_json
 from hornbook.errors import StoreError, UnsupportedModel
 from hornbook.model.config import ModelConfig
 
