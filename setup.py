@@ -80,6 +80,7 @@ class BuildNative(build_ext):
         try:
             self._build(ext)
         except (BaseError, OSError) as error:
+            Path(self.get_ext_fullpath(ext.name)).unlink(missing_ok=True)  # what an earlier build left is out of date
             bar = "*" * 100
             print(
                 f"{bar}\nHornbook's native kernels could not be built: {error}\n"

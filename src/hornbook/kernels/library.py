@@ -128,7 +128,10 @@ class Library(ctypes.CDLL):
         try:
             self.hb_set_isa(isa.encode())
         except KernelError as error:
-            raise UsageError(error.what, f"Unset HORNBOOK_ISA: {self.isa} is what fits this machine.") from error
+            raise UsageError(
+                f"there are no {isa} kernels for this machine or in this build (HORNBOOK_ISA)",
+                "Unset it, and the fastest that there is will be taken.",
+            ) from error
         self.hb_set_threads(threads)
         self._asked = isa, threads
 
@@ -188,4 +191,8 @@ def why_not(settings: Settings | None = None) -> str:
 
 def what_to_do(settings: Settings | None = None) -> str:
     """How to come by the kernels where library() is None."""
-    return _REBUILD if (settings or Settings.load()).native else "Unset HORNBOOK_NATIVE."
+    return (
+        _REBUILD
+        if (settings or Settings.load()).native
+        else "Unset HORNBOOK_NATIVE, or remove native from config.toml."
+    )
