@@ -168,22 +168,6 @@ class Matcher:
         self._check()
         return bits
 
-    def masks(self, draft: Sequence[int]) -> Bits:
-        """The bits before each token of a draft and after the last, [k + 1, ceil(V / 32)]; the matcher stays where it is.
-
-        After a token that is not allowed all bits are 0: nothing that follows it can be chosen.
-        """
-        bits = np.zeros((len(draft) + 1, self._vocabulary.words), np.uint32)
-        taken = 0
-        for place in range(len(draft) + 1):
-            self.allowed(bits[place])
-            if place == len(draft) or not self.legal(draft[place : place + 1]):
-                break
-            self.accept(draft[place])
-            taken += 1
-        self.rollback(taken)
-        return bits
-
     def legal(self, ids: Sequence[int]) -> int:
         """How many of these tokens, from the first on, the grammar would take."""
         return int(self._state.validate_tokens(list(ids)))
