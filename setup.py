@@ -22,7 +22,7 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
-from setuptools.errors import BaseError, CompileError
+from setuptools.errors import BaseError, CCompilerError, CompileError, LinkError
 
 NATIVE = Path("src", "hornbook", "kernels", "native")
 MODULE = "hornbook.kernels._native"
@@ -79,7 +79,7 @@ class BuildNative(build_ext):
     def build_extension(self, ext: Extension) -> None:
         try:
             self._build(ext)
-        except (BaseError, OSError) as error:
+        except (BaseError, CCompilerError, CompileError, LinkError, OSError) as error:
             Path(self.get_ext_fullpath(ext.name)).unlink(missing_ok=True)  # what an earlier build left is out of date
             bar = "*" * 100
             print(
