@@ -89,6 +89,7 @@ class LocalLLM:
 
     def __init__(self, checkpoint: Checkpoint, *, name: str = "", max_batch: int = 16) -> None:
         from hornbook.engine.generate import Generator
+        from hornbook.engine.grammar import Vocabulary
         from hornbook.model.rolling import RollingCache
         from hornbook.text.stream import StreamDecoder
 
@@ -110,6 +111,7 @@ class LocalLLM:
             device=model.device,
             rows=max_batch,
             prefill=PREFILL,
+            vocabulary=Vocabulary(tokenizer),
         )
         self._lock = threading.Lock()
 

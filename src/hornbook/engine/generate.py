@@ -18,14 +18,16 @@ Legend: B rows, T time, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from hornbook.engine.grammar import Matcher, Vocabulary, of_params
 from hornbook.engine.prompts import checked_ids
 from hornbook.engine.reply import Decoder, Reply
-from hornbook.engine.sampling import Sampler, check
+from hornbook.engine.sampling import Sampler, allow, check
 from hornbook.errors import GenerationError, UsageError
 from hornbook.types import SamplingParams, Token
 
@@ -52,6 +54,7 @@ class Generator:
     context_length: the model's window, in tokens.  stop_ids: the ids that end an answer.
     vocab_size: ids lie below it; where the logits are wider (padding), the rest is never chosen.
     rows: how many prompts run side by side.  prefill: how many prompt tokens one forward takes, which bounds memory.
+    vocabulary: the tokens as grammars see them; without it a schema, regex or grammar is refused.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Generator:
         device: str | torch.device = "cpu",
         rows: int = 16,
         prefill: int = 1024,
+        vocabulary: Vocabulary | None = None,
     ) -> None:
         self.model = model
         self.new_cache = new_cache
@@ -76,6 +80,7 @@ class Generator:
         self.device = torch.device(device)
         self.rows = rows
         self.prefill = prefill
+        self.vocabulary = vocabulary
 
     def run(self, prompts: Sequence[Sequence[int]], sampling: Sequence[SamplingParams]) -> Iterator[Step]:
         """Check every prompt, then return the iterator that does the work; closing it frees all that it holds.
@@ -94,6 +99,15 @@ class Generator:
         ]
         rows.sort(key=lambda row: len(row.ids))
         return self._run(rows)
+
+    def matcher(self, params: SamplingParams) -> Matcher | None:
+        """What holds an answer to its schema, regex or grammar. Raises UsageError where that cannot be honoured."""
+        if self.vocabulary is not None:
+            compiled = of_params(self.vocabulary, params)
+            return compiled.start() if compiled else None
+        if params.schema is not None or params.regex is not None or params.grammar is not None:
+            raise UsageError("structured output is not to be had here", "Load the model with hornbook.load.")
+        return None
 
     def _run(self, rows: list[_Row]) -> Iterator[Step]:
         for begin in range(0, len(rows), self.rows):
@@ -171,9 +185,17 @@ class _Row:
         self.ids = ids
         self.params = params
         self.capacity = min(len(ids) + params.max_tokens, generator.context_length)
-        self.sampler = Sampler(params, prompt_length=len(ids))
+        self.matcher = generator.matcher(params)
+        extra = [partial(_allowed, self.matcher)] if self.matcher else []
+        self.sampler = Sampler(params, prompt_length=len(ids), extra=extra)
         self._reply = Reply(params, self.capacity - len(ids), generator.new_decoder(), generator.stop_ids)
 
     def accept(self, id: int, logprob: float | None) -> Token:
         self.ids.append(id)
-        return self._reply.accept(id, logprob)
+        if self.matcher:
+            self.matcher.accept(id)
+        return self._reply.accept(id, logprob, whole=self.matcher is not None and self.matcher.is_done)
+
+
+def _allowed(matcher: Matcher, ids: Sequence[Sequence[int]], logits: Tensor) -> Tensor:
+    return allow(logits, matcher.allowed())

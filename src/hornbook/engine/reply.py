@@ -31,14 +31,19 @@ class Reply:
         self._ends = frozenset() if params.ignore_eos else stop_ids
 
     def accept(
-        self, id: int, logprob: float | None = None, top_logprobs: tuple[tuple[int, float], ...] | None = None
+        self,
+        id: int,
+        logprob: float | None = None,
+        top_logprobs: tuple[tuple[int, float], ...] | None = None,
+        *,
+        whole: bool = False,
     ) -> Token:
-        """Take the chosen token; return what a listener may hear of it."""
+        """Take the chosen token; return what a listener may hear of it. ``whole``: a grammar lets nothing follow it."""
         self.room -= 1
         ended = id in self._ends
         text = "" if ended else self._stops.push(self._decoder.push(id))
         reason: FinishReason | None = None
-        if ended or self._stops.stopped:
+        if ended or whole or self._stops.stopped:
             reason = "stop"
         elif self.room <= 0:
             reason = "length"

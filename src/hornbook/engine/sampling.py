@@ -20,8 +20,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -97,6 +98,12 @@ def bias(logits: Tensor, added: Sequence[tuple[int, float]]) -> Tensor:
     out = logits.clone()
     out[:, [id for id, _ in added]] += torch.tensor([value for _, value in added], dtype=out.dtype, device=out.device)
     return out
+
+
+def allow(logits: Tensor, bits: np.ndarray[Any, np.dtype[np.uint32]]) -> Tensor:
+    """Keep the tokens whose bit is set, 32 a word: what a grammar allows (engine/grammar.py)."""
+    kept = np.unpackbits(bits.view(np.uint8), count=logits.shape[-1], bitorder="little").astype(bool)
+    return logits.masked_fill(~torch.from_numpy(kept).to(logits.device), -torch.inf)
 
 
 def _ignoring_ids(filter_: Callable[[Tensor, float], Tensor], value: float) -> LogitsProcessor:
