@@ -41,11 +41,16 @@ class Pages:
     def __init__(self, count: int, *, share: bool = True) -> None:
         self.count = count
         self.share = share
-        self.hit_tokens = 0  # found by match and not computed again
-        self.changes = 0  # goes up whenever pages become available: time to look again for who waits for some
-        self._free = list(range(count - 1, -1, -1))
-        self._references = [0] * count
-        self._key: list[Key | None] = [None] * count
+        self.hit_tokens = 0  # that did not have to be computed
+        self.changes = 0  # goes up whenever pages may have become available: time to look again for who waits for some
+        self.reset()
+
+    def reset(self) -> None:
+        """All pages are free and nothing is known of any."""
+        self.changes += 1
+        self._free = list(range(self.count - 1, -1, -1))
+        self._references = [0] * self.count
+        self._key: list[Key | None] = [None] * self.count
         self._known: dict[Key, int] = {}
         self._cached: OrderedDict[int, None] = OrderedDict()  # known, not owned; the longest unused first
 

@@ -1,0 +1,207 @@
+"""The next token of one answer, without torch: the filters of sampling.py over one row, and the same random numbers.
+
+    logits [V] -> processors -> biases -> penalties -+-> allowed, temperature, top-k, top-p, min-p, draw -> id
+                                                     |        native hb_sample, or its numpy twin here
+                                                     +-> log softmax of the model's own logits -> logprob
+
+What the tokens before have done is counted as they come, not anew at every token. Ties go to the lowest id.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from hornbook.engine.executor import Floats
+from hornbook.engine.grammar import Bits, Matcher
+from hornbook.engine.requests import Processor
+from hornbook.engine.uniforms import uniform
+from hornbook.errors import GenerationError
+from hornbook.kernels.library import Library, Sampling
+from hornbook.types import SamplingParams
+
+
+class Choice(NamedTuple):
+    id: int
+    logprob: float  # under the model's own distribution
+    top: tuple[tuple[int, float], ...] | None
+
+
+class Sample(Protocol):
+    """Draws from logits [V]; raw: the model's own. -> (id, its logprob under ``raw``), id -1 where nothing can be chosen."""
+
+    def __call__(
+        self, logits: Floats, raw: Floats, allowed: Bits | None, params: SamplingParams, number: float
+    ) -> tuple[int, float]: ...
+
+
+class Chooser:
+    """Chooses the tokens of answer number ``index`` to one prompt, of ``prompt_length`` tokens."""
+
+    def __init__(
+        self,
+        params: SamplingParams,
+        prompt: Sequence[int],
+        sample: Sample,
+        *,
+        seed: int,
+        index: int = 0,
+        processors: Sequence[Processor] = (),
+        matcher: Matcher | None = None,
+    ) -> None:
+        self.params = params
+        self.matcher = matcher
+        self._prompt_length = len(prompt)
+        self._sample = sample
+        self._seed, self._index = seed, index
+        self._processors = processors
+        bias = tuple(dict(params.logit_bias).items())
+        self._bias = (
+            (np.array([id for id, _ in bias]), np.array([value for _, value in bias], np.float32)) if bias else None
+        )
+        self._repeats = params.repetition_penalty != 1.0
+        self._counting = bool(params.frequency_penalty or params.presence_penalty)
+        self._seen: dict[int, None] = dict.fromkeys(prompt) if self._repeats else {}
+        self._counts: dict[int, int] = {}
+        self._changes = bool(processors or self._bias is not None or self._repeats or self._counting)
+
+    def choose(self, ids: Sequence[int], raw: Floats) -> Choice:
+        """The token after ``ids`` (prompt and answer) from logits [V]. Raises GenerationError where none can be chosen."""
+        logits = self._changed(ids, raw) if self._changes else raw
+        allowed = self.matcher.allowed() if self.matcher is not None else None
+        params = self.params
+        number = uniform(self._seed, self._index, len(ids) - self._prompt_length) if params.temperature else 0.0
+        id, logprob = self._sample(logits, raw, allowed, params, number)
+        if id < 0 or not math.isfinite(logprob):
+            raise unusable(logits, allowed)
+        return Choice(id, logprob, likeliest(raw, params.top_logprobs) if params.top_logprobs else None)
+
+    def accept(self, id: int) -> bool:
+        """Take the chosen token; -> whether the grammar lets nothing follow it."""
+        if self._repeats:
+            self._seen[id] = None
+        if self._counting:
+            self._counts[id] = self._counts.get(id, 0) + 1
+        if self.matcher is None:
+            return False
+        self.matcher.accept(id)
+        return self.matcher.is_done
+
+    def _changed(self, ids: Sequence[int], raw: Floats) -> Floats:
+        logits = raw.copy()
+        for process in self._processors:
+            logits = np.ascontiguousarray(process(ids, logits), np.float32)
+        if self._bias is not None:
+            logits[self._bias[0]] += self._bias[1]
+        if self._seen:
+            seen = np.fromiter(self._seen, np.intp, len(self._seen))
+            score, penalty = logits[seen], np.float32(self.params.repetition_penalty)
+            logits[seen] = np.where(score < 0, score * penalty, score / penalty)
+        if self._counts:
+            counted = np.fromiter(self._counts, np.intp, len(self._counts))
+            counts = np.fromiter(self._counts.values(), np.float32, len(self._counts))
+            logits[counted] -= np.float32(self.params.frequency_penalty) * counts
+            logits[counted] -= np.float32(self.params.presence_penalty)
+        return logits
+
+
+def unusable(logits: Floats, allowed: Bits | None) -> GenerationError:
+    bad = int((~np.isfinite(logits)).sum())
+    if bad == 0 and allowed is not None:
+        return GenerationError("the grammar allows no token that the model knows", "Is the grammar too narrow?")
+    return GenerationError(
+        f"the model gave no usable next token: {bad} of {logits.size} logits are not finite numbers",
+        "The model file may be damaged, or the dtype too narrow: try dtype='float32', or pull the model again.",
+    )
+
+
+def likeliest(raw: Floats, count: int) -> tuple[tuple[int, float], ...]:
+    """The ``count`` likeliest tokens and their log-probabilities, the likeliest first; of equal ones the lower id."""
+    count = min(count, raw.size)
+    ids = np.argpartition(-raw, count - 1)[:count]
+    total = log_sum(raw)
+    order = sorted((-float(raw[id]), int(id)) for id in ids)
+    return tuple((id, -negative - total) for negative, id in order)
+
+
+def log_sum(logits: Floats) -> float:
+    """The logarithm of the sum of the exponentials; not a number where a logit is none, or infinite."""
+    best = float(logits.max())
+    if not math.isfinite(best):
+        return math.nan
+    return best + math.log(float(np.exp(logits - np.float32(best)).sum(dtype=np.float64)))
+
+
+# ------------------------------------------------------------------------------------------------------ numpy twin
+
+
+def sample(
+    logits: Floats, raw: Floats, allowed: Bits | None, params: SamplingParams, number: float
+) -> tuple[int, float]:
+    """hb_sample in numpy: see its comment in hornbook.h."""
+    if allowed is not None:
+        bits = np.unpackbits(allowed.view(np.uint8), count=min(logits.size, 32 * allowed.size), bitorder="little")
+        bits = np.pad(bits, (0, logits.size - bits.size))
+        logits = np.where(bits.astype(bool), logits, np.float32(-np.inf))
+    best = int(logits.argmax())
+    top = float(logits[best])
+    if not math.isfinite(top):  # a NaN anywhere is the best
+        return -1, math.nan
+    id = best if params.temperature == 0 else _draw(logits, top, params, number)
+    return id, (float(raw[id]) - log_sum(raw) if params.logprobs else _known_good(raw))
+
+
+def _known_good(raw: Floats) -> float:
+    """0 for logits that are numbers, or minus infinity, which is what nobody may choose; NaN for others."""
+    return 0.0 if math.isfinite(float(raw.max())) else math.nan
+
+
+def _draw(logits: Floats, top: float, params: SamplingParams, number: float) -> int:
+    """Filters and one draw over the tokens that are left, ever fewer of them."""
+    with np.errstate(over="ignore"):
+        scores = (logits - np.float32(top)) / np.float32(max(params.temperature, 1e-38))
+    ids = np.flatnonzero(scores > -np.inf)
+    scores = scores[ids]
+    if 0 < params.top_k < ids.size:
+        worst = np.partition(scores, ids.size - params.top_k)[ids.size - params.top_k]
+        ids, scores = ids[scores >= worst], scores[scores >= worst]
+    weights = np.exp(scores.astype(np.float64))
+    if params.top_p < 1.0:
+        order = np.argsort(-weights, kind="stable")
+        running = np.cumsum(weights[order])
+        # the mass of all likelier tokens decides
+        within = order[: 1 + int(np.searchsorted(running[:-1], params.top_p * running[-1]))]
+        keep = np.zeros(ids.size, bool)
+        keep[within] = True
+        ids, weights = ids[keep], weights[keep]
+    if params.min_p > 0.0:
+        keep = weights >= params.min_p * weights.max()
+        ids, weights = ids[keep], weights[keep]
+    running = np.cumsum(weights)
+    chosen = int(np.searchsorted(running, number * running[-1], side="right"))
+    # The product may round up to the total itself; then the last token that has any probability is meant.
+    return int(ids[min(chosen, int(np.searchsorted(running, running[-1])))])
+
+
+# ---------------------------------------------------------------------------------------------------------- native
+
+
+class NativeSample:
+    """hb_sample: one call, without copies."""
+
+    def __init__(self, kernels: Library) -> None:
+        self._call: Any = kernels.hb_sample
+        self._logprob = ctypes.c_float()
+        self._out = ctypes.pointer(self._logprob)
+
+    def __call__(
+        self, logits: Floats, raw: Floats, allowed: Bits | None, params: SamplingParams, number: float
+    ) -> tuple[int, float]:
+        how = Sampling(params.temperature, params.top_p, params.min_p, params.top_k)
+        bits = None if allowed is None else allowed.ctypes.data
+        id = self._call(logits.ctypes.data, logits.size, bits, how, number, raw.ctypes.data, self._out)
+        return id, self._logprob.value
