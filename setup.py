@@ -4,8 +4,8 @@ Everything else about the package stands in pyproject.toml. The library has a C 
 it needs neither Python's headers nor torch's, and one wheel serves every Python of a platform
 (docs/decisions/0011-native-kernels.md). Where it cannot be compiled the package is installed without it.
 
-    HORNBOOK_NO_NATIVE=1   leaves the kernels out: a pure wheel
-    HORNBOOK_SANITIZE=1    with AddressSanitizer and UndefinedBehaviorSanitizer (tests/kernels/sanitize.sh)
+    pip install .                           with them; HORNBOOK_NO_NATIVE=1 leaves them out
+    python setup.py build_ext --inplace     into the source tree, what has changed
 """
 
 from __future__ import annotations
@@ -29,18 +29,11 @@ MODULE = "hornbook.kernels._native"
 HEADERS = sorted(str(path) for pattern in ("*.h", "*.inc") for path in NATIVE.glob(pattern))
 
 # The same bits on every machine: no contraction of a * b + c that the source does not ask for, no -ffast-math.
+# tests/kernels/check_native.py reads UNIX and ISAS, for sanitizers and for processors that are not at hand.
 UNIX = [
-    *(
-        "-O3",
-        "-std=c++17",
-        "-ffp-contract=off",
-        "-fno-math-errno",
-        "-fvisibility=hidden",
-        "-fvisibility-inlines-hidden",
-    ),
-    *("-fno-wrapv", "-pthread", "-g0", "-Wall", "-Wextra"),
-]
-SANITIZE = ["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+    "-O3", "-std=c++17", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden", "-fvisibility-inlines-hidden",
+    "-fno-wrapv", "-pthread", "-g0", "-Wall", "-Wextra",
+]  # fmt: skip
 MSVC = ["/O2", "/std:c++17", "/EHsc", "/fp:precise"]
 
 # What isa_<name>.cpp is compiled with. In the order of linking: where two of them hold the same inline function, the
@@ -92,8 +85,7 @@ class BuildNative(build_ext):
 
     def _build(self, ext: Extension) -> None:
         msvc = self.compiler.compiler_type == "msvc"
-        sanitize = bool(os.environ.get("HORNBOOK_SANITIZE"))
-        common = MSVC if msvc else UNIX + (SANITIZE if sanitize else [])
+        common = MSVC if msvc else UNIX
         names = {os.path.basename(source) for source in ext.sources} & set(ISAS)
         with_isas = [(f"HB_WITH_{Path(name).stem.removeprefix('isa_').upper()}", "1") for name in sorted(names)]
         key = zlib.crc32(repr((common, ISAS, with_isas, machine())).encode())
@@ -121,8 +113,8 @@ class BuildNative(build_ext):
             with ThreadPoolExecutor(os.cpu_count()) as pool:
                 list(pool.map(compile_one, stale))
             library = Path(fresh, target.name)
-            link = [] if msvc else ["-pthread", *(SANITIZE if sanitize else [])]
-            if sys.platform == "linux" and not sanitize:
+            link = [] if msvc else ["-pthread"]
+            if sys.platform == "linux":
                 link.append("-Wl,-z,defs")  # what is missing is found here and not when the library is loaded
             made = [str(path) for path in objects.values()]
             self.compiler.link_shared_object(made, str(library), target_lang="c++", extra_postargs=link)
