@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from hornbook.checkpoint import load
 from hornbook.checkpoint.loading import Checkpoint
+from hornbook.model.parameters import parameters
 
 VOCAB = 29
 EOS, PAD = 1, 0
@@ -90,6 +91,8 @@ def loaded(reference: nn.Module, folder: Path) -> Checkpoint:
     reference.save_pretrained(folder)
     checkpoint = load(folder, device="cpu")
     checkpoint.model.requires_grad_(False)
+    shapes = {name: tuple(weight.shape) for name, weight in checkpoint.model.named_parameters()}
+    assert list(parameters(checkpoint.config).items()) == list(shapes.items()), "what is known without the modules"
     return checkpoint
 
 

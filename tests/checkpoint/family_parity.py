@@ -22,10 +22,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from hornbook.checkpoint import families, ggml, load, save
+from hornbook.checkpoint.family import Family
 from hornbook.checkpoint.gguf import GGUF
 from hornbook.checkpoint.loading import Checkpoint, build
 from hornbook.checkpoint.saving import Shapes
 from hornbook.model.cache import ContiguousCache
+from hornbook.model.parameters import parameters
 from hornbook.model.positions import order
 from hornbook.model.transformer import Transformer
 
@@ -72,6 +74,8 @@ def loaded(case: Case, folder: Path) -> Checkpoint:
     reference_of(case).save_pretrained(folder)
     checkpoint = load(folder, device="cpu")
     checkpoint.model.requires_grad_(False)
+    shapes = {name: tuple(weight.shape) for name, weight in checkpoint.model.named_parameters()}
+    assert list(parameters(checkpoint.config).items()) == list(shapes.items()), "what is known without the modules"
     return checkpoint
 
 
@@ -242,11 +246,8 @@ def check_rewritten(case: Case, folder: Path) -> None:
     assert torch.equal(found.hidden_states[-1][mask], expected.hidden_states[-1][mask])
 
 
-def check_gguf(case: Case, folder: Path, *, and_back: bool = True) -> float:
-    """Written as GGUF by the maps read backwards: our reader gives the same weights, llama.cpp the same logits.
-
-    ``and_back``: a config.json can say again what the file said.
-    """
+def as_gguf(case: Case, folder: Path) -> tuple[Path, Checkpoint, Family]:
+    """The file, what it was written of, and as which family."""
     checkpoint = loaded(case, folder / "theirs")
     model, name = checkpoint.model, checkpoint.family.twin_of(checkpoint.config)
     assert name is not None, f"{checkpoint.family.name} has no twin in GGUF"
@@ -257,6 +258,16 @@ def check_gguf(case: Case, folder: Path, *, and_back: bool = True) -> float:
     said = family.write_config(sayable, Shapes(tensors))
     said |= {"general.architecture": name, "tokenizer.ggml.model": "no_vocab"}
     path = save_gguf(folder / "tiny.gguf", said, tensors)
+    return path, checkpoint, family
+
+
+def check_gguf(case: Case, folder: Path, *, and_back: bool = True) -> float:
+    """Written as GGUF by the maps read backwards: our reader gives the same weights, llama.cpp the same logits.
+
+    ``and_back``: a config.json can say again what the file said.
+    """
+    path, checkpoint, family = as_gguf(case, folder)
+    model = checkpoint.model
     with GGUF.open(path) as file:
         config = family.read_config(file.metadata, file)
         again = build(config, family, file, torch.float32, torch.device("cpu")).requires_grad_(False)

@@ -13,7 +13,7 @@ from hornbook.checkpoint.fields import Also, Has, Key, Part, Rows, Twice, choose
 from hornbook.checkpoint.rules import Interleaved, Map, Reshaped, Split, Stacked, Table, TensorSource, override, table
 from hornbook.errors import UnsupportedModel
 from hornbook.model.config import Experts, LayerKind, ModelConfig, Rotary, RotaryScaling
-from hornbook.model.rotary import frequencies
+from hornbook.model.position_tables import frequencies
 
 POOLING = {0: None, 1: "mean", 2: "first", 3: "last"}  # llama.cpp's enum llama_pooling_type
 RMS, LAYER = "layer_norm_rms_epsilon", "layer_norm_epsilon"

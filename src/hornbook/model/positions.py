@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from hornbook.model import rotary as rotary_positions
+from hornbook.model import position_tables
 from hornbook.model.config import Relative, Rotary
 
 
@@ -42,8 +42,7 @@ def sinusoids(positions: Tensor, width: int) -> Tensor:
 
     The paper sets them alternately; here they stand in halves, as in its authors' own code and in Marian.
     """
-    half = torch.arange((width + 1) // 2, dtype=torch.float64, device="cpu")
-    on = (10_000.0 ** (-2 * half / width)).to(positions.device, torch.float32)
+    on = torch.from_numpy(position_tables.sinusoid_frequencies(width)).to(positions.device)
     angles = positions[..., None].float() * on
     return torch.cat((angles.sin(), angles.cos()[..., : width // 2]), dim=-1)
 
@@ -52,8 +51,8 @@ def sinusoids(positions: Tensor, width: int) -> Tensor:
 
 
 def frequencies(rotary: Rotary, width: int, length: int = 1) -> Tensor:
-    """``rotary.frequencies`` as torch has it, [width/2] float32 on the CPU."""
-    return torch.from_numpy(rotary_positions.frequencies(rotary, width, length))
+    """``position_tables.frequencies`` as torch has it, [width/2] float32 on the CPU."""
+    return torch.from_numpy(position_tables.frequencies(rotary, width, length))
 
 
 def turn(positions: Tensor, frequencies: Tensor, rotary: Rotary) -> Turn:
@@ -110,14 +109,10 @@ def bucket(distance: Tensor, relative: Relative, causal: bool) -> Tensor:
 
 
 class Alibi:
-    """-slope * distance, with slopes 2^(-8/H), 2^(-16/H), ...; for H that is no power of two, those of the power below
-    and then every other one of the power above."""
+    """-slope * distance, with the slopes of ``position_tables.alibi_slopes``."""
 
     def __init__(self, heads: int, scale: float) -> None:
-        below = 1 << (heads.bit_length() - 1)
-        slopes = [2.0 ** (-8.0 * (i + 1) / below) for i in range(below)]
-        slopes += [2.0 ** (-4.0 * (2 * i + 1) / below) for i in range(heads - below)]
-        self.slopes = torch.tensor(slopes, device="cpu") * scale
+        self.slopes = torch.from_numpy(position_tables.alibi_slopes(heads, scale))
 
     def __call__(self, distance: Tensor) -> Tensor:
         """[B,T,S] long -> [B,H,T,S]; written for a causal model, where no key is ahead."""

@@ -23,6 +23,7 @@ from hornbook.model.cache import Cache
 from hornbook.model.config import ModelConfig, Rotary
 from hornbook.model.heads import ClassifierHead, LanguageHead, Pooler, last
 from hornbook.model.norms import make_norm
+from hornbook.model.position_tables import follows_length
 from hornbook.model.positions import (
     Alibi,
     Bias,
@@ -33,7 +34,6 @@ from hornbook.model.positions import (
     sinusoids,
     turn,
 )
-from hornbook.model.rotary import follows_length
 
 
 class Output(NamedTuple):

@@ -48,19 +48,39 @@ def follows_length(rotary: Rotary) -> bool:
     return rotary.scaling is not None and rotary.scaling.kind in ("dynamic", "longrope")
 
 
-def table(rotary: Rotary, width: int, positions: int) -> Floats:
+def rotary_table(rotary: Rotary, width: int, positions: int, length: int) -> Floats:
     """Cosines, then sines, of every position: [positions, width] float32, as the native kernels read them.
 
-    Frequencies that follow the length take ``positions``: what the cache can hold, so that all keys in it turn alike.
+    ``length``: that which frequencies that follow the text's length take.
     """
-    on = frequencies(rotary, width, positions)
-    angles = np.arange(positions, dtype=np.float32)[:, None] * on
+    angles = np.arange(positions, dtype=np.float32)[:, None] * frequencies(rotary, width, length)
     out = np.empty((positions, width), np.float32)
     np.cos(angles, out=out[:, : width // 2])
     np.sin(angles, out=out[:, width // 2 :])
     if rotary.scaling is not None and rotary.scaling.magnitude != 1.0:
         out *= np.float32(rotary.scaling.magnitude)
     return out
+
+
+def sinusoid_frequencies(width: int) -> Floats:
+    """[(width + 1) / 2] float32."""
+    half = np.arange((width + 1) // 2, dtype=np.float64)
+    return (10_000.0 ** (-2 * half / width)).astype(np.float32)
+
+
+def sinusoids(positions: int, width: int) -> Floats:
+    """[positions, width] float32: the sines of all frequencies, then the cosines."""
+    angles = np.arange(positions, dtype=np.float32)[:, None] * sinusoid_frequencies(width)
+    return np.concatenate((np.sin(angles), np.cos(angles)[:, : width // 2]), axis=1)
+
+
+def alibi_slopes(heads: int, scale: float) -> Floats:
+    """[heads] float32: 2^(-8/H), 2^(-16/H), ... times ``scale``; for H that is no power of two, those of the power below
+    and then every other one of the power above."""
+    below = 1 << (heads.bit_length() - 1)
+    slopes = [2.0 ** (-8.0 * (i + 1) / below) for i in range(below)]
+    slopes += [2.0 ** (-4.0 * (2 * i + 1) / below) for i in range(heads - below)]
+    return np.array(slopes, np.float32) * np.float32(scale)
 
 
 def _base(base: float, scaling: RotaryScaling, width: int, length: int) -> float:

@@ -1,0 +1,198 @@
+"""A plan run by the native kernels, on the processor and without torch: a whole step of a batch is one call.
+
+    Plan + Packed.weights --NativePlan--> hb_model        Batch --run: hb_step--> logits [R, V]
+                                          hb_cache: pages of keys and values
+
+Every result of a token is the same bits whatever else is in its batch, however its sequence was cut into steps, and with
+any number of threads (see native/hornbook.h).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+
+from hornbook.checkpoint.packed import PackedTensor
+from hornbook.engine.executor import PAGE, Batch, Floats
+from hornbook.engine.native_adapters import NativeAdapters
+from hornbook.engine.native_plan import NativePlan, obstacle
+from hornbook.engine.plan import HeadNorm, Plan, Select, Turn
+from hornbook.errors import GenerationError, KernelError, ModelClosed, UnsupportedModel
+from hornbook.kernels import library
+from hornbook.kernels.library import Library
+from hornbook.settings import Settings
+
+CacheType = Literal["float32", "float16", "int8"]
+CACHE_TYPES: dict[CacheType, int] = {"float32": 0, "float16": 1, "int8": 2}
+
+
+def supports(
+    plan: Plan, weights: Mapping[str, PackedTensor] | None = None, settings: Settings | None = None
+) -> str | None:
+    """Why this model cannot run natively here ("the native kernels cannot run it: it has a mixture of experts"), or None."""
+    if library.library(settings) is None:
+        return f"there are no native kernels: {library.why_not(settings)}"
+    reason = obstacle(plan, weights)
+    return None if reason is None else f"the native kernels cannot run it: it {reason}"
+
+
+def page_bytes(plan: Plan, cache: CacheType = "float32", settings: Settings | None = None) -> int:
+    """The memory of one page of PAGE tokens; 0 for a model that keeps none."""
+    if not plan.causal:
+        return 0
+    config = plan.config
+    kernels = _kernels(settings)
+    return int(kernels.hb_cache_page_bytes(config.layers, config.kv_heads, config.head_width, CACHE_TYPES[cache]))
+
+
+class NativeExecutor:
+    """See Executor. For a model that is not causal there are no pages: each sequence is whole in its batch.
+
+    weights: by the Transformer's names, ``Packed.weights``; they are packed here and not needed after.
+    pages: how many the cache has. cache: as what keys and values are kept.
+    context_length: the longest text; None: the model's. Rotary scalings that follow the length take it.
+    Raises UnsupportedModel where ``supports`` gives a reason, ModelFileError where a weight is not a finite number.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        weights: Mapping[str, PackedTensor],
+        pages: int,
+        *,
+        cache: CacheType = "float32",
+        context_length: int | None = None,
+        settings: Settings | None = None,
+    ) -> None:
+        if reason := supports(plan, weights, settings):
+            raise UnsupportedModel(reason, "Run the model with torch.")
+        config = plan.config
+        self._kernels = kernels = _kernels(settings)
+        self.plan, self.pages = plan, pages if plan.causal else 0
+        self.name = f"native {kernels.isa}, {kernels.threads} thread{'s' if kernels.threads > 1 else ''}"
+        self.vocab_size = config.vocab_size
+        self.context_length = config.context_length if context_length is None else context_length
+        # Tables of positions that no page can hold would only cost memory.
+        self._positions = min(self.context_length, self.pages * PAGE) if plan.causal else self.context_length
+        self._native = NativePlan(plan, weights, kernels, self._positions, self.context_length)
+        self._adapters = NativeAdapters(plan, {name: tensor.shape for name, tensor in weights.items()})
+        self._rows_are_selected = any(isinstance(op, Select) for op in plan.ops)
+        self._width = plan.widths[_last(plan)]
+        widths, ops = self._native.widths, self._native.ops
+        self._model = kernels.hb_model_create(ops, len(ops), widths.ctypes.data, len(widths))
+        self._close_model = weakref.finalize(self, kernels.hb_model_free, self._model)
+        self._cache = None
+        if plan.causal:
+            kind = CACHE_TYPES[cache]
+            self._cache = kernels.hb_cache_create(config.layers, config.kv_heads, config.head_width, self.pages, kind)
+            self._close_cache = weakref.finalize(self, kernels.hb_cache_free, self._cache)
+        self.page_bytes = page_bytes(plan, cache, settings)
+        self._out = np.empty((0, self._width), np.float32)
+
+    @property
+    def weight_bytes(self) -> int:
+        """The memory of packed weights, vectors, tables and adapters; pages and scratch are not among it."""
+        return self._native.bytes + self._adapters.bytes
+
+    def run(self, batch: Batch) -> Floats:
+        """See Executor; the final hidden states [T, C] where the plan has no Select."""
+        self._open()
+        self._check(batch)
+        arrays = {name: np.ascontiguousarray(value, np.int32) for name, value in zip(_FIELDS, batch, strict=False)}
+        rows = len(batch.select) if self._rows_are_selected else len(batch.ids)
+        step = library.Batch(
+            tokens=len(batch.ids), sequences=len(batch.lengths), max_pages=batch.pages.shape[1],
+            rows=len(batch.select), **{name: array.ctypes.data for name, array in arrays.items()},
+        )  # fmt: skip
+        if batch.adapters is not None:
+            numbers = np.ascontiguousarray(batch.adapters, np.int32)
+            self._adapters.check(numbers)
+            step.adapter = numbers.ctypes.data
+            step.adapters, step.adapter_count = self._adapters.array, len(self._adapters.array)
+        if len(self._out) < rows:
+            self._out = np.empty((rows, self._width), np.float32)
+        out = self._out[:rows]
+        try:
+            self._kernels.hb_step(self._model, self._cache, ctypes.byref(step), out.ctypes.data)
+        except KernelError as error:
+            raise GenerationError(f"the native kernels could not run a step: {error.what}", error.remedy) from error
+        return out
+
+    def copy_page(self, source: int, target: int) -> None:
+        """See Executor."""
+        self._open()
+        if not (0 <= source < self.pages and 0 <= target < self.pages):
+            raise GenerationError(f"page {source} cannot be copied to page {target}: there are {self.pages} pages")
+        self._kernels.hb_cache_copy(self._cache, source, target)
+
+    def add_adapter(self, weights: Mapping[str, tuple[Floats, Floats, float]]) -> int:
+        """See Executor. Raises UsageError for an adapter of another model, before anything is kept."""
+        self._open()
+        return self._adapters.add(weights)
+
+    def remove_adapter(self, number: int) -> None:
+        """See Executor. Raises UsageError where there is none of that number."""
+        self._open()
+        self._adapters.remove(number)
+
+    def scratch_bytes(self, tokens: int, rows: int) -> int:
+        """See Executor: registers and what the kernels keep, and the logits."""
+        self._open()
+        out = (rows if self._rows_are_selected else tokens) * self._width * 4
+        return int(self._kernels.hb_model_bytes(self._model, tokens, rows)) + out
+
+    def close(self) -> None:
+        """Give all memory back; a second time does nothing."""
+        if self._model is None:
+            return
+        self._close_model()
+        if self._cache is not None:
+            self._close_cache()
+        self._model = self._cache = None
+        self._native.close()
+        self._out = np.empty((0, self._width), np.float32)
+
+    def _open(self) -> None:
+        if self._model is None:
+            raise ModelClosed("the model was closed", "Load it again.")
+
+    def _check(self, batch: Batch) -> None:
+        """What the kernels would read or write out of bounds on. Raises GenerationError."""
+        if not len(batch.ids):
+            raise GenerationError("a batch has no tokens")
+        for what, values, count in (
+            ("token", batch.ids, self.vocab_size),
+            ("position", batch.positions, self._positions),
+            ("page", batch.pages, self.pages),
+            ("sequence", batch.sequence, len(batch.lengths)),
+            ("selected row", batch.select, len(batch.ids)),
+        ):
+            if values.size and not (values.min() >= 0 and values.max() < count):
+                bad = int(values.min()) if values.min() < 0 else int(values.max())
+                raise GenerationError(f"a batch has the {what} {bad}, and there are {count}: 0 to {count - 1}")
+        if self._cache is not None and int(batch.lengths.max()) > batch.pages.shape[1] * PAGE:
+            raise GenerationError(
+                f"a sequence of {int(batch.lengths.max())} tokens has {batch.pages.shape[1]} pages of {PAGE}"
+            )
+
+
+_FIELDS = ("ids", "positions", "sequence", "pages", "lengths", "select")
+
+
+def _last(plan: Plan) -> str:
+    """The register of the answer."""
+    op = plan.ops[-1]
+    return op.a if isinstance(op, (HeadNorm, Turn)) else op.out
+
+
+def _kernels(settings: Settings | None) -> Library:
+    found = library.library(settings)
+    if found is None:
+        raise UnsupportedModel(
+            f"there are no native kernels: {library.why_not(settings)}", library.what_to_do(settings)
+        )
+    return found

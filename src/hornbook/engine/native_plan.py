@@ -1,0 +1,180 @@
+"""A plan and weights -> the hb_op array that the native kernels run, and what its pointers point at.
+
+    Linear(qkv, normed, (query, key, value))  ->  HB_LINEAR, registers by number, three hb_weight, biases
+    Turn(qkv, 0, 12, 64, rotary)              ->  HB_ROTARY, a table of cosines and sines [positions, 64]
+
+Each weight is packed once, however many operations read it: a head that is tied costs nothing. What a file of floats
+says of a norm or a bias is a vector here; all else is a packed matrix. See native/hornbook.h for what an hb_op says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, assert_never
+
+import numpy as np
+
+from hornbook.checkpoint.packed import PackedTensor
+from hornbook.engine.executor import Floats
+from hornbook.engine.plan import (
+    Act,
+    Add,
+    Attend,
+    Cap,
+    Embed,
+    Gate,
+    HeadNorm,
+    Linear,
+    Mix,
+    Norm,
+    Op,
+    Plan,
+    Select,
+    Turn,
+)  # fmt: skip
+from hornbook.errors import UnsupportedModel
+from hornbook.kernels import library
+from hornbook.kernels.library import Library
+from hornbook.kernels.weight import TYPES, Weight
+from hornbook.model.config import Rotary
+from hornbook.model.position_tables import alibi_slopes, rotary_table, sinusoids
+
+# hb_kind and hb_activation of native/hornbook.h
+EMBED, NORM, ADD, LINEAR, GATE, ACT, HEAD_NORM, ROTARY, ATTEND, SELECT, CAP = range(1, 12)
+ACTIVATIONS = {"silu": 0, "gelu": 1, "gelu_tanh": 2, "relu": 3}
+
+
+def obstacle(plan: Plan, weights: Mapping[str, PackedTensor] | None = None) -> str | None:
+    """Why the native kernels cannot run this plan ("has a mixture of experts"), or None."""
+    if any(isinstance(op, Mix) for op in plan.ops):
+        return "has a mixture of experts"
+    for name in () if weights is None else _matrices(plan):
+        if weights is not None and weights[name].type not in TYPES:
+            return f"holds {name} as {weights[name].type}"
+    return None
+
+
+def _matrices(plan: Plan) -> Iterator[str]:
+    for op in plan.ops:
+        if isinstance(op, Embed):
+            yield op.tokens
+        elif isinstance(op, Linear):
+            yield from op.weights
+
+
+class NativePlan:
+    """``ops`` and ``widths`` for hb_model_create; all that they point at lives as long as this object.
+
+    ``positions``: how many a sequence can have, which is how long the tables are. ``length``: what rotary scalings take
+    that follow the length.
+    """
+
+    def __init__(
+        self, plan: Plan, weights: Mapping[str, PackedTensor], kernels: Library, positions: int, length: int
+    ) -> None:
+        self._plan, self._source, self._kernels = plan, weights, kernels
+        self._positions, self._length = positions, length
+        self.weights: dict[str, Weight] = {}
+        self._vectors: dict[tuple[str, float], Floats] = {}
+        self._tables: dict[Rotary, Floats] = {}
+        self._kept: list[Floats] = []
+        self._registers = {name: number for number, name in enumerate(plan.widths)}
+        self.widths = np.array(list(plan.widths.values()), np.int32)
+        self.ops = (library.Op * len(plan.ops))(*map(self._encode, plan.ops))
+
+    @property
+    def bytes(self) -> int:
+        """What weights, vectors and tables take."""
+        arrays = [*self._vectors.values(), *self._tables.values(), *self._kept]
+        return sum(weight.bytes for weight in self.weights.values()) + sum(array.nbytes for array in arrays)
+
+    def close(self) -> None:
+        """Free the weights; no model may use ``ops`` any more."""
+        self.weights.clear()
+
+    # ------------------------------------------------------------------------------------------------ operations
+
+    def _encode(self, op: Op) -> library.Op:
+        if isinstance(op, Embed):
+            table = self._positions_table(op)
+            return self._op(EMBED, "", "", op.out, (op.offset,), (op.scale,), [op.tokens], [table])
+        if isinstance(op, Norm):
+            vectors = [self._vector(op.weight, op.shift), None if op.bias is None else self._vector(op.bias)]
+            return self._op(NORM, op.a, "", op.out, (int(op.kind == "layer"),), (op.epsilon,), vectors=vectors)
+        if isinstance(op, Add):
+            return self._op(ADD, op.a, op.b, op.out)
+        if isinstance(op, Linear):
+            biases = [None if name is None else self._vector(name) for name in op.biases]
+            return self._op(LINEAR, op.a, "", op.out, (len(op.weights), op.site), (), list(op.weights), biases)
+        if isinstance(op, (Gate, Act)):
+            kind = GATE if isinstance(op, Gate) else ACT
+            return self._op(kind, op.a, "", op.out, (ACTIVATIONS[op.activation],))
+        if isinstance(op, HeadNorm):
+            weight = self._vector(op.weight, op.shift)
+            return self._op(HEAD_NORM, op.a, "", op.a, (op.start, op.groups, op.width), (op.epsilon,), vectors=[weight])
+        if isinstance(op, Turn):
+            turned = self._plan.config.rotary_width(op.rotary)
+            sizes = (op.start, op.heads, op.width, turned, int(op.rotary.interleaved), self._positions)
+            return self._op(ROTARY, op.a, "", op.a, sizes, vectors=[self._turns(op.rotary, turned)])
+        if isinstance(op, Attend):
+            sizes = (op.heads, op.kv_heads, op.head_width, op.layer, op.window or 0, int(op.causal))
+            slopes = None if op.alibi is None else self._keep(alibi_slopes(op.heads, op.alibi))
+            return self._op(ATTEND, op.a, "", op.out, sizes, (op.scale, op.softcap or 0.0), vectors=[slopes])
+        if isinstance(op, Select):
+            return self._op(SELECT, op.a, "", op.out)
+        if isinstance(op, Cap):
+            return self._op(CAP, op.a, "", op.out, (), (op.scale, op.cap or 0.0))
+        if isinstance(op, Mix):
+            raise UnsupportedModel("the native kernels have no mixture of experts", "Run the model with torch.")
+        assert_never(op)
+
+    def _op(
+        self, kind: int, a: str, b: str, out: str, ints: tuple[int, ...] = (), floats: tuple[float, ...] = (),
+        weights: list[str] | None = None, vectors: list[Floats | None] | None = None,
+    ) -> library.Op:  # fmt: skip
+        op = library.Op(kind=kind, a=self._registers.get(a, -1), b=self._registers.get(b, -1), out=self._registers[out])
+        op.i[: len(ints)] = ints
+        op.f[: len(floats)] = floats
+        for i, name in enumerate(weights or []):
+            op.weight[i] = self._weight(name).handle
+        for i, vector in enumerate(vectors or []):
+            op.w[i] = None if vector is None else vector.ctypes.data
+        return op
+
+    # --------------------------------------------------------------------------------------- what the pointers need
+
+    def _weight(self, name: str) -> Weight:
+        if name not in self.weights:
+            tensor = self._source[name]
+            rows, cols = tensor.shape
+            self.weights[name] = Weight(self._kernels, tensor.type, rows, cols, tensor.raw, tensor.order)
+            tensor.release()  # the file's pages and the packed weight must not be in memory together
+        return self.weights[name]
+
+    def _vector(self, name: str, shift: float = 0.0) -> Floats:
+        if (name, shift) not in self._vectors:
+            values = self._source[name].values()
+            self._vectors[name, shift] = values + np.float32(shift) if shift else values
+        return self._vectors[name, shift]
+
+    def _turns(self, rotary: Rotary, width: int) -> Floats:
+        if rotary not in self._tables:
+            self._tables[rotary] = rotary_table(rotary, width, self._positions, self._length)
+        return self._tables[rotary]
+
+    def _positions_table(self, op: Embed) -> Floats | None:
+        """What is added to a token at each position: its vector, and that of the tokens' only type."""
+        width = self._plan.widths[op.out]
+        added: Any = None
+        if op.positions == "sinusoidal":
+            added = sinusoids(self._positions, width)
+        elif op.positions is not None:
+            added = self._source[op.positions].values()
+        if op.types is not None:
+            first = self._source[op.types].values()[0]
+            added = np.tile(first, (self._positions, 1)) if added is None else added + first
+        return None if added is None else self._keep(added)
+
+    def _keep(self, values: Any) -> Floats:
+        self._kept.append(np.ascontiguousarray(values, np.float32))
+        return self._kept[-1]
