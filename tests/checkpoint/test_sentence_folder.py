@@ -15,7 +15,8 @@ from hornbook.checkpoint import load, save
 from hornbook.checkpoint.sentence_folder import read_limit, read_pooling, write
 from hornbook.errors import HornbookError, ModelFileError, UnsupportedModel
 from hornbook.model.config import ModelConfig
-from hornbook.retrieve.embed import TorchEmbedder
+from hornbook.engine.encode import TorchEncoder
+from hornbook.retrieve.embed import LocalEmbedder
 
 TEXTS = ["Hi", "Where does the river meet the sea?", "春天来了，河边的柳树都绿了。", "A passage of some length. " * 30]
 SMALL = ModelConfig(
@@ -135,7 +136,8 @@ def test_a_folder_of_todays_sentence_transformers_goes_there_and_back(
     expected = made.encode(TEXTS)
 
     checkpoint = load(tmp_path / "theirs", device="cpu")
-    embedder = TorchEmbedder(checkpoint)
+    encoder = TorchEncoder(checkpoint.model, checkpoint.config.pooling or "mean")
+    embedder = LocalEmbedder(encoder, checkpoint.config, checkpoint.tokenizer, checkpoint.path)
     assert embedder.max_tokens == made.max_seq_length == 50
     unit = expected / np.linalg.norm(expected, axis=-1, keepdims=True)
     np.testing.assert_allclose(embedder.embed(TEXTS), unit, atol=1e-5)

@@ -15,7 +15,7 @@ import pytest
 
 import hornbook
 from hornbook.errors import ModelClosed, ModelFileError, UnsupportedModel, UsageError
-from hornbook.retrieve.embed import TorchEmbedder, batches, fingerprint, read_layout
+from hornbook.retrieve.embed import LocalEmbedder, batches, fingerprint, read_layout
 from hornbook.types import Embedder
 
 TEXTS = [
@@ -33,9 +33,9 @@ TEXTS = [
 
 
 @pytest.fixture(scope="module")
-def minilm(minilm_path: Path) -> Iterator[TorchEmbedder]:
+def minilm(minilm_path: Path) -> Iterator[LocalEmbedder]:
     with hornbook.load(str(minilm_path), device="cpu") as embedder:
-        assert isinstance(embedder, TorchEmbedder)
+        assert isinstance(embedder, LocalEmbedder)
         yield embedder
 
 
@@ -45,7 +45,7 @@ def peer(minilm_path: Path) -> Any:
 
 
 @pytest.mark.models
-def test_vectors_are_those_of_sentence_transformers(minilm: TorchEmbedder, peer: Any) -> None:
+def test_vectors_are_those_of_sentence_transformers(minilm: LocalEmbedder, peer: Any) -> None:
     ours = minilm.embed(TEXTS)
     assert isinstance(minilm, Embedder)
     assert (ours.shape, ours.dtype) == ((len(TEXTS), 384), np.float32)
@@ -56,14 +56,14 @@ def test_vectors_are_those_of_sentence_transformers(minilm: TorchEmbedder, peer:
 
 
 @pytest.mark.models
-def test_a_vector_does_not_depend_on_its_batch(minilm: TorchEmbedder) -> None:
+def test_a_vector_does_not_depend_on_its_batch(minilm: LocalEmbedder) -> None:
     together = minilm.embed(TEXTS)
     for text, vector in zip(TEXTS, together, strict=True):
         np.testing.assert_allclose(minilm.embed([text])[0], vector, atol=1e-6)
 
 
 @pytest.mark.models
-def test_a_text_that_is_cut_is_counted_and_logged(minilm: TorchEmbedder, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_text_that_is_cut_is_counted_and_logged(minilm: LocalEmbedder, caplog: pytest.LogCaptureFixture) -> None:
     before = minilm.truncated
     with caplog.at_level(logging.WARNING, logger="hornbook"):
         minilm.embed(["short", "word " * 254])  # 254 and two special tokens: just fits
@@ -75,14 +75,14 @@ def test_a_text_that_is_cut_is_counted_and_logged(minilm: TorchEmbedder, caplog:
 
 
 @pytest.mark.models
-def test_tokens_are_counted_without_the_special_ones(minilm: TorchEmbedder) -> None:
+def test_tokens_are_counted_without_the_special_ones(minilm: LocalEmbedder) -> None:
     assert minilm.count_tokens("one two three") == 3
     assert minilm.count_tokens("") == 0
     assert minilm.special_tokens == 2
 
 
 @pytest.mark.models
-def test_nothing_gives_nothing_and_wrong_use_is_named(minilm: TorchEmbedder) -> None:
+def test_nothing_gives_nothing_and_wrong_use_is_named(minilm: LocalEmbedder) -> None:
     assert minilm.embed([]).shape == (0, 384)
     with pytest.raises(UsageError, match="list"):
         minilm.embed("a text")
@@ -91,7 +91,7 @@ def test_nothing_gives_nothing_and_wrong_use_is_named(minilm: TorchEmbedder) -> 
 
 
 @pytest.mark.models
-def test_threads_share_it(minilm: TorchEmbedder) -> None:
+def test_threads_share_it(minilm: LocalEmbedder) -> None:
     expected = minilm.embed(TEXTS[:7])
     got: list[Any] = [None] * 4
 
@@ -109,7 +109,7 @@ def test_threads_share_it(minilm: TorchEmbedder) -> None:
 
 @pytest.mark.models
 def test_a_moved_model_keeps_its_fingerprint_and_a_changed_one_does_not(
-    minilm: TorchEmbedder, minilm_path: Path, tmp_path: Path
+    minilm: LocalEmbedder, minilm_path: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "elsewhere"
     shutil.copytree(minilm_path, folder)

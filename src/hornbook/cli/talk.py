@@ -150,12 +150,12 @@ def opened(model: str, settings: Settings, device: str, stretch: str | None = No
 def loaded(model: str, settings: Settings, device: str, stretch: str | None = None) -> Iterator[LocalLLM | Seq2Seq]:
     """The model, closed at the end. Raises UsageError for one that cannot write."""
     from hornbook.llm import load
-    from hornbook.retrieve.embed import TorchEmbedder
+    from hornbook.retrieve.embed import LocalEmbedder
 
     fetch(settings, model)
     llm = load(model, device=device, stretch=stretch, settings=settings)
     with closing(llm):
-        if isinstance(llm, TorchEmbedder):
+        if isinstance(llm, LocalEmbedder):
             raise UsageError(
                 f"{llm.name} is an embedding model: it finds passages and does not write",
                 "hornbook list shows the models.",

@@ -97,7 +97,8 @@ class NativePlan:
     def _encode(self, op: Op) -> library.Op:
         if isinstance(op, Embed):
             table = self._positions_table(op)
-            return self._op(EMBED, "", "", op.out, (op.offset,), (op.scale,), [op.tokens], [table])
+            sizes = (op.offset, 0 if table is None else len(table))
+            return self._op(EMBED, "", "", op.out, sizes, (op.scale,), [op.tokens], [table])
         if isinstance(op, Norm):
             vectors = [self._vector(op.weight, op.shift), None if op.bias is None else self._vector(op.bias)]
             return self._op(NORM, op.a, "", op.out, (int(op.kind == "layer"),), (op.epsilon,), vectors=vectors)

@@ -1,6 +1,6 @@
 """Texts to unit vectors with an encoder, as sentence-transformers does it (Reimers and Gurevych 2019, arXiv 1908.10084).
 
-    texts -> tokens, cut at max_tokens -> batches of like length -> encoder -> pooling -> unit length -> [n, d]
+    texts -> tokens, cut at max_tokens -> batches of like length -> Encoder (engine/encode.py) -> unit length -> [n, d]
 
 What the model's folder says decides: the pooling (how token states become one vector), max_seq_length in
 ``sentence_bert_config.json``, and what stands before a query or a passage in ``config_sentence_transformers.json``. A text beyond ``max_tokens`` is cut as the reference cuts it, counted in ``truncated``, and logged:
@@ -18,16 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from hornbook.checkpoint.sentence_folder import read_limit
+from hornbook.engine.encode import Encoder
 from hornbook.errors import ModelClosed, ModelFileError, UnsupportedModel, UsageError
-from hornbook.model.heads import pool
 
 if TYPE_CHECKING:
-    from hornbook.checkpoint.loading import Checkpoint
+    from hornbook.model.config import ModelConfig
+    from hornbook.text.tokenizer import Tokenizer
 
 log = logging.getLogger("hornbook")
 
@@ -40,30 +38,27 @@ class Layout(NamedTuple):
     passage_prompt: str
 
 
-class TorchEmbedder:
+class LocalEmbedder:
     """An encoder that runs in this process. Safe to use from several threads.
 
     ``truncated`` counts the texts so far that were longer than ``max_tokens`` and lost their end.
-    ``batch_tokens``, padding included, is small enough for a batch's states to stay in a CPU's cache (measured with
-    MiniLM: 1,024 is a sixth faster than 4,096); a GPU wants more.
     """
 
-    def __init__(self, checkpoint: Checkpoint, *, name: str = "", batch_tokens: int = 1024) -> None:
-        path = Path(checkpoint.path)
+    def __init__(
+        self, encoder: Encoder, config: ModelConfig, tokenizer: Tokenizer, path: Path, *, name: str = ""
+    ) -> None:
         layout = read_layout(path)
         self.name = name or path.stem
-        self.dimensions = checkpoint.config.width
-        self.max_tokens = min(layout.max_tokens or checkpoint.config.context_length, checkpoint.config.context_length)
-        self.tokenizer = checkpoint.tokenizer
+        self.dimensions = config.width
+        self.max_tokens = min(layout.max_tokens or config.context_length, config.context_length)
+        self.tokenizer = tokenizer
         self.truncated = 0
-        self.pooling = checkpoint.config.pooling or "mean"
-        self.fingerprint = fingerprint(path, (*layout, self.max_tokens, self.pooling))
-        self.batch_tokens = batch_tokens
-        self._model: Any = checkpoint.model
+        self.fingerprint = fingerprint(path, (*layout, self.max_tokens, config.pooling or "mean"))
+        self._encoder: Encoder | None = encoder
         self._layout = layout
         self._lock = threading.Lock()
         # How many special tokens end a text ([SEP]): a text that is cut keeps them.
-        empty, some = self.tokenizer.encode(""), self.tokenizer.encode("a")
+        empty, some = tokenizer.encode(""), tokenizer.encode("a")
         begin = next((i for i, (a, b) in enumerate(zip(empty, some, strict=False)) if a != b), len(empty))
         self._ending = len(empty) - begin
 
@@ -80,14 +75,16 @@ class TorchEmbedder:
             raise UsageError(
                 f"a text to embed is a passage or a query, not {kind!r}", "Give kind='passage' or 'query'."
             )
-        model = self._model
-        if model is None:
-            raise ModelClosed(f"{self.name} was closed", "Load it again.")
+        self._open()
         prompt = self._layout.query_prompt if kind == "query" else self._layout.passage_prompt
         ids = self._tokens([prompt + text for text in texts])
-        out = np.empty((len(ids), self.dimensions), dtype=np.float32)
-        for places in batches([len(row) for row in ids], self.batch_tokens):
-            out[places] = self._vectors(model, [ids[i] for i in places])
+        out = np.zeros((len(ids), self.dimensions), dtype=np.float32)
+        some = [i for i, row in enumerate(ids) if row]  # of no token at all there is nothing to say: zeros
+        for batch in batches([len(ids[i]) for i in some], self._open().batch_tokens):
+            places = [some[i] for i in batch]
+            with self._lock:  # batch by batch: another thread's query need not wait for all of these
+                vectors = self._open().vectors([ids[i] for i in places])
+            out[places] = vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
         return out
 
     def count_tokens(self, text: str) -> int:
@@ -101,9 +98,12 @@ class TorchEmbedder:
 
     def close(self) -> None:
         """Free the model's memory; any later use raises ModelClosed."""
-        self._model = None
+        with self._lock:
+            if self._encoder is not None:
+                self._encoder.close()
+            self._encoder = None
 
-    def __enter__(self) -> TorchEmbedder:
+    def __enter__(self) -> LocalEmbedder:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -125,19 +125,10 @@ class TorchEmbedder:
             )  # fmt: skip
         return rows
 
-    @torch.inference_mode()
-    def _vectors(self, model: Any, rows: Sequence[Sequence[int]]) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """Unit vectors [B, d] of token ids, padded on the right to the longest."""
-        longest = max(map(len, rows))
-        ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], device=model.device)
-        mask = None
-        if any(len(row) < longest for row in rows):
-            counts = torch.tensor([len(row) for row in rows], device=model.device)
-            mask = torch.arange(longest, device=model.device) < counts[:, None]
-        hidden: Tensor = model(ids, mask=mask, logits="none").hidden
-        vectors = F.normalize(pool(hidden.float(), mask, self.pooling), dim=-1)
-        array: np.ndarray[Any, np.dtype[np.float32]] = vectors.cpu().numpy()
-        return array
+    def _open(self) -> Encoder:
+        if self._encoder is None:
+            raise ModelClosed(f"{self.name} was closed", "Load it again.")
+        return self._encoder
 
 
 def batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:

@@ -1,0 +1,176 @@
+"""Many threads, one engine: each waits for its own answers, and one of those that wait steps for all.
+
+    thread 1   next(stream) --leads--> step, step, step ... its own event --> hands over, returns
+    thread 2   next(stream) --waits----------------> its event
+    thread 3   next(stream) --waits------------------------------------------leads--> step, ...
+
+There is no thread in the background: while nobody waits, nothing runs. A stream that is closed or dropped cancels what it
+asked for, and its pages come back at once, or with the step that is running.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from hornbook.engine.engine import Engine
+from hornbook.engine.requests import Event, Handle, Request
+from hornbook.errors import ModelClosed
+
+
+class Driver:
+    """Lets any number of threads use one engine, which nobody else may step."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._lock = threading.Lock()
+        self._stepping = False
+        self._reserved = 0  # how many wait to have the engine alone
+        self._waiting: dict[Stream, None] = {}  # asleep, in the order they came
+        self._idle = threading.Condition(self._lock)  # told when a step has ended
+
+    def ask(self, requests: Sequence[Request]) -> Stream:
+        """Submit requests together. Raises what Engine.submit raises, before any work, and then asks for none of them."""
+        stream = Stream(self)
+        try:
+            for request in requests:
+                stream.add(self.engine.submit(request))
+        except BaseException:
+            stream.close()
+            raise
+        return stream
+
+    @contextmanager
+    def alone(self) -> Iterator[Engine]:
+        """The engine between two steps: to load or forget an adapter, to read its books."""
+        with self._lock:
+            self._reserved += 1
+            while self._stepping:
+                self._idle.wait()
+            self._reserved -= 1
+            self._stepping = True
+        try:
+            yield self.engine
+        finally:
+            with self._lock:
+                self._stepping = False
+                self._idle.notify()
+                self._hand_over()
+
+    def close(self) -> None:
+        """Free the model's memory. Streams that are open end with ModelClosed, and so does any later use."""
+        with self.alone() as engine:
+            engine.close()
+        with self._lock:
+            for stream in self._waiting:
+                stream.awake.notify()
+
+    # --- for streams
+
+    def wait(self, stream: Stream) -> None:
+        """Return when something has happened to the stream, or nothing more can. Raises ModelClosed."""
+        with self._lock:
+            while not stream.events and stream.open:
+                if self.engine.closed:
+                    raise ModelClosed("the model was closed", "Load it again.")
+                if self._stepping or self._reserved:
+                    self._sleep(stream)
+                else:
+                    self._lead()
+            self._hand_over()
+
+    def _sleep(self, stream: Stream) -> None:
+        self._waiting[stream] = None
+        try:
+            stream.awake.wait()
+        finally:
+            self._waiting.pop(stream, None)
+
+    def _lead(self) -> None:
+        """One step for all. The lock is held before and after, and not meanwhile."""
+        self._stepping = True
+        self._lock.release()
+        events: list[Event] = []
+        try:
+            events = self.engine.step()
+        except BaseException:
+            self._lock.acquire()
+            self._stepping = False
+            self._hand_over()
+            raise
+        self._lock.acquire()
+        self._stepping = False
+        self._deliver(events)
+        self._idle.notify()
+
+    def forget(self, stream: Stream, *, patient: bool) -> None:
+        """Cancel what a stream still waits for. ``patient``: wait for the lock, which a finaliser must not."""
+        for handle in tuple(stream.open):
+            self.engine.cancel(handle)
+        stream.open.clear()
+        if self._lock.acquire(blocking=patient):
+            try:
+                self._hand_over()
+            finally:
+                self._lock.release()
+
+    def _deliver(self, events: Sequence[Event]) -> None:
+        for event in events:
+            stream = event.handle.listener
+            if stream is None or event.handle not in stream.open:
+                continue
+            stream.events.append(event)
+            if event.last:
+                stream.open.discard(event.handle)
+            if stream in self._waiting:
+                stream.awake.notify()
+
+    def _hand_over(self) -> None:
+        """Where nobody steps: take back what was cancelled meanwhile, and wake one that has nothing, so that it leads."""
+        if self._stepping:
+            return
+        if self.engine.pending_cancels and not self.engine.closed:
+            self._deliver(self.engine.sweep())
+        for stream in self._waiting:
+            if not stream.events:
+                stream.awake.notify()
+                return
+
+
+class Stream:
+    """The events of some requests, in the order they happen, each with its request's place. For one thread at a time."""
+
+    def __init__(self, driver: Driver) -> None:
+        self.events: deque[Event] = deque()
+        self.open: set[Handle] = set()
+        self.awake = threading.Condition(driver._lock)
+        self._driver = driver
+        self._places: dict[Handle, int] = {}
+
+    def add(self, handle: Handle) -> None:
+        handle.listener = self
+        self._places[handle] = len(self._places)
+        self.open.add(handle)
+
+    def __iter__(self) -> Stream:
+        return self
+
+    def __next__(self) -> tuple[int, Event]:
+        """Raises ModelClosed where the engine was closed before the end."""
+        if not self.events:
+            self._driver.wait(self)
+        if not self.events:
+            raise StopIteration
+        event = self.events.popleft()
+        return self._places[event.handle], event
+
+    def close(self) -> None:
+        """Cancel what is not done. What has happened already can still be read."""
+        if self.open:
+            self._driver.forget(self, patient=True)
+
+    def __del__(self) -> None:
+        if self.open:
+            self._driver.forget(self, patient=False)
