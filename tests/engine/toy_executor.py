@@ -6,15 +6,19 @@ wrong place changes the answer or is caught here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 
+from hornbook.engine.choose import Chooser, sample
+from hornbook.engine.engine import Engine
 from hornbook.engine.executor import PAGE, Batch, Floats
+from hornbook.engine.reply import Reply
+from hornbook.engine.requests import Handle, Request
 from hornbook.errors import UsageError
-
-MIX = 0x9E3779B97F4A7C15
-MASK = 2**64 - 1
+from hornbook.types import Token
 
 
 class ToyExecutor:
@@ -30,7 +34,6 @@ class ToyExecutor:
         self.stored = np.full((pages, PAGE), -1, np.int64)
         self.poison: set[int] = set()
         self.broken: BaseException | None = None
-        self.batches: list[Batch] = []  # of which only the sizes are kept
         self.tokens: list[int] = []
         self.sequences: list[int] = []
         self.rows: list[int] = []
@@ -57,17 +60,16 @@ class ToyExecutor:
             if place in wanted:
                 seen = self.stored[table[: position // PAGE + 1]].reshape(-1)[: position + 1]
                 assert (seen >= 0).all(), "a page has a hole"
-                out[row] = self.logits(seen.tolist())
+                out[row] = self.logits(seen)
                 row += 1
         return out
 
-    def logits(self, ids: list[int]) -> Floats:
-        state = 0
-        for id in ids:
-            state = ((state ^ (id + 1)) * MIX + 0x632BE59BD9B4E019) & MASK
-            state ^= state >> 29
-        logits = self._table[state % 1021] + self._table[(state >> 20) % 1021]
-        return np.full_like(logits, np.nan) if ids[-1] in self.poison else logits
+    def logits(self, ids: Sequence[int] | np.ndarray[Any, Any]) -> Floats:
+        """After these tokens; 1000 is added to the ids that an adapter has read."""
+        digest = blake2b(np.asarray(ids, np.int64).tobytes(), digest_size=8).digest()
+        first, second = int.from_bytes(digest[:4]) % 1021, int.from_bytes(digest[4:]) % 1021
+        logits = self._table[first] + self._table[second]
+        return np.full_like(logits, np.nan) if int(ids[-1]) in self.poison else logits
 
     def _adapter(self, batch: Batch, place: int) -> int:
         return 0 if batch.adapters is None else int(batch.adapters[place]) + 1
@@ -98,7 +100,9 @@ class ToyExecutor:
 
     def add_adapter(self, weights: Mapping[str, object]) -> int:
         if "toy" not in weights:
-            raise UsageError("the adapter was made for another base: it has no weight called toy", "Train it for this one.")
+            raise UsageError(
+                "the adapter was made for another base: it has no weight called toy", "Train it for this one."
+            )
         number = next(n for n in range(len(self.adapters) + 1) if n not in self.adapters)
         self.adapters[number] = 1
         return number
@@ -121,3 +125,83 @@ class Letters:
 
     def flush(self) -> str:
         return ""
+
+
+class Answer:
+    """What one answer of a request said, in the end."""
+
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+        self.text = ""
+        self.reason: str | None = None
+        self.logprobs: list[float] = []
+
+    def hear(self, token: Token) -> None:
+        assert self.reason is None, "a token after the end"
+        self.text += token.text
+        self.reason = token.finish_reason
+        if token.id is not None:
+            self.ids.append(token.id)
+        if token.logprob is not None:
+            self.logprobs.append(token.logprob)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Answer) and vars(self) == vars(other)
+
+    def __repr__(self) -> str:
+        return f"Answer({self.ids}, {self.text!r}, {self.reason})"
+
+
+STOP_IDS = frozenset({3})
+
+
+def engine_of(executor: ToyExecutor | None = None, **options: Any) -> Engine:
+    executor = executor or ToyExecutor()
+    return Engine(executor, new_decoder=Letters, vocab_size=executor.vocab_size, stop_ids=STOP_IDS, **options)
+
+
+def expected(executor: ToyExecutor, request: Request) -> list[Answer]:
+    """Each answer made alone, token by token, from the whole sequence: no pages, no batch, no scheduler."""
+    answers = []
+    params = request.params
+    for index in range(params.n):
+        ids, answer = list(request.ids), Answer()
+        chooser = Chooser(
+            params, ids, sample, seed=params.seed or 0, index=index, processors=request.processors
+        )  # fmt: skip
+        room = min(params.max_tokens, min(executor.context_length, PAGE * executor.pages) - len(ids))
+        reply = Reply(params, room, Letters(), STOP_IDS)
+        while answer.reason is None:
+            choice = chooser.choose(ids, executor.logits(ids))
+            chooser.accept(choice.id)
+            answer.hear(reply.accept(choice.id, choice.logprob if params.logprobs else None, choice.top))
+            ids.append(choice.id)
+        answers.append(answer)
+    return answers
+
+
+def drain(engine: Engine, handles: list[Handle], *, each_step: Callable[[], None] = lambda: None) -> list[Any]:
+    """Step to the end; of each request its answers, its Score, or its error. All books are checked at every step.
+
+    ``each_step`` may append to ``handles``.
+    """
+    answers: dict[Handle, list[Answer]] = {}
+    found: dict[Handle, Any] = {}
+    each_step()
+    while engine.has_work:
+        for event in engine.step():
+            of_request = answers.setdefault(event.handle, [Answer() for _ in range(event.handle.request.params.n)])
+            assert event.handle not in found or found[event.handle] is of_request, "something after the end"
+            found[event.handle] = event.error or event.score or of_request
+            if event.token is not None:
+                of_request[event.answer].hear(event.token)
+            assert event.last == (event.error is not None or event.score is not None or _all_ended(of_request))
+        engine.scheduler.check()
+        each_step()
+    assert all(handle.done for handle in handles)
+    assert engine.stats().pages_used == 0, "pages leaked"
+    return [found[handle] for handle in handles]
+
+
+def _all_ended(answers: Sequence[Answer]) -> bool:
+    return all(answer.reason is not None for answer in answers)

@@ -235,6 +235,17 @@ class Engine:
         events, self._events = self._events, []
         return events
 
+    @property
+    def pending_cancels(self) -> bool:
+        return bool(self._cancelled)
+
+    def sweep(self) -> list[Event]:
+        """End what was cancelled, and what is too late, without a pass of the model. Not while a step runs."""
+        self._arrive()
+        self._end_early()
+        events, self._events = self._events, []
+        return events
+
     def _run(self, spans: dict[Running, int]) -> None:
         batch = self.scheduler.batch(spans)
         self._steps += 1
