@@ -53,7 +53,7 @@ HB_API int hb_linear(const hb_weight* weight, const float* bias, const float* x,
 
 // ------------------------------------------------------------------------------------------------------------ plan
 enum hb_kind {
-    HB_EMBED = 1,    // out = weight[0][id] * f[0] (+ w[0][position + i[0]]: a float table [positions, width])
+    HB_EMBED = 1,    // out = weight[0][id] * f[0] (+ w[0][position + i[0]]: a float table [positions, width], i[1] rows)
     HB_NORM,         // out = norm(a) * w[0] + w[1]; f[0] epsilon; i[0] 0: RMSNorm, 1: LayerNorm; w[1] may be NULL
     HB_ADD,          // out = a + b
     HB_LINEAR,       // out = [a W0', a W1', ...] + [w[0] ..]; i[0] parts (1..3), i[1] the site of adapters or -1

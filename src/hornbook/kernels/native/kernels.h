@@ -42,6 +42,9 @@ struct Kernels {
     void (*act)(const float* x, int activation, int64_t n, float* out);
     void (*rotate)(float* head, const float* cos, const float* sin, int64_t turned, bool interleaved);
     void (*cap)(const float* x, float scale, float cap, int64_t n, float* out);
+    // y += scale * (x A') B': A [rank, in], B [out, rank], inner [rank] is room for x A'
+    void (*adapt)(const float* x, int64_t in, const float* a, const float* b, int64_t rank, float scale, int64_t out, float* y,
+                  float* inner);
     // attention.inc, sample.inc: see there
     const struct AttentionKernels* attention;
     const struct SampleKernels* sample;
