@@ -17,7 +17,7 @@ and how it is named, the cache, and the laws below.
     * Bytes that only one text can continue with are written in the tokens that the tokenizer itself would choose.
 
 Numbers are decimal, of any length: 0.99999999999999999999 is below an exclusive maximum of 1, also where a reader's
-floats round it up to 1. A format is a matter of shape: "2023-02-29" is a date.
+floats round it up to 1.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from hornbook.engine.schema import checked_schema
+from hornbook.engine.schema import prepared
 from hornbook.errors import GenerationError, UsageError
 from hornbook.text.tokenizer import Tokenizer
 from hornbook.types import SamplingParams, schema_text
@@ -135,7 +135,7 @@ class Compiled:
         self.vocabulary = vocabulary
         if kind == "schema":
             options: Any = {"whitespace_pattern": _SPACES, "json_allowed_escapes": _ESCAPES}
-            source = LLMatcher.grammar_from_json_schema(checked_schema(text), overrides=options)
+            source = LLMatcher.grammar_from_json_schema(prepared(text), overrides=options)
         elif kind == "regex":
             source = LLMatcher.grammar_from_regex(text)
         else:
@@ -157,6 +157,7 @@ class Matcher:
     def __init__(self, vocabulary: Vocabulary, state: LLMatcher) -> None:
         self._vocabulary = vocabulary
         self._state = state
+        self._ends = 0  # tokens taken after the state had stopped, which it does not count
 
     def allowed(self, out: Bits | None = None) -> Bits:
         """The bits of the tokens that may come next, [ceil(V / 32)] uint32; ids of the end of text where it may end.
@@ -174,12 +175,16 @@ class Matcher:
 
     def accept(self, id: int) -> None:
         """Take the chosen token. Raises GenerationError where it is not allowed; the matcher is of no use then."""
-        if not self._state.consume_token(id):
+        if self.is_done and id in self._vocabulary.end_ids:
+            self._ends += 1
+        elif not self._state.consume_token(id):
             self._check()
 
     def rollback(self, tokens: int) -> None:
         """Take back the last tokens, an end of text among them."""
-        if tokens and not self._state.rollback(tokens):
+        ends = min(tokens, self._ends)
+        self._ends -= ends
+        if tokens > ends and not self._state.rollback(tokens - ends):
             self._check()
 
     @property
@@ -198,7 +203,9 @@ class Matcher:
 
     def fork(self) -> Matcher:
         """A second matcher at the same place."""
-        return Matcher(self._vocabulary, self._state.deep_copy())
+        twin = Matcher(self._vocabulary, self._state.deep_copy())
+        twin._ends = self._ends
+        return twin
 
     def _check(self) -> None:
         if self._state.is_error():
