@@ -10,7 +10,11 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
+import hornbook.engine.four_bit
+import hornbook.engine.torch_attention
 import hornbook.model.attention
 from hornbook.checkpoint import load
 from hornbook.checkpoint.dequantize import FORMATS
@@ -19,6 +23,8 @@ from hornbook.engine.four_bit import FourBit, from_blocks, rounded
 from hornbook.engine.generate import Generator
 from hornbook.engine.lower import lower
 from hornbook.engine.plan import Act, Attend, Gate, HeadNorm, Linear, Mix, Norm, Select, Turn
+from hornbook.engine.torch_attention import lay_out
+from hornbook.engine.torch_decode import Decode, bucket
 from hornbook.engine.torch_executor import TorchExecutor
 from hornbook.errors import GenerationError, ModelClosed, UnsupportedModel, UsageError
 from hornbook.model.cache import ContiguousCache
@@ -267,6 +273,16 @@ def test_greedy_tokens_are_the_generators(tiny_llm_path: Any) -> None:
     assert found == expected
 
 
+def test_groups_that_would_gather_too_much_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = built({})
+    whole = in_pieces(executor(model), texts(), seed=6)
+    monkeypatch.setattr(hornbook.engine.torch_attention, "GATHERED", 40)
+    batch = packed([(30, [1])] * 3 + [(7, [1])] * 5, np.zeros((8, 2)))
+    groups = lay_out(batch, zero=0, device=torch.device("cpu")).groups
+    assert [group.at.shape[0] * group.reach for group in groups] == [31, 31, 31, 40]
+    close(np.concatenate(in_pieces(executor(model), texts(), seed=6)), np.concatenate(whole))
+
+
 def test_rows_are_selected_in_the_order_asked_for() -> None:
     for static in (False, True):
         runs = executor(built({}), static_decode=static)
@@ -403,7 +419,8 @@ def test_blocks_of_a_file_are_taken_over_without_loss() -> None:
         from_blocks("Q6_K", blocks, (6, 64))
 
 
-def test_four_bits_are_the_weights_that_they_round_to() -> None:
+def test_four_bits_are_the_weights_that_they_round_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hornbook.engine.four_bit, "PIECE", 32 * 7)  # seven rows at a time
     model = built(
         {"width": 32, "feedforward_width": 64, "heads": 8, "tied_head": True, "pattern": (LayerKind(rotary=Rotary()),)}
     )
@@ -419,3 +436,50 @@ def test_four_bits_are_the_weights_that_they_round_to() -> None:
         close(found, model(torch.tensor([row])).logits[0])
     with pytest.raises(UnsupportedModel, match="groups of 32"):
         rounded(torch.zeros(4, 33))
+
+
+# ---------------------------------------------------------------------------------------------- what a GPU would record
+
+
+class OnTheDeviceAlone(TorchDispatchMode):
+    """Refuses what a captured graph cannot hold: tensors of the host, and operations that wait for the device."""
+
+    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert operation.name() not in ("aten::_local_scalar_dense", "aten::nonzero", "aten::_unique2"), operation
+        tensors = [x for x in tree_leaves((args, kwargs or {})) if isinstance(x, Tensor)]
+        assert all(x.device.type == "meta" for x in tensors), f"{operation} reads from the host"
+        return operation(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", [name for name in DECODERS if not name.startswith("mixture")])
+def test_a_recorded_step_never_needs_the_host(name: str) -> None:
+    runs = executor(built(DECODERS[name]), device="meta", static_decode=True)
+    assert runs._cache is not None
+    with torch.inference_mode():
+        decode = Decode(runs._decode, 4, 16, runs._cache.zero, runs._cache.scratch, runs._memory, runs.device)
+        decode._step()  # what is moved to the device at first use is there when the recording begins
+        with OnTheDeviceAlone():
+            assert decode._step().shape == (4, VOCAB)
+
+
+def test_buckets_are_few_and_hold_their_steps() -> None:
+    table = np.zeros((5, 40), np.int32)
+    assert bucket(packed([(299, [1])] * 5, table)) == (8, 32)
+    assert bucket(packed([(0, [1])], table)) == (1, 16)
+    assert bucket(packed([(5, [1]), (0, [1, 2])], table)) is None
+    assert bucket(packed([(5, [1])] * 257, np.zeros((257, 1)))) is None
+
+
+def test_a_mixture_is_not_recorded() -> None:
+    runs = executor(built(DECODERS["mixture"]), static_decode=True)
+    runs.run(packed([(0, [1])], np.zeros((1, 1))))
+    assert not runs._decodes
+
+
+def test_bfloat16_is_the_transformers() -> None:
+    model = built({"pattern": (NEAR, FAR)}).to(torch.bfloat16)
+    rows = texts()
+    runs = executor(model, dtype=torch.bfloat16)
+    assert runs.name == "torch cpu bfloat16"
+    for row, found in zip(rows, in_pieces(runs, rows, seed=5), strict=True):
+        close(found, model(torch.tensor([row])).logits[0].float(), 5e-2)

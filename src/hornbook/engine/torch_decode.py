@@ -12,6 +12,7 @@ is one launch. Where there are no graphs the same buffers are run as they stand,
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,12 +37,28 @@ def bucket(batch: Batch) -> tuple[int, int] | None:
     return 1 << (rows - 1).bit_length(), max(LEAST_PAGES, 1 << (pages - 1).bit_length())
 
 
+class GraphMemory:
+    """What the graphs of one executor share, since no two of them run at once: the scratch memory of the largest."""
+
+    def __init__(self) -> None:
+        self.pool: Any = None  # torch's handle of it, once there is a graph
+
+
 class Decode:
     """The buffers of one bucket, and on CUDA their graph; ``zero`` and ``scratch``: slots of pages that are spare."""
 
-    def __init__(self, forward: Forward, rows: int, pages: int, zero: int, scratch: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        forward: Forward,
+        rows: int,
+        pages: int,
+        zero: int,
+        scratch: int,
+        memory: GraphMemory,
+        device: torch.device,
+    ) -> None:
         self._forward, self._rows = forward, rows
-        self._zero, self._scratch = zero, scratch
+        self._zero, self._scratch, self._memory = zero, scratch, memory
         self._host = torch.zeros(rows, COLUMNS + pages, dtype=torch.long, pin_memory=device.type == "cuda")
         self._given = self._host.to(device, copy=True)
         self._graph: torch.cuda.CUDAGraph | None = None
@@ -83,5 +100,6 @@ class Decode:
             self._step()
         torch.cuda.current_stream(self._given.device).wait_stream(aside)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
+        with torch.cuda.graph(self._graph, pool=self._memory.pool):
             self._out = self._step()
+        self._memory.pool = self._graph.pool()

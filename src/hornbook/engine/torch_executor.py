@@ -20,16 +20,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hornbook.engine.executor import Batch, Floats
-from hornbook.engine.four_bit import FourBit
+from hornbook.engine.four_bit import PIECE, FourBit
 from hornbook.engine.plan import Act, Add, Attend, Cap, Embed, Gate, HeadNorm, Linear, Mix, Norm, Op, Plan, Select, Turn
 from hornbook.engine.torch_attention import GATHERED, Layout, PagedKeys, attend_packed, lay_out
-from hornbook.engine.torch_decode import Decode, bucket
+from hornbook.engine.torch_decode import Decode, GraphMemory, bucket
 from hornbook.engine.torch_weights import Adapters, Parameters, Weight, stack_linears
 from hornbook.errors import GenerationError, ModelClosed
 from hornbook.kernels import twins
 from hornbook.model.config import Rotary
 from hornbook.model.feedforward import ACTIVATIONS, Mixture
-from hornbook.model.positions import Alibi, frequencies, rotate, turn
+from hornbook.model.positions import Alibi, frequencies, rotate, sinusoids, turn
 from hornbook.model.positions import Turn as Angles
 
 Rows = dict[int, Tensor]  # adapter -> the places of its tokens
@@ -87,7 +87,14 @@ class TorchExecutor:
             rotary: frequencies(rotary, config.rotary_width(rotary), self.context_length).to(self.device)
             for rotary in rotaries
         }
-        self._alibi = None if config.alibi is None else Alibi(config.heads, config.alibi)
+        self._alibi = None
+        if config.alibi is not None:
+            self._alibi = Alibi(config.heads, config.alibi)
+            self._alibi.slopes = self._alibi.slopes.to(self.device)  # once: a recorded step cannot fetch them
+        self._sines = None
+        if config.positions == "sinusoidal":
+            width = config.width if config.embedding_width is None else config.embedding_width
+            self._sines = sinusoids(torch.arange(self.context_length)[None], width)[0].to(self.device, dtype)
         self._cache = None
         if plan.causal:
             self._cache = PagedKeys(config.layers, config.kv_heads, config.head_width, pages, dtype, self.device)
@@ -96,6 +103,7 @@ class TorchExecutor:
         # A mixture asks the device which experts were chosen: such a step cannot be recorded.
         self._static = static and plan.causal and config.language_head and not self._mixtures
         self._decodes: dict[tuple[int, int], Decode] = {}
+        self._memory = GraphMemory()
         self._closed = False
         self._run_op: dict[type, Callable[[Any, _Step], Tensor]] = {
             Embed: self._embed, Norm: self._norm, Add: self._add, Linear: self._linear, Gate: self._gate, Act: self._act,
@@ -116,7 +124,9 @@ class TorchExecutor:
         else:
             assert self._cache is not None
             if shape not in self._decodes:
-                self._decodes[shape] = Decode(self._decode, *shape, self._cache.zero, self._cache.scratch, self.device)
+                self._decodes[shape] = Decode(
+                    self._decode, *shape, self._cache.zero, self._cache.scratch, self._memory, self.device
+                )
             out = self._decodes[shape].run(batch)[self._on_device(batch.select)]
         logits: Floats = out.float().cpu().numpy()
         return logits
@@ -146,8 +156,8 @@ class TorchExecutor:
         logits = rows * config.vocab_size * (size + 4)
         gathered = max(GATHERED, self.context_length) * config.kv_heads * config.head_width * size * 4
         seen = 2 * tokens * self.context_length * (1 if self._alibi is None else config.heads * size)
-        packed = [each.weight for each in self._linears if isinstance(each.weight, FourBit)]
-        unpacked = max((weight.shape[0] * weight.shape[1] * (4 + size) for weight in packed), default=0)
+        packed = [each.weight.shape for each in self._linears if isinstance(each.weight, FourBit)]
+        unpacked = max((min(rows * width, PIECE) * (9 + size) for rows, width in packed), default=0)
         return registers + logits + (gathered if self.plan.causal else 0) + seen + unpacked
 
     def close(self) -> None:
@@ -220,17 +230,11 @@ class TorchExecutor:
         ids = step.ids
         if isinstance(table, FourBit):
             table, ids = table.rows(ids, self.dtype), torch.arange(len(ids), device=self.device)
-        learned = op.positions not in (None, "sinusoidal")
-        return twins.embed(
-            ids,
-            step.at,
-            table,
-            scale=op.scale,
-            positions=self._parameters.tensor(str(op.positions)) if learned else None,
-            sinusoidal=op.positions == "sinusoidal",
-            offset=op.offset,
-            types=None if op.types is None else self._parameters.tensor(op.types),
-        )
+        positions = self._sines
+        if op.positions not in (None, "sinusoidal"):
+            positions = self._parameters.tensor(op.positions)
+        types = None if op.types is None else self._parameters.tensor(op.types)
+        return twins.embed(ids, step.at, table, scale=op.scale, positions=positions, offset=op.offset, types=types)
 
     def _norm(self, op: Norm, step: _Step) -> Tensor:
         a, weight = step.registers[op.a], self._norms[op.weight, op.shift]
