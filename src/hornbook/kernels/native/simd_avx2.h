@@ -132,6 +132,7 @@ struct Partial {
     __m256i v;
 };
 // How many groups of four may be summed in a Partial, where weights are 0 .. largest and activations -127 .. 127.
+constexpr int TOKENS = 4, FLOAT_TOKENS = 4;  // taken at once, as many as the registers hold
 constexpr int room(int largest) { return 32767 / (2 * 127 * largest) < 8 ? 32767 / (2 * 127 * largest) : 8; }
 
 HB_INLINE Partial products(Bytes weight, Bytes x) { return {_mm256_maddubs_epi16(weight.v, x.v)}; }
@@ -162,6 +163,13 @@ struct Scales {
     }
     static HB_INLINE Scales load_int8(const int8_t* p) {
         return twice(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+    }
+    static HB_INLINE Scales load_low_nibbles(const uint8_t* p) {
+        const __m256i wide = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+        return twice(_mm256_and_si256(wide, _mm256_set1_epi32(15)));
+    }
+    static HB_INLINE Scales load_high_nibbles(const uint8_t* p) {
+        return twice(_mm256_srli_epi32(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))), 4));
     }
 };
 HB_INLINE Ints widen(Partial sum, Scales scale) { return {_mm256_madd_epi16(sum.v, scale.v)}; }
