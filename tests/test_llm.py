@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -167,8 +168,15 @@ def test_a_full_window_ends_with_length(tiny: LocalLLM) -> None:
 def test_unusable_logits_name_the_prompt(tiny_llm_path: Path) -> None:
     with hornbook.load(str(tiny_llm_path), device="cpu") as llm:
         poisoned = llm.tokenizer.encode("X")[0]
-        with torch.no_grad():
-            llm._generator.model.embed.tokens.weight[poisoned] = torch.nan
+        executor = llm._driver.engine.executor
+        run = executor.run
+
+        def run_poisoned(batch: Any) -> Any:
+            logits = run(batch)
+            logits[batch.ids[batch.select] == poisoned] = np.nan
+            return logits
+
+        executor.run = run_poisoned
         clean = [id for id in range(3, 9) if id != poisoned]
         with pytest.raises(GenerationError, match="prompt 2 of 3"):
             llm.generate([clean, [*clean, poisoned], clean], SamplingParams(max_tokens=2))
@@ -193,7 +201,7 @@ def test_what_cannot_be_loaded_is_named(
 
 def test_dtypes_are_kept(tiny_llm_path: Path) -> None:
     with hornbook.load(str(tiny_llm_path), device="cpu", dtype="bfloat16") as llm:
-        assert llm._generator.model.dtype is torch.bfloat16
+        assert llm.runs_on == "torch cpu bfloat16"
         assert len(llm.generate("Hi", SamplingParams(max_tokens=3, ignore_eos=True))[0].token_ids) == 3
 
 

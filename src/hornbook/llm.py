@@ -121,6 +121,7 @@ class LocalLLM:
         self.tokenizer = tokenizer
         self.chat_template = opened.chat_template
         self.runs_on = opened.executor.name
+        self._config, self._family = config, opened.family
         vocab_size = min(config.vocab_size, tokenizer.vocab_size)
         self._driver: Driver | None = Driver(
             Engine(
@@ -136,16 +137,29 @@ class LocalLLM:
 
     # --- text
 
-    def generate(self, prompts: Prompt | Sequence[Prompt], sampling: SamplingParams | None = None) -> list[Completion]:
+    def generate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        sampling: SamplingParams | None = None,
+        *,
+        adapter: str | None = None,
+        priority: int = 0,
+        deadline: float | None = None,
+    ) -> list[Completion]:
         """Continue each prompt; one Completion a prompt, or ``sampling.n`` of each, in their order. With a seed, each prompt
         draws from that seed.
 
+        adapter: the name of one that ``add_adapter`` has loaded.  priority: goes before what came with a lower one.
+        deadline: seconds after which the request fails with DeadlineExceeded.
+
         Raises ContextTooLong or UsageError before any work; GenerationError where a prompt's logits are unusable.
         """
+        from hornbook.engine.requests import Request
+
         params = sampling or SamplingParams()
         ids = [self._encode(prompt) for prompt in as_prompts(prompts)]
         answers: list[list[list[Token]]] = [[[] for _ in range(params.n)] for _ in ids]
-        for place, event in self._ask([self._request(prompt, params) for prompt in ids]):
+        for place, event in self._ask([Request(prompt, params, priority, deadline, adapter) for prompt in ids]):
             answers[place][event.answer].append(_token(event, place, len(ids)))
         return [
             completion_of(own, len(prompt), params)
@@ -153,16 +167,26 @@ class LocalLLM:
             for own in several
         ]
 
-    def stream(self, prompt: Prompt, sampling: SamplingParams | None = None) -> Iterator[Token]:
+    def stream(
+        self,
+        prompt: Prompt,
+        sampling: SamplingParams | None = None,
+        *,
+        adapter: str | None = None,
+        priority: int = 0,
+        deadline: float | None = None,
+    ) -> Iterator[Token]:
         """Continue one prompt, token by token. Errors of the prompt are raised here and not at the first token.
 
         Closing the iterator, or dropping it, stops the work and frees its memory.
         """
+        from hornbook.engine.requests import Request
+
         several, params = as_prompts(prompt), sampling or SamplingParams()
         if len(several) != 1 or params.n != 1:
             what = f"a stream continues one prompt once, not {len(several)} prompts {params.n} times"
             raise UsageError(what, "Use generate() for several.")
-        return _tokens(self._ask([self._request(self._encode(several[0]), params)]))
+        return _tokens(self._ask([Request(self._encode(several[0]), params, priority, deadline, adapter)]))
 
     def chat(
         self, messages: Sequence[Message | Mapping[str, Any]], *, sampling: SamplingParams | None = None
@@ -231,17 +255,30 @@ class LocalLLM:
             raise UsageError("the text is empty and the model has no begin token", "Give at least one character.")
         return [first]
 
+    # --- adapters
+
+    def add_adapter(self, name: str, folder: str | Path) -> None:
+        """Load a LoRA adapter that PEFT wrote, for requests that name it; all of them run in one batch.
+
+        Raises ModelNotFound, ModelFileError, UnsupportedModel, or UsageError where it was made for another base.
+        """
+        from hornbook.checkpoint.lora import read_lora
+
+        changes = read_lora(folder, self._config, self._family)
+        with self._open().alone() as engine:
+            engine.add_adapter(name, changes)
+
+    def remove_adapter(self, name: str) -> None:
+        """Forget an adapter that nothing uses at the moment."""
+        with self._open().alone() as engine:
+            engine.remove_adapter(name)
+
     # --- running
 
     def _encode(self, prompt: Prompt) -> list[int]:
         if not isinstance(prompt, str):
             return list(prompt)
         return list(self.tokenizer.encode(prompt)) or self._begin()
-
-    def _request(self, ids: list[int], params: SamplingParams) -> Request:
-        from hornbook.engine.requests import Request
-
-        return Request(ids, params)
 
     def _ask(self, requests: Sequence[Request]) -> Stream:
         """Check the requests and put them in the line; the work is done by whoever reads the stream."""

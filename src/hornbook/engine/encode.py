@@ -59,12 +59,14 @@ class NativeEncoder:
 
 def pooled(hidden: Floats, starts: np.ndarray[Any, Any], lengths: np.ndarray[Any, Any], how: str) -> Floats:
     """hidden [T, C], where each text starts and how long it is -> [B, C]."""
+    vectors: Floats
     if how == "first":
-        return hidden[starts].copy()
-    if how == "last":
-        return hidden[starts + lengths - 1].copy()
-    sums: Floats = np.add.reduceat(hidden, starts, axis=0)
-    return sums / lengths[:, None].astype(np.float32)
+        vectors = hidden[starts].copy()
+    elif how == "last":
+        vectors = hidden[starts + lengths - 1].copy()
+    else:
+        vectors = np.add.reduceat(hidden, starts, axis=0) / lengths[:, None].astype(np.float32)
+    return vectors
 
 
 class TorchEncoder:

@@ -27,6 +27,7 @@ from hornbook.model.config import ModelConfig
 from hornbook.settings import Settings
 
 if TYPE_CHECKING:
+    from hornbook.checkpoint.family import Family
     from hornbook.checkpoint.loading import Checkpoint
     from hornbook.engine.encode import Encoder
     from hornbook.text.chat import ChatTemplate
@@ -48,6 +49,7 @@ class Opened:
     tokenizer: Tokenizer
     chat_template: ChatTemplate | None
     path: Path
+    family: Family
 
 
 @contextmanager
@@ -75,7 +77,7 @@ def native_decoder(packed: Packed, settings: Settings) -> Opened:
     plan = lower(packed.config)
     pages = pages_for(packed.config, native.page_bytes(plan, settings.cache, settings), settings)
     executor = native.NativeExecutor(plan, packed.weights, pages, cache=settings.cache, settings=settings)
-    return Opened(executor, packed.config, packed.tokenizer, packed.chat_template, packed.path)
+    return Opened(executor, packed.config, packed.tokenizer, packed.chat_template, packed.path, packed.family)
 
 
 def native_encoder(packed: Packed, settings: Settings) -> Encoder:
@@ -102,7 +104,7 @@ def torch_decoder(checkpoint: Checkpoint, settings: Settings) -> Opened:
     executor = TorchExecutor(
         plan, dict(model.named_parameters()), pages_for(config, page, settings, str(model.device)), model.device, model.dtype
     )  # fmt: skip
-    return Opened(executor, config, checkpoint.tokenizer, checkpoint.chat_template, checkpoint.path)
+    return Opened(executor, config, checkpoint.tokenizer, checkpoint.chat_template, checkpoint.path, checkpoint.family)
 
 
 def on_accelerator(device: str) -> bool:

@@ -1,0 +1,149 @@
+"""A LoRA adapter on disk (arXiv 2106.09685), as PEFT writes it, read for a model that is open already.
+
+    adapter_config.json: r, lora_alpha, ...      base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight [r, in]
+    adapter_model.safetensors                                                             ....lora_B.weight [out, r]
+
+    --read_lora--> parameter of ours -> (A [r, in], B [out, r], scale): the change of the weight is scale * B A
+
+The names are those of the model's Hugging Face form, whichever form it was loaded from: the family's table maps them, and
+where it moves rows (fused projections) those of B move with them. What would compute something else (DoRA, biases,
+trained embeddings) is refused by name. Torch is not imported.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from hornbook.checkpoint import families
+from hornbook.checkpoint.family import Family
+from hornbook.checkpoint.fields import read_json, read_key
+from hornbook.checkpoint.rules import Chain, Rule, Transform, Transposed, expand
+from hornbook.checkpoint.safetensors import SafetensorsFile
+from hornbook.errors import ModelFileError, ModelNotFound, UnsupportedModel, UsageError
+from hornbook.model.config import ModelConfig
+from hornbook.model.parameters import parameters
+
+Floats: TypeAlias = "np.ndarray[Any, np.dtype[np.float32]]"
+Change: TypeAlias = tuple[Floats, Floats, float]
+
+_NAME = re.compile(r"(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<side>[AB])(?:\.default)?\.weight")
+_RETRAIN = "Train it again without, or merge it into its model with the tool that made it."
+# keys that ask for another computation -> what they must be
+_PLAIN: Mapping[str, tuple[Any, ...]] = {
+    "use_dora": (False, None), "bias": ("none", None), "modules_to_save": (None, []), "lora_bias": (False, None),
+}  # fmt: skip
+
+
+def read_lora(folder: str | Path, config: ModelConfig, family: Family) -> dict[str, Change]:
+    """The changes of an adapter, by our parameter names. ``family``: that which the model was read as, in either format.
+
+    Raises ModelNotFound, ModelFileError, UnsupportedModel (a kind that is more than LoRA), UsageError where the adapter was
+    made for another base: a module that the model does not have, or one of another shape.
+    """
+    folder = Path(folder)
+    raw = read_json(folder / "adapter_config.json", dict)
+    weights = folder / "adapter_model.safetensors"
+    if raw is None or not weights.is_file():
+        missing = "adapter_config.json" if raw is None else weights.name
+        raise ModelNotFound(f"{folder} has no {missing}", "Name the folder of an adapter that PEFT wrote.")
+    _check_kind(raw)
+    rules = _rules(config, family)
+    shapes = parameters(config)
+    changes: dict[str, Change] = {}
+    for module, sides in _read_sides(weights).items():
+        if set(sides) != {"A", "B"}:
+            raise ModelFileError(f"{weights.name} has only lora_{min(sides)} of {module}", "Fetch the adapter again.")
+        down, up = sides["A"], sides["B"]
+        found = _find(rules, module, family)
+        if found is None:
+            raise UsageError(
+                f"the adapter changes {module}, and this model has no such module", "It was made for another base."
+            )
+        scale = _scale(raw, module, down.shape[0])
+        parts = _moved(found.transform, up)
+        for name, part in zip(found.ours, parts, strict=True):
+            if (part.shape[0], down.shape[1]) != shapes[name] or part.shape[1] != down.shape[0]:
+                raise UsageError(
+                    f"the adapter's change of {module} is {part.shape[0]} x {down.shape[1]} of rank {down.shape[0]} and "
+                    f"{part.shape[1]}, the model's {name} is {' x '.join(map(str, shapes[name]))}",
+                    "It was made for another base.",
+                )
+            changes[name] = down, np.ascontiguousarray(part), scale
+    if not changes:
+        raise ModelFileError(f"{weights.name} changes nothing", "Fetch the adapter again.")
+    return changes
+
+
+def _check_kind(raw: Mapping[str, Any]) -> None:
+    kind = raw.get("peft_type")
+    if kind != "LORA":
+        raise UnsupportedModel(f"the adapter is of the kind {kind}", "The engine runs LoRA adapters.")
+    for key, plain in _PLAIN.items():
+        if raw.get(key) not in plain:
+            raise UnsupportedModel(f"the adapter has {key} = {raw[key]!r}", _RETRAIN)
+
+
+def _scale(raw: Mapping[str, Any], module: str, rank: int) -> float:
+    """lora_alpha / r, or / sqrt(r) (rsLoRA, arXiv 2312.03732); a pattern may say another alpha for some modules."""
+    alpha: float = read_key(raw, "lora_alpha", float, 8.0)
+    for pattern, other in (raw.get("alpha_pattern") or {}).items():
+        if re.fullmatch(rf"(.*\.)?({pattern})", module):
+            alpha = float(other)
+            break
+    return alpha / (math.sqrt(rank) if raw.get("use_rslora") else rank)
+
+
+def _read_sides(path: Path) -> dict[str, dict[str, Floats]]:
+    """module -> "A" -> [r, in], "B" -> [out, r]."""
+    sides: dict[str, dict[str, Floats]] = {}
+    file = SafetensorsFile.open(path)
+    try:
+        for name, info in file.tensors.items():
+            match = _NAME.fullmatch(name)
+            if match is None or len(info.shape) != 2:
+                raise UnsupportedModel(f"the adapter has a tensor {name} {list(info.shape)}", _RETRAIN)
+            values = file.tensor(name).astype(np.float32)
+            if not np.isfinite(values).all():
+                raise ModelFileError(f"{name} has numbers that are not finite", "Fetch the adapter again.")
+            sides.setdefault(match["module"], {})[match["side"]] = values
+    finally:
+        file.close()
+    return sides
+
+
+def _rules(config: ModelConfig, family: Family) -> list[Rule]:
+    """Of the model's Hugging Face form."""
+    if families.HUGGING_FACE.get(family.name) is not family:
+        name = family.twin_of(config)
+        if name is None or name not in families.HUGGING_FACE:
+            raise UnsupportedModel(
+                f"a model read as {family.name} has no Hugging Face form", "Load the model from its folder."
+            )
+        family = families.HUGGING_FACE[name]
+    return expand(family.table(config), config, parameters(config))
+
+
+def _find(rules: list[Rule], module: str, family: Family) -> Rule | None:
+    """The rule of a module's weight, whose names may begin below the model's own prefix ("model.")."""
+    for rule in rules:
+        if len(rule.theirs) == 1:
+            name = rule.theirs[0]
+            if module + ".weight" == name or (name.startswith(".") and f".{module}.weight".endswith(name)):
+                return rule
+    return None
+
+
+def _moved(transform: Transform, up: Floats) -> tuple[Floats, ...]:
+    """The rows of B where ours stand. PEFT writes A and B of a transposed matrix as those of any other."""
+    steps = transform.steps if isinstance(transform, Chain) else (transform,)
+    parts: tuple[Any, ...] = (up,)
+    for step in steps:
+        if not isinstance(step, Transposed):
+            parts = step.ours(parts)
+    return parts
