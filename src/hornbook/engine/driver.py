@@ -11,6 +11,7 @@ asked for, and its pages come back at once, or with the step that is running.
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -118,7 +119,7 @@ class Driver:
 
     def _deliver(self, events: Sequence[Event]) -> None:
         for event in events:
-            stream = event.handle.listener
+            stream = event.handle.listener() if event.handle.listener else None
             if stream is None or event.handle not in stream.open:
                 continue
             stream.events.append(event)
@@ -150,7 +151,7 @@ class Stream:
         self._places: dict[Handle, int] = {}
 
     def add(self, handle: Handle) -> None:
-        handle.listener = self
+        handle.listener = weakref.ref(self)  # the engine keeps no stream that its reader has dropped
         self._places[handle] = len(self._places)
         self.open.add(handle)
 

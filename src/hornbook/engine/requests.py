@@ -54,7 +54,7 @@ class Handle:
     done: bool = False
     language: Compiled | None = None  # what every answer must be a text of
     seed: int | None = None  # what all its random numbers come from
-    listener: Any = None  # whom the driver tells of its events
+    listener: Callable[[], Any] | None = None  # whom the driver tells of its events
 
 
 class Event(NamedTuple):
