@@ -17,7 +17,7 @@ __version__ = "0.1.0"
 # module -> the public names it holds. These are stable; everything else may move.
 _PUBLIC = {
     "hornbook.errors": ["HornbookError"],
-    "hornbook.llm": ["ScriptedLLM", "load"],
+    "hornbook.llm": ["RemoteLLM", "ScriptedLLM", "load"],
     "hornbook.rag.ask": ["ask"],
     "hornbook.retrieve.index": ["Index"],
     "hornbook.settings": ["Settings"],
@@ -32,7 +32,7 @@ __all__ = ["__version__", *sorted(_WHERE)]  # noqa: PLE0604
 
 if TYPE_CHECKING:
     from hornbook.errors import *  # noqa: F403
-    from hornbook.llm import ScriptedLLM, load  # noqa: F401
+    from hornbook.llm import RemoteLLM, ScriptedLLM, load  # noqa: F401
     from hornbook.rag.ask import ask  # noqa: F401
     from hornbook.retrieve.index import Index  # noqa: F401
     from hornbook.settings import Settings  # noqa: F401

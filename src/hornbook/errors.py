@@ -68,6 +68,18 @@ class ModelClosed(UsageError):
     """A model was used after it was closed."""
 
 
+class RemoteError(HornbookError):
+    """A model server cannot be reached, fails, or answers what cannot be understood."""
+
+
+class RemoteRefused(UsageError):
+    """A model server refused the request, which it says in its own words; ``status`` is HTTP's."""
+
+    def __init__(self, what: str, remedy: str = "", *, status: int = 0) -> None:
+        super().__init__(what, remedy)
+        self.status = status
+
+
 class TemplateError(HornbookError):
     """A chat template is missing, refuses the messages, or tries to leave its sandbox."""
 

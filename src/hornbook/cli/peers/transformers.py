@@ -26,13 +26,14 @@ class Transformers(Peer):
         where: dict[str, Any] = {} if path.is_dir() else {"gguf_file": path.name}
         folder = str(path if path.is_dir() else path.parent)
         made = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **where)
-        self.model = made.eval().requires_grad_(False)
+        self.model: Any = made.requires_grad_(False)  # it comes set to evaluate
         self.vocab_size = self.model.config.get_text_config().vocab_size
 
     def _run(self, rows: list[list[int]] | torch.Tensor, cache: Any) -> torch.Tensor:
         """-> each row's next token [B, 1]."""
         out = self.model(torch.as_tensor(rows), past_key_values=cache, use_cache=True, logits_to_keep=1)
-        return out.logits[:, -1].argmax(-1, keepdim=True)
+        logits: torch.Tensor = out.logits[:, -1]
+        return logits.argmax(-1, keepdim=True)
 
     @torch.inference_mode()
     def decode(self, batch: int, tokens: int, prompt: int) -> float:
