@@ -116,6 +116,7 @@ class NativeExecutor:
         if len(self._out) < rows:
             self._out = np.empty((rows, self._width), np.float32)
         out = self._out[:rows]
+        self._native.reach(int(batch.positions.max()) + 1)
         try:
             self._kernels.hb_step(self._model, self._cache, ctypes.byref(step), out.ctypes.data)
         except KernelError as error:

@@ -37,7 +37,7 @@ from hornbook.kernels import library
 from hornbook.kernels.library import Library
 from hornbook.kernels.weight import TYPES, Weight
 from hornbook.model.config import Rotary
-from hornbook.model.position_tables import alibi_slopes, rotary_table, sinusoids
+from hornbook.model.position_tables import RotaryTable, alibi_slopes, sinusoids
 
 # hb_kind and hb_activation of native/hornbook.h
 EMBED, NORM, ADD, LINEAR, GATE, ACT, HEAD_NORM, ROTARY, ATTEND, SELECT, CAP = range(1, 12)
@@ -76,7 +76,7 @@ class NativePlan:
         self._positions, self._length = positions, length
         self.weights: dict[str, Weight] = {}
         self._vectors: dict[tuple[str, float], Floats] = {}
-        self._tables: dict[Rotary, Floats] = {}
+        self._tables: dict[Rotary, RotaryTable] = {}
         self._kept: list[Floats] = []
         self._registers = {name: number for number, name in enumerate(plan.widths)}
         self.widths = np.array(list(plan.widths.values()), np.int32)
@@ -85,7 +85,7 @@ class NativePlan:
     @property
     def bytes(self) -> int:
         """What weights, vectors and tables take."""
-        arrays = [*self._vectors.values(), *self._tables.values(), *self._kept]
+        arrays = [*self._vectors.values(), *(table.values for table in self._tables.values()), *self._kept]
         return sum(weight.bytes for weight in self.weights.values()) + sum(array.nbytes for array in arrays)
 
     def close(self) -> None:
@@ -97,7 +97,7 @@ class NativePlan:
     def _encode(self, op: Op) -> library.Op:
         if isinstance(op, Embed):
             table = self._positions_table(op)
-            sizes = (op.offset, 0 if table is None else len(table))
+            sizes: tuple[int, ...] = (op.offset, 0 if table is None else len(table))
             return self._op(EMBED, "", "", op.out, sizes, (op.scale,), [op.tokens], [table])
         if isinstance(op, Norm):
             vectors = [self._vector(op.weight, op.shift), None if op.bias is None else self._vector(op.bias)]
@@ -160,8 +160,13 @@ class NativePlan:
 
     def _turns(self, rotary: Rotary, width: int) -> Floats:
         if rotary not in self._tables:
-            self._tables[rotary] = rotary_table(rotary, width, self._positions, self._length)
-        return self._tables[rotary]
+            self._tables[rotary] = RotaryTable(rotary, width, self._positions, self._length)
+        return self._tables[rotary].values
+
+    def reach(self, positions: int) -> None:
+        """Let so many positions be known before a step that has them."""
+        for table in self._tables.values():
+            table.reach(positions)
 
     def _positions_table(self, op: Embed) -> Floats | None:
         """What is added to a token at each position: its vector, and that of the tokens' only type."""

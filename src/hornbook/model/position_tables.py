@@ -15,6 +15,8 @@ from hornbook.model.config import Rotary, RotaryScaling
 
 Floats: TypeAlias = "np.ndarray[Any, np.dtype[np.float32]]"
 
+REACH = 512  # positions of a RotaryTable that are computed ahead
+
 
 def frequencies(rotary: Rotary, width: int, length: int = 1) -> Floats:
     """Radians per position of each pair of the ``width`` dimensions that turn, [width/2] float32.
@@ -48,18 +50,29 @@ def follows_length(rotary: Rotary) -> bool:
     return rotary.scaling is not None and rotary.scaling.kind in ("dynamic", "longrope")
 
 
-def rotary_table(rotary: Rotary, width: int, positions: int, length: int) -> Floats:
-    """Cosines, then sines, of every position: [positions, width] float32, as the native kernels read them.
+class RotaryTable:
+    """``values``: cosines, then sines, of each position, [positions, width] float32, as the native kernels read them.
 
-    ``length``: that which frequencies that follow the text's length take.
+    They are computed as far as texts have reached: the rest of the array, of a model for long texts tens of megabytes,
+    is neither computed nor, until then, in memory. ``length``: that which frequencies that follow the text's take.
     """
-    angles = np.arange(positions, dtype=np.float32)[:, None] * frequencies(rotary, width, length)
-    out = np.empty((positions, width), np.float32)
-    np.cos(angles, out=out[:, : width // 2])
-    np.sin(angles, out=out[:, width // 2 :])
-    if rotary.scaling is not None and rotary.scaling.magnitude != 1.0:
-        out *= np.float32(rotary.scaling.magnitude)
-    return out
+
+    def __init__(self, rotary: Rotary, width: int, positions: int, length: int) -> None:
+        self.values = np.empty((positions, width), np.float32)
+        self._on = frequencies(rotary, width, length)
+        self._magnitude = np.float32(1.0 if rotary.scaling is None else rotary.scaling.magnitude)
+        self._known = 0
+
+    def reach(self, positions: int) -> None:
+        """Compute the first ``positions`` where they are not, and some more."""
+        if positions <= self._known:
+            return
+        start, end = self._known, min(len(self.values), positions + REACH)
+        angles = np.arange(start, end, dtype=np.float32)[:, None] * self._on
+        half = self.values.shape[1] // 2
+        np.multiply(np.cos(angles), self._magnitude, out=self.values[start:end, :half])
+        np.multiply(np.sin(angles), self._magnitude, out=self.values[start:end, half:])
+        self._known = end
 
 
 def sinusoid_frequencies(width: int) -> Floats:
