@@ -14,8 +14,8 @@ namespace hb {
 // 32 activations as integer types multiply them: x = scale * q to the nearest. One record keeps together what one block of a
 // weight's products wants. A value that is not finite makes scale and total nan, so that it cannot go unseen.
 struct ActivationBlock {
-    int8_t q[32];     // -127 .. 127
-    int16_t sum[2];   // of the first and of the second 16
+    int8_t q[32];       // -127 .. 127
+    int16_t sum[2][2];  // [half, pair]: in each 16, of the values 4 g, 4 g + 1 and of the values 4 g + 2, 4 g + 3
     float scale;
     float total;      // scale * the sum of all 32
 };

@@ -12,8 +12,10 @@
 
 #if defined(_MSC_VER)
 #define HB_INLINE __forceinline
+#define HB_UNROLL
 #else
 #define HB_INLINE inline __attribute__((always_inline))
+#define HB_UNROLL _Pragma("GCC unroll 16")
 #endif
 
 namespace hb {
@@ -111,7 +113,7 @@ struct Bytes {
 
     static HB_INLINE Bytes load(const void* p) { return {_mm256_loadu_si256(static_cast<const __m256i*>(p))}; }
     static HB_INLINE Bytes all(uint8_t x) { return {_mm256_set1_epi8(static_cast<char>(x))}; }
-    static HB_INLINE Bytes four(const int8_t* p) {  // the same four for every row
+    static HB_INLINE Bytes four(const void* p) {  // the same four for every row
         int32_t word;
         std::memcpy(&word, p, sizeof word);
         return {_mm256_set1_epi32(word)};
@@ -126,14 +128,23 @@ HB_INLINE Bytes shift_right(Bytes a) {
     else return {_mm256_srli_epi16(a.v, by)};
 }
 
-// Sums of products of unsigned weights and signed activations. maddubs adds two products into 16 bits, and so many such
-// fit there that the widening to 32 bits, which costs as much again, is seldom.
+constexpr int TOKENS = 4, FLOAT_TOKENS = 4;  // taken at once: as many as there are registers for their sums
+
+// Sums of products of unsigned weights and signed activations. maddubs adds two products into 16 bits, where the sum of a
+// whole block fits, or does so when it is begun below zero by the products with half of the largest weight: then the sum is
+// that of weights of either sign. On the way there it may wrap around, which takes nothing from the end.
 struct Partial {
     __m256i v;
 };
-// How many groups of four may be summed in a Partial, where weights are 0 .. largest and activations -127 .. 127.
-constexpr int TOKENS = 4, FLOAT_TOKENS = 4;  // taken at once, as many as the registers hold
-constexpr int room(int largest) { return 32767 / (2 * 127 * largest) < 8 ? 32767 / (2 * 127 * largest) : 8; }
+constexpr bool fits(int largest, int groups) { return 2 * groups * 127 * largest <= 32767; }
+
+// -by * the sums of the activations of `halves` sixteens.
+template <int by, int halves>
+HB_INLINE Partial below_zero(const int16_t* sum) {
+    __m256i all = Bytes::four(sum).v;
+    if constexpr (halves == 2) all = _mm256_add_epi16(all, Bytes::four(sum + 2).v);
+    return {_mm256_mullo_epi16(all, _mm256_set1_epi16(-by))};
+}
 
 HB_INLINE Partial products(Bytes weight, Bytes x) { return {_mm256_maddubs_epi16(weight.v, x.v)}; }
 HB_INLINE Partial products(Partial sum, Bytes weight, Bytes x) {
@@ -173,20 +184,16 @@ struct Scales {
     }
 };
 HB_INLINE Ints widen(Partial sum, Scales scale) { return {_mm256_madd_epi16(sum.v, scale.v)}; }
-// first * x[0] + second * x[1], row by row; |scale * factor| stays below 2^15.
-struct Pairs {
-    __m256i v;
-    template <int factor>
-    static HB_INLINE Pairs of(Scales first, Scales second) {
-        return {_mm256_mullo_epi16(_mm256_blend_epi16(first.v, second.v, 0xaa), _mm256_set1_epi16(factor))};
-    }
-};
-HB_INLINE Ints products(Pairs weight, const int16_t* x) {
-    int32_t word;
-    std::memcpy(&word, x, sizeof word);
-    return {_mm256_madd_epi16(weight.v, _mm256_set1_epi32(word))};
-}
+HB_INLINE Ints products(Scales scale, const int16_t* sum) { return {_mm256_madd_epi16(scale.v, Bytes::four(sum).v)}; }
 
+// Holds the compiler to the order as written: left alone it puts off the additions until more sums wait than there are
+// registers.
+template <class Vector>
+HB_INLINE void in_order(Vector& sum) {
+#if !defined(_MSC_VER)
+    asm volatile("" : "+x"(sum.v));
+#endif
+}
 HB_INLINE void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 
 }  // namespace
