@@ -11,6 +11,7 @@ of the step are of use. So the answer is the same, token for token, with specula
 A draft with probabilities was sampled from them, and is judged by the rule of Leviathan et al. 2023 (arXiv 2211.17192,
 algorithm 1) and Chen et al. 2023 (arXiv 2302.01318): keep a token with probability min(1, p / q), else draw from
 max(0, p - q). It keeps the most guesses that any rule can; the answer has the same distribution, but is another one.
+So it serves only requests that name no seed, of which nobody can tell what they would have said.
 
 Legend: k tokens of a draft, V vocabulary, p the model's probabilities after all filters, q the drafter's.
 """
@@ -41,7 +42,7 @@ class Drafter(Protocol):
     """Makes drafts for many sequences. It follows each from its start, so that a guess need not read all of it again."""
 
     def start(self, key: int, ids: Sequence[int], params: SamplingParams, sample: int = 0) -> None:
-        """A sequence begins: its prompt, and how its tokens will be chosen (``params.seed`` is set, where it counts)."""
+        """A sequence begins: its prompt, how its tokens will be chosen, and which of several answers it is."""
         ...
 
     def accept(self, key: int, ids: Sequence[int]) -> None:
@@ -55,6 +56,8 @@ class Drafter(Protocol):
     def propose(self, keys: Sequence[int], counts: Sequence[int]) -> list[Draft]:
         """A draft for each sequence, of at most so many tokens."""
         ...
+
+    def close(self) -> None: ...
 
 
 def kept_or_replaced(id: int, p: Probabilities, q: Probabilities, uniform: float) -> tuple[int, bool]:
@@ -106,6 +109,10 @@ class PromptLookup:
     def forget(self, key: int) -> None:
         self._sequences.pop(key, None)
         self._followed.pop(key, None)
+
+    def close(self) -> None:
+        self._sequences.clear()
+        self._followed.clear()
 
     def propose(self, keys: Sequence[int], counts: Sequence[int]) -> list[Draft]:
         return [self._guess(key, count) for key, count in zip(keys, counts, strict=True)]
