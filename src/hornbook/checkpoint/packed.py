@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -34,11 +34,13 @@ from hornbook.checkpoint.stretch import stretched
 from hornbook.errors import ModelFileError, ModelNotFound, UnsupportedModel
 from hornbook.model.config import ModelConfig
 from hornbook.model.parameters import parameters
-from hornbook.text.chat import ChatTemplate
-from hornbook.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from hornbook.text.chat import ChatTemplate
+    from hornbook.text.tokenizer import Tokenizer
 
 Order: TypeAlias = "np.ndarray[Any, np.dtype[np.int32]]"
-Text: TypeAlias = tuple[Tokenizer, ChatTemplate | None]
+Text: TypeAlias = "tuple[Tokenizer, ChatTemplate | None]"
 
 FLOATS = ("F32", "F16", "BF16")
 # The number of a row as something that can be moved and not computed with.
@@ -143,7 +145,10 @@ def _open_gguf(path: Path, stretch: str | None) -> Packed:
     try:
         family, config = gguf_config(file)
 
-        def text() -> Text:
+        def text() -> Text:  # imports too beside what else is done
+            from hornbook.text.chat import ChatTemplate
+            from hornbook.text.tokenizer import Tokenizer
+
             tokenizer = Tokenizer.from_gguf(file.metadata)
             return tokenizer, ChatTemplate.from_gguf(file.metadata, tokenizer)
 
@@ -160,6 +165,9 @@ def _open_folder(path: Path, stretch: str | None) -> Packed:
         family, config = folder_config(path, raw, source)
 
         def text() -> Text:
+            from hornbook.text.chat import ChatTemplate
+            from hornbook.text.tokenizer import Tokenizer
+
             tokenizer = Tokenizer.from_folder(path)
             return tokenizer, ChatTemplate.from_folder(path, tokenizer)
 
