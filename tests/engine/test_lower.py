@@ -60,6 +60,7 @@ DECODERS: dict[str, dict[str, Any]] = {
     },
     "parallel, one norm": LAYER_NORM | {"parallel": True, "shared_norm": True, "norm_bias": False, "kv_heads": 1},
     "parallel, two norms": LAYER_NORM | BIASED | {"parallel": True, "pattern": (LayerKind(rotary=Rotary(width=2)),)},
+    "one norm, one after the other": {"shared_norm": True},
     "ALiBi": LAYER_NORM | {"alibi": 0.5, "pattern": (LayerKind(),), "heads": 6, "kv_heads": 6},
     "ALiBi in a window": {"alibi": 1.0, "pattern": (LayerKind(window=7),)},
     "shared blocks, types": {"layers": 4, "layer_groups": 2, "token_types": 3},
@@ -117,17 +118,19 @@ def packed(
 def in_pieces(
     runs: TorchExecutor, rows: list[list[int]], seed: int, adapters: list[int] | None = None
 ) -> list[np.ndarray[Any, Any]]:
-    """Logits of every token, the texts fed in random pieces side by side, the last tokens one by one, pages shuffled."""
+    """Logits of every token, the texts fed in random pieces or one by one, side by side, pages shuffled."""
     random = np.random.default_rng(seed)
     pages = -(-max(map(len, rows)) // PAGE)
-    owned, order = np.zeros((len(rows), pages), np.int32), iter(random.permutation(runs.pages).tolist())
+    needed = sum(-(-len(row) // PAGE) for row in rows)
+    owned, order = np.zeros((len(rows), pages), np.int32), iter(random.permutation(needed).tolist())
     for s, row in enumerate(rows):
         for page in range(-(-len(row) // PAGE)):
             owned[s, page] = next(order)
     done, found = [0] * len(rows), [[] for _ in rows]
     while going := [s for s in range(len(rows)) if done[s] < len(rows[s])]:
         chosen = [s for s in going if random.random() < 0.7] or going
-        counts = [1 if len(rows[s]) - done[s] < 6 else int(random.integers(1, 14)) for s in chosen]
+        most = int(random.choice([1, 13]))  # a step of single tokens, or of pieces
+        counts = [int(random.integers(1, min(most, len(rows[s]) - done[s]) + 1)) for s in chosen]
         parts = [(done[s], rows[s][done[s] : done[s] + n]) for s, n in zip(chosen, counts, strict=True)]
         batch = packed(parts, owned[chosen], adapters=None if adapters is None else [adapters[s] for s in chosen])
         logits = runs.run(batch)
@@ -305,12 +308,13 @@ def low_rank(model: Transformer, names: list[str], seed: int) -> dict[str, tuple
 
 
 @pytest.mark.parametrize("name", ["grouped", "shared blocks, types", "learned positions, biases", "mixture"])
-def test_adapters_side_by_side_are_each_merged_alone(name: str) -> None:
+@pytest.mark.parametrize("static", [False, True])
+def test_adapters_side_by_side_are_each_merged_alone(name: str, static: bool) -> None:
     model = built(DECODERS[name])
     inner = "blocks.0.feedforward.down.weight"
     every = ["blocks.1.attention.query.weight", "blocks.1.attention.value.weight", inner, "head.tokens.weight"]
     changes = [low_rank(model, every, 0), low_rank(model, ["blocks.0.attention.key.weight", inner], 1)]
-    runs, rows = executor(model), texts()
+    runs, rows = executor(model, static_decode=static), texts()
     adapters = [1, -1, 0, 0, 1]
     expected = []
     for row, adapter in zip(rows, adapters, strict=True):
@@ -322,6 +326,9 @@ def test_adapters_side_by_side_are_each_merged_alone(name: str) -> None:
     assert [runs.add_adapter(change) for change in changes] == [0, 1]
     for found, wanted in zip(in_pieces(runs, rows, seed=2, adapters=adapters), expected, strict=True):
         close(found, wanted, 2e-5)
+    batch = packed([(0, row) for row in rows[1:3]], np.array([[0, 0, 0], [1, 2, 3]]), adapters=adapters[1:3])
+    found = runs.run(batch._replace(select=np.array([len(rows[1]), 4], np.int32)))
+    close(found, torch.stack((expected[2][0], expected[1][4])), 2e-5)
     runs.remove_adapter(0)
     with pytest.raises(UsageError, match="no adapter 0"):
         in_pieces(runs, rows, seed=2, adapters=adapters)
@@ -345,17 +352,24 @@ def test_an_adapter_of_another_model_is_refused() -> None:
     assert runs.add_adapter({}) == 0
 
 
-def test_a_stray_nan_stays_in_its_own_text() -> None:
+@pytest.mark.parametrize("static", [False, True])
+def test_a_stray_nan_stays_in_its_own_text(static: bool) -> None:
     """A weight of 0 times NaN is NaN: neither pages that are given out again nor neighbours may let it through."""
     model = built({"pattern": (NEAR, FAR)})
-    clean, rows = executor(model), texts((20, 9))
-    expected = in_pieces(clean, rows, seed=3)
-    runs = executor(model)
+    expected = in_pieces(executor(model), texts(), seed=3)
+    runs = executor(model, static_decode=static)
     assert runs._cache is not None
     runs._cache.held[:, :, : PAGES * PAGE] = torch.nan
-    for found, wanted in zip(in_pieces(runs, rows, seed=3), expected, strict=True):
+    for found, wanted in zip(in_pieces(runs, texts(), seed=3), expected, strict=True):
         close(found, wanted)
-    close(np.concatenate(in_pieces(executor(model, static_decode=True), rows, seed=3)), np.concatenate(expected))
+
+
+@pytest.mark.parametrize("length", range(3, 9))
+def test_a_window_ends_where_the_transformers_does(length: int) -> None:
+    model, (row,) = built({"pattern": (NEAR, FAR)}), texts((length,))
+    runs, table = executor(model), np.zeros((1, 1))
+    close(runs.run(packed([(0, row)], table)), model(torch.tensor([row])).logits[0])
+    close(runs.run(packed([(length, [9, 8])], table)), model(torch.tensor([[*row, 9, 8]])).logits[0, -2:])
 
 
 def test_a_copied_page_is_the_page() -> None:
@@ -456,7 +470,7 @@ def test_a_recorded_step_never_needs_the_host(name: str) -> None:
     runs = executor(built(DECODERS[name]), device="meta", static_decode=True)
     assert runs._cache is not None
     with torch.inference_mode():
-        decode = Decode(runs._decode, 4, 16, runs._cache.zero, runs._cache.scratch, runs._memory, runs.device)
+        decode = Decode(runs._decode, 4, 16, runs._cache.scratch, runs._memory, runs.device)
         decode._step()  # what is moved to the device at first use is there when the recording begins
         with OnTheDeviceAlone():
             assert decode._step().shape == (4, VOCAB)

@@ -45,20 +45,19 @@ class GraphMemory:
 
 
 class Decode:
-    """The buffers of one bucket, and on CUDA their graph; ``zero`` and ``scratch``: slots of pages that are spare."""
+    """The buffers of one bucket, and on CUDA their graph; ``scratch``: the slot that padding writes to."""
 
     def __init__(
         self,
         forward: Forward,
         rows: int,
         pages: int,
-        zero: int,
         scratch: int,
         memory: GraphMemory,
         device: torch.device,
     ) -> None:
-        self._forward, self._rows = forward, rows
-        self._zero, self._scratch, self._memory = zero, scratch, memory
+        self._forward = forward
+        self._scratch, self._memory = scratch, memory
         self._host = torch.zeros(rows, COLUMNS + pages, dtype=torch.long, pin_memory=device.type == "cuda")
         self._given = self._host.to(device, copy=True)
         self._graph: torch.cuda.CUDAGraph | None = None
@@ -78,7 +77,7 @@ class Decode:
     def _fill(self, batch: Batch) -> None:
         rows = len(batch.ids)
         host = self._host.numpy()
-        host[:, :2], host[:, 2], host[:, 3], host[:, COLUMNS:] = 0, self._scratch, 0, self._zero // PAGE
+        host[:, :2], host[:, 2], host[:, 3], host[:, COLUMNS:] = 0, self._scratch, 0, 0
         host[:rows, 0], host[:rows, 1], host[:rows, 3] = batch.ids, batch.positions, batch.lengths
         pages = batch.pages[np.arange(rows), batch.positions // PAGE].astype(np.int64)
         host[:rows, 2] = pages * PAGE + batch.positions % PAGE

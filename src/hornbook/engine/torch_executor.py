@@ -124,9 +124,7 @@ class TorchExecutor:
         else:
             assert self._cache is not None
             if shape not in self._decodes:
-                self._decodes[shape] = Decode(
-                    self._decode, *shape, self._cache.zero, self._cache.scratch, self._memory, self.device
-                )
+                self._decodes[shape] = Decode(self._decode, *shape, self._cache.scratch, self._memory, self.device)
             out = self._decodes[shape].run(batch)[self._on_device(batch.select)]
         logits: Floats = out.float().cpu().numpy()
         return logits
