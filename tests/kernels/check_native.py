@@ -1,6 +1,7 @@
 """The native code under sanitizers, and for processors that are not at hand. Run it after a change to kernels/native:
 
-    python tests/kernels/check_native.py sanitize    the driver, then tests/kernels, with ASan and UBSan (g++ or clang++)
+    python tests/kernels/check_native.py sanitize    the driver, then tests/kernels, with ASan and UBSan    (g++ on Linux)
+    python tests/kernels/check_native.py threads     the driver with ThreadSanitizer
     python tests/kernels/check_native.py avx512      AVX-512 VNNI emulated on any x86 with AVX2  (Debian: libsimde-dev)
     python tests/kernels/check_native.py neon        64-bit ARM emulated      (Debian: g++-aarch64-linux-gnu, qemu-user)
 
@@ -17,7 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -48,21 +49,23 @@ def build(
     *,
     compiler: str = "g++",
     flags: Sequence[str] = (),
+    without: Collection[str] = (),
     emulated: str = "",
     library: bool = False,
 ) -> Path:
     """Compile the native code for ``machine`` ("x86_64", "arm64") into ``folder``: -> the driver, or the library.
 
-    ``emulated``: an instruction set whose intrinsics come from a header; its own flags are those of AVX2 then.
+    ``without``: instruction sets that are left out. ``emulated``: one whose intrinsics come from a header, so that it
+    is compiled as AVX2 is.
     """
-    isas = {name: list(own) for name, (where, own, _) in of_setup("ISAS").items() if where in ("", machine)}
+    known = of_setup("ISAS")
+    left_out = {f"isa_{isa}.cpp" for isa in without}
+    isas = {name: own for name, (where, own, _) in known.items() if where in ("", machine) and name not in left_out}
     if emulated:
         isas[f"isa_{emulated}.cpp"] = isas["isa_avx2.cpp"]
     defines = [f"-DHB_WITH_{Path(name).stem.removeprefix('isa_').upper()}=1" for name in isas]
     defines += [f"-DHB_EMULATED_{emulated.upper()}=1"] if emulated else []
-    skipped = set(of_setup("ISAS")) - set(isas)
-    sources = [path for path in sorted(NATIVE.glob("*.cpp")) if path.name not in skipped]
-    sources = [path for path in sources if path.name not in isas] + [NATIVE / name for name in isas]
+    sources = [*(path for path in sorted(NATIVE.glob("*.cpp")) if path.name not in known), *map(NATIVE.joinpath, isas)]
     common = [*of_setup("UNIX"), *flags, *defines, "-fPIC", f"-I{NATIVE}"]
 
     def compile_one(source: Path) -> str:
@@ -90,11 +93,13 @@ def own_machine() -> str:
 
 
 def sanitize(folder: Path, arguments: list[str]) -> None:
-    driver = build(folder, own_machine(), flags=SANITIZERS)
+    driver = build(folder, own_machine(), flags=["-O1", *SANITIZERS])
     print(run([str(driver)]), end="")
     package = folder / "package"
     shutil.copytree(ROOT / "src", package, ignore=shutil.ignore_patterns("_native.*", "__pycache__", "*.egg-info"))
-    shutil.copy(build(folder, own_machine(), flags=SANITIZERS, library=True), package / "hornbook" / "kernels")
+    shutil.copy(
+        build(folder, own_machine(), flags=["-O1", *SANITIZERS], library=True), package / "hornbook" / "kernels"
+    )
     names = ("libasan.so", "libstdc++.so.6")  # before Python's own, so that every allocation and exception is seen
     preload = " ".join(run(["g++", f"-print-file-name={name}"]).strip() for name in names)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--timeout=1800", *arguments]
@@ -105,6 +110,10 @@ def sanitize(folder: Path, arguments: list[str]) -> None:
         "ASAN_OPTIONS": "detect_leaks=0",  # Python lets its own objects live; the driver has looked for ours
     }
     raise SystemExit(subprocess.run(command, cwd=ROOT, env=environment).returncode)
+
+
+def threads(folder: Path, arguments: list[str]) -> None:
+    print(run([str(build(folder, own_machine(), flags=["-O1", "-g1", "-fsanitize=thread"]))]), end="")
 
 
 def avx512(folder: Path, arguments: list[str]) -> None:
@@ -122,7 +131,7 @@ def neon(folder: Path, arguments: list[str]) -> None:
     print(run(["qemu-aarch64", "-cpu", "max", str(driver), "neon"]), end="")
 
 
-CHECKS = {"sanitize": sanitize, "avx512": avx512, "neon": neon}
+CHECKS = {"sanitize": sanitize, "threads": threads, "avx512": avx512, "neon": neon}
 
 if __name__ == "__main__":
     if len(sys.argv) < 2 or sys.argv[1] not in CHECKS:

@@ -123,8 +123,9 @@ void products(Results& results) {
                             error += std::pow(exact - y[t * rows + row], 2), size += norm;
                         }
                     }
-                    // float weights: rounding only; the others: activations in 8 bits, 1/254 of the largest of 32
-                    if (!(std::sqrt(error) <= (type.block == 1 ? 1e-5 : 1e-2) * std::sqrt(size))) die(label + ": a product is wrong");
+                    // float weights: rounding only; the others: activations in 8 bits, an error of 0.4% (one deviation)
+                    if (!(std::sqrt(error) <= (type.block == 1 ? 1e-5 : 2.5e-2) * std::sqrt(size)))
+                        die(label + ": a product is off by " + std::to_string(std::sqrt(error / size)));
                     std::vector<float> alone(static_cast<size_t>(rows));
                     must(hb_linear(weight.packed.get(), add, x.data() + (tokens - 1) * cols, 1, alone.data()) == 0, label);
                     if (std::memcmp(alone.data(), y.data() + (tokens - 1) * rows, alone.size() * 4) != 0)
@@ -280,7 +281,7 @@ void same(const std::vector<float>& a, const float* b, const char* what) {
 
 void steps(Results& results) {
     Model model;
-    const std::vector<float> a = floats(3 * C), b = floats(H * D * 3);
+    const std::vector<float> a = floats(3 * C), b = floats((H + 2 * K) * D * 3);
     const hb_adapter adapter = {0, 0, 3, 0.5f, a.data(), b.data()};
     for (int32_t type : {HB_CACHE_F32, HB_CACHE_F16, HB_CACHE_I8}) {
         for (int threads : {1, 3}) {
