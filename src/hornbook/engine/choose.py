@@ -12,17 +12,21 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
 from hornbook.engine.executor import Floats
 from hornbook.engine.grammar import Bits, Matcher
 from hornbook.engine.requests import Processor
+from hornbook.engine.speculative import Probabilities, kept_or_replaced
 from hornbook.engine.uniforms import uniform
 from hornbook.errors import GenerationError
 from hornbook.kernels.library import Library, Sampling
 from hornbook.types import SamplingParams
+
+
+Ids: TypeAlias = "np.ndarray[Any, np.dtype[np.intp]]"
 
 
 class Choice(NamedTuple):
@@ -69,27 +73,42 @@ class Chooser:
         self._counts: dict[int, int] = {}
         self._changes = bool(processors or self._bias is not None or self._repeats or self._counting)
 
-    def choose(self, ids: Sequence[int], raw: Floats) -> Choice:
-        """The token after ``ids`` (prompt and answer) from logits [V]. Raises GenerationError where none can be chosen."""
+    def choose(
+        self, ids: Sequence[int], raw: Floats, guess: int | None = None, chances: Probabilities | None = None
+    ) -> Choice:
+        """The token after ``ids`` (prompt and answer) from logits [V]. Raises GenerationError where none can be chosen.
+
+        guess: was sampled from ``chances`` [V], and is kept or replaced by the rule of speculative sampling.
+        """
         logits = self._changed(ids, raw) if self._changes else raw
         allowed = self.matcher.allowed() if self.matcher is not None else None
         params = self.params
         number = uniform(self._seed, self._index, len(ids) - self._prompt_length) if params.temperature else 0.0
-        id, logprob = self._sample(logits, raw, allowed, params, number)
+        if guess is None or chances is None or not params.temperature:
+            id, logprob = self._sample(logits, raw, allowed, params, number)
+        else:
+            left, weights = filtered(only(allowed, logits), params)
+            mine = np.zeros(logits.size)
+            mine[left] = weights / weights.sum() if left.size else 0.0
+            id, _ = kept_or_replaced(guess, mine, chances[: logits.size], number)
+            logprob = float(raw[id]) - log_sum(raw) if left.size else math.nan
         if id < 0 or not math.isfinite(logprob):
             raise unusable(logits, allowed)
         return Choice(id, logprob, likeliest(raw, params.top_logprobs) if params.top_logprobs else None)
 
-    def accept(self, id: int) -> bool:
-        """Take the chosen token; -> whether the grammar lets nothing follow it."""
+    def accept(self, id: int) -> None:
+        """Take the chosen token."""
         if self._repeats:
             self._seen[id] = None
         if self._counting:
             self._counts[id] = self._counts.get(id, 0) + 1
-        if self.matcher is None:
-            return False
-        self.matcher.accept(id)
-        return self.matcher.is_done
+        if self.matcher is not None:
+            self.matcher.accept(id)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether a grammar lets nothing follow."""
+        return self.matcher is not None and self.matcher.is_done
 
     def _changed(self, ids: Sequence[int], raw: Floats) -> Floats:
         logits = raw.copy()
@@ -143,15 +162,12 @@ def sample(
     logits: Floats, raw: Floats, allowed: Bits | None, params: SamplingParams, number: float
 ) -> tuple[int, float]:
     """hb_sample in numpy: see its comment in hornbook.h."""
-    if allowed is not None:
-        bits = np.unpackbits(allowed.view(np.uint8), count=min(logits.size, 32 * allowed.size), bitorder="little")
-        bits = np.pad(bits, (0, logits.size - bits.size))
-        logits = np.where(bits.astype(bool), logits, np.float32(-np.inf))
+    logits = only(allowed, logits)
     best = int(logits.argmax())
     top = float(logits[best])
     if not math.isfinite(top):  # a NaN anywhere is the best
         return -1, math.nan
-    id = best if params.temperature == 0 else _draw(logits, top, params, number)
+    id = best if params.temperature == 0 else _draw(logits, params, number)
     return id, (float(raw[id]) - log_sum(raw) if params.logprobs else _known_good(raw))
 
 
@@ -160,8 +176,21 @@ def _known_good(raw: Floats) -> float:
     return 0.0 if math.isfinite(float(raw.max())) else math.nan
 
 
-def _draw(logits: Floats, top: float, params: SamplingParams, number: float) -> int:
-    """Filters and one draw over the tokens that are left, ever fewer of them."""
+def only(allowed: Bits | None, logits: Floats) -> Floats:
+    """Minus infinity for what is not allowed."""
+    if allowed is None:
+        return logits
+    bits = np.unpackbits(allowed.view(np.uint8), count=min(logits.size, 32 * allowed.size), bitorder="little")
+    kept = np.zeros(logits.size, bool)
+    kept[: bits.size] = bits
+    return np.where(kept, logits, np.float32(-np.inf))
+
+
+def filtered(logits: Floats, params: SamplingParams) -> tuple[Ids, Probabilities]:
+    """(the ids that the filters leave, in order; their weights: 1 for the likeliest). None where no logit is finite."""
+    top = float(logits.max())
+    if not math.isfinite(top):
+        return np.empty(0, np.intp), np.empty(0)
     with np.errstate(over="ignore"):
         scores = (logits - np.float32(top)) / np.float32(max(params.temperature, 1e-38))
     ids = np.flatnonzero(scores > -np.inf)
@@ -181,6 +210,12 @@ def _draw(logits: Floats, top: float, params: SamplingParams, number: float) -> 
     if params.min_p > 0.0:
         keep = weights >= params.min_p * weights.max()
         ids, weights = ids[keep], weights[keep]
+    return ids, weights
+
+
+def _draw(logits: Floats, params: SamplingParams, number: float) -> int:
+    """One of the tokens that are left, by inverting the sum of their weights."""
+    ids, weights = filtered(logits, params)
     running = np.cumsum(weights)
     chosen = int(np.searchsorted(running, number * running[-1], side="right"))
     # The product may round up to the total itself; then the last token that has any probability is meant.

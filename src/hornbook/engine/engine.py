@@ -16,9 +16,11 @@ import heapq
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from hornbook.engine.adapters import Adapters
+from hornbook.engine.budget import step_within
 from hornbook.engine.choose import Choice, Chooser, NativeSample, Sample, sample
 from hornbook.engine.executor import PAGE, Executor, Floats
 from hornbook.engine.grammar import Compiled, Vocabulary, of_params
@@ -26,8 +28,10 @@ from hornbook.engine.likelihood import judge
 from hornbook.engine.pages import Pages
 from hornbook.engine.reply import Decoder, Reply
 from hornbook.engine.requests import Event, Handle, Request, checked_request
-from hornbook.engine.scheduler import PATIENCE, Scheduler
+from hornbook.engine.scheduler import PATIENCE, Scheduler, wanted_rows
 from hornbook.engine.sequence import Likelihood, Running
+from hornbook.engine.speculating import Speculation
+from hornbook.engine.speculative import Drafter, Probabilities
 from hornbook.engine.uniforms import fresh_seed
 from hornbook.errors import DeadlineExceeded, GenerationError, HornbookError, ModelClosed, UsageError
 from hornbook.kernels.library import Library
@@ -51,6 +55,8 @@ class Stats:
     computed_tokens: int  # that passed the model
     new_tokens: int
     preemptions: int
+    drafted_tokens: int  # guesses that the model has judged
+    kept_tokens: int  # and those of them that were right
     seconds: float  # in steps
 
     @property
@@ -66,6 +72,7 @@ class Engine:
     vocab_size: ids lie below it; where the logits are wider (padding), the rest is never chosen.
     context_length: the model's window; pages may hold less, and then an answer ends where they are full.
     vocabulary: the tokens as grammars see them; without it a schema, regex or grammar is refused.
+    drafter: guesses what comes next, at most ``drafts`` tokens a step; where that does not pay it is left.
     kernels: choose with the native sampler.  memory: what pages and a step's scratch may take in all, in bytes.
     """
 
@@ -82,6 +89,8 @@ class Engine:
         share: bool = True,
         memory: int | None = None,
         vocabulary: Vocabulary | None = None,
+        drafter: Drafter | None = None,
+        drafts: int = 8,
         kernels: Library | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -90,6 +99,7 @@ class Engine:
         self.vocab_size = vocab_size
         self.stop_ids = stop_ids
         self.context_length = min(context_length or executor.context_length, executor.context_length)
+        self._longest = min(self.context_length, PAGE * executor.pages)  # tokens of one sequence
         self._new_decoder = new_decoder
         self._vocabulary = vocabulary
         self._lock = threading.Lock()  # of submission alone
@@ -110,7 +120,9 @@ class Engine:
         self._deadlines: list[tuple[float, int, Handle]] = []
         self._cancelled: deque[Handle] = deque()
         self._events: list[Event] = []
-        self._adapters: dict[str, tuple[int, Hashable]] = {}
+        self._adapters = Adapters(executor)
+        self._speculation = Speculation(drafter, drafts)
+        self._made = 0
         self._submitted = 0
         self._closed = False
         self._steps = self._prompt_tokens = self._computed = self._new_tokens = 0
@@ -124,7 +136,7 @@ class Engine:
         ids = checked_request(
             request, vocab_size=self.vocab_size, context_length=self.context_length, pages=self.pages.count
         )
-        self._adapter(request.adapter)
+        self._adapters.find(request.adapter)
         language = self._language(request)
         with self._lock:
             self._submitted += 1
@@ -178,6 +190,8 @@ class Engine:
             computed_tokens=self._computed,
             new_tokens=self._new_tokens,
             preemptions=self.scheduler.preemptions,
+            drafted_tokens=self._speculation.proposed,
+            kept_tokens=self._speculation.kept,
             seconds=self._seconds,
         )
 
@@ -185,36 +199,18 @@ class Engine:
         if self._closed:
             raise ModelClosed("the engine was closed", "Load the model again.")
 
-    # --- adapters
-
     def add_adapter(self, name: str, weights: Mapping[str, tuple[Floats, Floats, float]]) -> None:
         """Load a low-rank change under a name that requests may use. Not while a step runs.
 
-        weights: as in Executor.add_adapter, which refuses one that was made for another base.
+        weights: as in Executor.add_adapter. Raises UsageError where the name is taken, or it is for another base.
         """
         self._open()
-        if name in self._adapters:
-            raise UsageError(f"there is an adapter called {name!r} already", "Remove it first, or choose another name.")
-        number = self.executor.add_adapter(weights)
-        self._submitted += 1
-        self._adapters[name] = number, ("adapter", self._submitted)  # numbers come again, salts do not
+        self._adapters.add(name, weights)
 
     def remove_adapter(self, name: str) -> None:
-        """Forget an adapter that no request uses. Not while a step runs."""
-        number, _ = self._adapter(name)
-        users = sum(one.request.adapter == name for one in [*self._live, *(one for one, _ in self._arrivals)])
-        if users:
-            raise UsageError(f"{users} requests use the adapter {name!r}", "Cancel them, or wait for their end.")
-        self.executor.remove_adapter(number)
-        del self._adapters[name]
-
-    def _adapter(self, name: str | None) -> tuple[int, Hashable]:
-        if name is None:
-            return -1, ""
-        if name not in self._adapters:
-            known = ", ".join(map(repr, sorted(self._adapters))) or "none"
-            raise UsageError(f"there is no adapter called {name!r}", f"Loaded are: {known}.")
-        return self._adapters[name]
+        """Forget an adapter. Not while a step runs. Raises UsageError where requests still use it."""
+        waiting = [handle for handle, _ in self._arrivals]
+        self._adapters.remove(name, [handle.request.adapter for handle in [*self._live, *waiting]])
 
     # --- a step
 
@@ -225,7 +221,10 @@ class Engine:
         try:
             self._arrive()
             self._end_early()
-            spans = self.scheduler.schedule()
+            scheduler = self.scheduler
+            spare = min(scheduler.max_rows, scheduler.step_tokens) - len(scheduler.running)
+            self._speculation.draft(scheduler.running, self._longest, spare)
+            spans = scheduler.schedule()
             if spans:
                 self._run(spans)
         except BaseException:
@@ -249,64 +248,96 @@ class Engine:
     def _run(self, spans: dict[Running, int]) -> None:
         batch = self.scheduler.batch(spans)
         self._steps += 1
+        begun = time.perf_counter()
         try:
             logits = self.executor.run(batch)[:, : self.vocab_size]
         except Exception as error:
             self._fail_step(spans, error)
             return
+        if all(tokens == 1 + len(one.drafts) for one, tokens in spans.items()):
+            self._speculation.took(len(batch.ids), time.perf_counter() - begun)
         self._computed += len(batch.ids)
         row = 0
         for one, tokens in spans.items():
-            computed = one.computed + tokens
-            rows = computed - max(one.rows_from, one.computed)
+            rows = wanted_rows(one, tokens)
+            own, row = logits[row : row + rows], row + rows
             if one.handle.done:  # another of its answers has just failed
-                row += max(rows, 0)
                 continue
-            if one.drafts:
-                computed -= len(one.drafts)
-            one.computed = computed
-            if computed // PAGE > one.known:
+            one.computed += tokens - len(one.drafts)
+            if one.computed // PAGE > one.known:
                 self.scheduler.publish(one)
-            if rows <= 0:
-                continue
-            if one.likelihood is not None:
-                self._judge(one, logits[row : row + rows])
-            else:
-                self._speak(one, logits[row : row + rows])
-            row += rows
+            if rows and one.likelihood is not None:
+                self._judge(one, own)
+            elif one.drafts:
+                self._continue(one, own)
+            elif rows:
+                self._speak(one, own[0])
 
     def _speak(self, one: Running, logits: Floats) -> None:
         """Choose its next token and, where its prompt has just ended, the first of the answers that begin there."""
         twins = self._fork(one) if one.forks else ()
         for answer in (one, *twins):
-            if not self._say(answer, logits[0]):
+            choice = self._choose(answer, logits)
+            if choice is None:
                 return
+            self._hear(answer, choice)
+            self._speculation.judged(answer, [choice.id], 0)
 
-    def _say(self, one: Running, logits: Floats) -> bool:
-        """Choose a token; False where the request failed with it."""
-        chooser, reply = one.chooser, one.reply
-        assert chooser is not None and reply is not None
+    def _continue(self, one: Running, logits: Floats) -> None:
+        """Choose as many tokens as the draft guessed right, and one more."""
+        drafts, chosen, kept = one.drafts, [], 0
+        for place, row in enumerate(logits):
+            guess = drafts[place] if place < len(drafts) else None
+            chances = one.chances[place] if one.chances is not None and guess is not None else None
+            choice = self._choose(one, row, guess, chances)
+            if choice is None:
+                return
+            chosen.append(choice.id)
+            going = self._hear(one, choice)
+            kept += choice.id == guess
+            if not going or choice.id != guess:
+                break
+            one.computed += 1
+        self._speculation.judged(one, chosen, kept)
+        if one.slot >= 0:
+            one.drafts, one.chances = (), None
+            self.scheduler.truncate(one, one.computed)
+            self.scheduler.publish(one)
+
+    def _choose(
+        self, one: Running, logits: Floats, guess: int | None = None, chances: Probabilities | None = None
+    ) -> Choice | None:
+        """Its next token; None where the request failed with it."""
+        chooser = one.chooser
+        assert chooser is not None
         try:
-            choice = chooser.choose(one.ids, logits)
-            whole = chooser.accept(choice.id)
+            choice = chooser.choose(one.ids, logits, guess, chances)
+            chooser.accept(choice.id)
         except GenerationError as error:
             self._fail(one.handle, error, one.answer)
-            return False
-        self._heard(one, reply, choice, whole)
-        return True
+            return None
+        return choice
 
-    def _heard(self, one: Running, reply: Reply, choice: Choice, whole: bool) -> None:
+    def _hear(self, one: Running, choice: Choice) -> bool:
+        """Take the chosen token; -> whether the answer goes on."""
+        chooser, reply = one.chooser, one.reply
+        assert chooser is not None and reply is not None
         logprob = choice.logprob if one.handle.request.params.logprobs else None
-        token = reply.accept(choice.id, logprob, choice.top, whole=whole)
+        token = reply.accept(choice.id, logprob, choice.top, whole=chooser.is_done)
         one.extend(choice.id)
         self._new_tokens += 1
         if token.finish_reason is None:
             self._events.append(Event(one.handle, one.answer, token))
-            return
-        self.scheduler.remove(one)
+            return True
+        self._end(one)
         live = self._live[one.handle]
         live.remove(one)
         self._tell(Event(one.handle, one.answer, token, last=not live))
+        return False
+
+    def _end(self, one: Running) -> None:
+        self.scheduler.remove(one)
+        self._speculation.forget(one)
 
     def _fork(self, one: Running) -> list[Running]:
         twins = []
@@ -331,7 +362,7 @@ class Engine:
         one.rows_from += len(logits)
         if one.rows_from == one.target:
             start = one.handle.request.score_from or 0
-            self.scheduler.remove(one)
+            self._end(one)
             score = Score(likelihood.logprob, likelihood.is_greedy, len(one.ids) - start)
             self._tell(Event(one.handle, score=score, last=True))
 
@@ -356,12 +387,13 @@ class Engine:
 
     def _new(self, handle: Handle, ids: list[int], answer: int) -> Running:
         request, params = handle.request, handle.request.params
-        number, salt = self._adapter(request.adapter)
+        adapter = self._adapters.find(request.adapter)
+        self._made += 1
         place = handle.begun - PATIENCE * request.priority, handle.number, answer
         if request.score_from is not None:
             return Running(
-                handle, answer, ids, place, len(ids) - 1, request.score_from - 1, salt, number,
-                likelihood=Likelihood(),
+                handle, self._made, answer, ids, place, len(ids) - 1, request.score_from - 1, adapter.salt,
+                adapter.number, likelihood=Likelihood(),
             )  # fmt: skip
         if handle.seed is None:
             handle.seed = fresh_seed() if params.seed is None else params.seed
@@ -369,10 +401,11 @@ class Engine:
         chooser = Chooser(
             params, ids, self._sample, seed=handle.seed, index=answer, processors=request.processors, matcher=matcher
         )
-        room = min(params.max_tokens, self.context_length - len(ids), PAGE * self.pages.count - len(ids))
+        room = min(params.max_tokens, self._longest - len(ids))
         reply = Reply(params, room, self._new_decoder(), self.stop_ids)
         return Running(
-            handle, answer, ids, place, len(ids), len(ids) - 1, salt, number, chooser=chooser, reply=reply
+            handle, self._made, answer, ids, place, len(ids), len(ids) - 1, adapter.salt, adapter.number,
+            chooser=chooser, reply=reply,
         )  # fmt: skip
 
     def _end_early(self) -> None:
@@ -394,7 +427,7 @@ class Engine:
     def _leave(self, handle: Handle) -> list[Running]:
         answers = self._live.get(handle, [])
         for one in answers:
-            self.scheduler.remove(one)
+            self._end(one)
         return answers
 
     def _fail(self, handle: Handle, error: HornbookError, answer: int = 0) -> None:
@@ -415,18 +448,3 @@ class Engine:
             event.handle.done = True
             self._live.pop(event.handle, None)
         self._events.append(event)
-
-
-def step_within(executor: Executor, memory: int | None, tokens: int, rows: int) -> int:
-    """The most tokens that a step may take, halved until its scratch fits in ``memory`` beside the pages."""
-    pages = executor.pages * executor.page_bytes
-    smallest = PAGE
-    while memory is not None and pages + executor.scratch_bytes(tokens, min(rows, tokens)) > memory:
-        if tokens <= smallest:
-            need = pages + executor.scratch_bytes(tokens, min(rows, tokens))
-            raise UsageError(
-                f"keys and values with the smallest step need {need / 1e6:,.0f} MB, the budget is {memory / 1e6:,.0f} MB",
-                "Give it more, or make it with fewer pages.",
-            )
-        tokens = max(smallest, tokens // 2)
-    return tokens

@@ -15,6 +15,7 @@ from typing import TypeAlias
 from hornbook.engine.choose import Chooser
 from hornbook.engine.reply import Reply
 from hornbook.engine.requests import Handle
+from hornbook.engine.speculative import Probabilities
 
 Place: TypeAlias = "tuple[float, int, int]"  # in the line: (virtual arrival, number of the request, which answer)
 
@@ -32,6 +33,7 @@ class Running:
     """The state of one answer, or of one likelihood. The scheduler owns the fields below the line."""
 
     handle: Handle
+    number: int  # no other sequence of the engine has it
     answer: int
     ids: list[int]
     place: Place
@@ -49,6 +51,7 @@ class Running:
     known: int = 0  # full pages that were made known
     slot: int = -1  # row of the table of pages; -1: waiting
     drafts: Sequence[int] = ()  # tokens that may follow ids, to be judged in the same step
+    chances: Probabilities | None = None  # [len(drafts), V]: what they were sampled from
 
     def __lt__(self, other: Running) -> bool:
         return self.place < other.place
