@@ -9,14 +9,7 @@
 #include <cstring>
 
 #include "half.h"
-
-#if defined(_MSC_VER)
-#define HB_INLINE __forceinline
-#define HB_UNROLL
-#else
-#define HB_INLINE inline __attribute__((always_inline))
-#define HB_UNROLL _Pragma("GCC unroll 16")
-#endif
+#include "inline.h"
 
 namespace hb {
 namespace {

@@ -1,0 +1,10 @@
+// What the kernels ask of the compiler, in its own words.
+#pragma once
+
+#if defined(_MSC_VER)
+#define HB_INLINE __forceinline
+#define HB_UNROLL
+#else
+#define HB_INLINE inline __attribute__((always_inline))
+#define HB_UNROLL _Pragma("GCC unroll 16")  // a loop over vectors that must stay in registers
+#endif
