@@ -304,14 +304,16 @@ def test_an_adapter_of_another_model_is_refused(words: str, shared_model: tuple[
 
 
 BAD = {
-    "the token 131, and there are 131": {"ids": [5, 131]},
-    "the token -1": {"ids": [-1, 5]},
-    "the position 256, and there are 256": {"positions": [255, 256]},
-    "the page 64, and there are 64": {"pages": [[64]]},
-    "the selected row 2": {"select": [2]},
-    "the sequence 1": {"sequence": [0, 1]},
-    "a sequence of 17 tokens has 1 pages of 16": {"lengths": [17]},
-    "a batch has no tokens": {"ids": []},
+    r"id 131: ids are 0 \.\. 130": {"ids": [5, 131]},
+    "id -1": {"ids": [-1, 5]},
+    r"position 256: the model has 0 \.\. 255": {"positions": [255, 256]},
+    r"is 64: the cache has 0 \.\. 63": {"pages": [[64]]},
+    "row 0 is of token 2": {"select": [2]},
+    "is of sequence 1": {"sequence": [0, 1]},
+    "17 tokens": {"lengths": [17]},
+    "a batch of 0 tokens": {"ids": [], "positions": [], "sequence": []},
+    "not of one length": {"positions": [0]},
+    "arrays of a batch are not of one length": {"adapters": [-1]},
 }
 
 

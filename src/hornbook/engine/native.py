@@ -101,22 +101,25 @@ class NativeExecutor:
     def run(self, batch: Batch) -> Floats:
         """See Executor; the final hidden states [T, C] where the plan has no Select."""
         self._open()
-        self._check(batch)
-        arrays = {name: np.ascontiguousarray(value, np.int32) for name, value in zip(_FIELDS, batch, strict=False)}
-        rows = len(batch.select) if self._rows_are_selected else len(batch.ids)
-        step = library.Batch(
-            tokens=len(batch.ids), sequences=len(batch.lengths), max_pages=batch.pages.shape[1],
-            rows=len(batch.select), **{name: array.ctypes.data for name, array in arrays.items()},
-        )  # fmt: skip
+        # The kernels check what the numbers say; how many there are they cannot know.
+        if not len(batch.ids) == len(batch.positions) == len(batch.sequence) or len(batch.pages) != len(batch.lengths):
+            raise GenerationError("the arrays of a batch are not of one length")
+        arrays = [np.ascontiguousarray(array, np.int32) for array in batch[: len(_FIELDS)]]
+        step = library.Batch(len(batch.ids), len(batch.lengths), batch.pages.shape[1], len(batch.select))
+        for name, array in zip(_FIELDS, arrays, strict=True):
+            setattr(step, name, array.ctypes.data)
         if batch.adapters is not None:
+            if len(batch.adapters) != len(batch.ids):
+                raise GenerationError("the arrays of a batch are not of one length")
             numbers = np.ascontiguousarray(batch.adapters, np.int32)
             self._adapters.check(numbers)
             step.adapter = numbers.ctypes.data
             step.adapters, step.adapter_count = self._adapters.array, len(self._adapters.array)
+        rows = len(batch.select) if self._rows_are_selected else len(batch.ids)
         if len(self._out) < rows:
             self._out = np.empty((rows, self._width), np.float32)
         out = self._out[:rows]
-        self._native.reach(int(batch.positions.max()) + 1)
+        self._native.reach(int(batch.positions.max(initial=0)) + 1)
         try:
             self._kernels.hb_step(self._model, self._cache, ctypes.byref(step), out.ctypes.data)
         except KernelError as error:
@@ -160,25 +163,6 @@ class NativeExecutor:
     def _open(self) -> None:
         if self._model is None:
             raise ModelClosed("the model was closed", "Load it again.")
-
-    def _check(self, batch: Batch) -> None:
-        """What the kernels would read or write out of bounds on. Raises GenerationError."""
-        if not len(batch.ids):
-            raise GenerationError("a batch has no tokens")
-        for what, values, count in (
-            ("token", batch.ids, self.vocab_size),
-            ("position", batch.positions, self._positions),
-            ("page", batch.pages, self.pages),
-            ("sequence", batch.sequence, len(batch.lengths)),
-            ("selected row", batch.select, len(batch.ids)),
-        ):
-            if values.size and not (values.min() >= 0 and values.max() < count):
-                bad = int(values.min()) if values.min() < 0 else int(values.max())
-                raise GenerationError(f"a batch has the {what} {bad}, and there are {count}: 0 to {count - 1}")
-        if self._cache is not None and int(batch.lengths.max()) > batch.pages.shape[1] * PAGE:
-            raise GenerationError(
-                f"a sequence of {int(batch.lengths.max())} tokens has {batch.pages.shape[1]} pages of {PAGE}"
-            )
 
 
 _FIELDS = ("ids", "positions", "sequence", "pages", "lengths", "select")
