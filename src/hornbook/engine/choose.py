@@ -25,7 +25,6 @@ from hornbook.errors import GenerationError
 from hornbook.kernels.library import Library, Sampling
 from hornbook.types import SamplingParams
 
-
 Ids: TypeAlias = "np.ndarray[Any, np.dtype[np.intp]]"
 
 

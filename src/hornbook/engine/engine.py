@@ -12,7 +12,6 @@ tokens there are, so that nothing is ever read from a cache that a broken step h
 
 from __future__ import annotations
 
-import heapq
 import threading
 import time
 from collections import deque
@@ -32,10 +31,11 @@ from hornbook.engine.scheduler import PATIENCE, Scheduler, wanted_rows
 from hornbook.engine.sequence import Likelihood, Running
 from hornbook.engine.speculating import Speculation
 from hornbook.engine.speculative import Drafter, Probabilities
+from hornbook.engine.underway import UnderWay
 from hornbook.engine.uniforms import fresh_seed
-from hornbook.errors import DeadlineExceeded, GenerationError, HornbookError, ModelClosed, UsageError
+from hornbook.errors import ModelClosed, UsageError
 from hornbook.kernels.library import Library
-from hornbook.types import Score, Token
+from hornbook.types import Score
 
 LOGITS_BYTES = 64 * 2**20  # what the logits of one step may take; but a row for each answer there always is
 
@@ -116,16 +116,13 @@ class Engine:
             context_length=self.context_length,
         )
         self._arrivals: deque[tuple[Handle, list[int]]] = deque()
-        self._live: dict[Handle, list[Running]] = {}
-        self._deadlines: list[tuple[float, int, Handle]] = []
-        self._cancelled: deque[Handle] = deque()
-        self._events: list[Event] = []
         self._adapters = Adapters(executor)
         self._speculation = Speculation(drafter, drafts)
+        self._under_way = UnderWay(self.scheduler, self._speculation, clock)
         self._made = 0
         self._submitted = 0
         self._closed = False
-        self._steps = self._prompt_tokens = self._computed = self._new_tokens = 0
+        self._steps = self._prompt_tokens = self._computed = 0
         self._seconds = 0.0
 
     # --- requests
@@ -157,13 +154,11 @@ class Engine:
 
     def cancel(self, handle: Handle) -> None:
         """Stop a request: at the next step its answers end with "cancelled". One that is over is left alone."""
-        if not handle.done and not handle.cancelled:
-            handle.cancelled = True
-            self._cancelled.append(handle)
+        self._under_way.cancel(handle)
 
     @property
     def has_work(self) -> bool:
-        return bool(self._arrivals or self._live or self._events)
+        return bool(self._arrivals or self._under_way.answers or self._under_way.events)
 
     @property
     def closed(self) -> bool:
@@ -173,8 +168,9 @@ class Engine:
         """Free the model's memory. Not while a step runs; later use raises ModelClosed."""
         if not self._closed:
             self._closed = True
+            self._speculation.close()
             self._arrivals.clear()
-            self._live.clear()
+            self._under_way.answers.clear()
             self.executor.close()
 
     def stats(self) -> Stats:
@@ -188,7 +184,7 @@ class Engine:
             prompt_tokens=self._prompt_tokens,
             hit_tokens=self.pages.hit_tokens,
             computed_tokens=self._computed,
-            new_tokens=self._new_tokens,
+            new_tokens=self._under_way.new_tokens,
             preemptions=self.scheduler.preemptions,
             drafted_tokens=self._speculation.proposed,
             kept_tokens=self._speculation.kept,
@@ -210,7 +206,7 @@ class Engine:
     def remove_adapter(self, name: str) -> None:
         """Forget an adapter. Not while a step runs. Raises UsageError where requests still use it."""
         waiting = [handle for handle, _ in self._arrivals]
-        self._adapters.remove(name, [handle.request.adapter for handle in [*self._live, *waiting]])
+        self._adapters.remove(name, [handle.request.adapter for handle in [*self._under_way.answers, *waiting]])
 
     # --- a step
 
@@ -220,7 +216,7 @@ class Engine:
         begun = time.perf_counter()
         try:
             self._arrive()
-            self._end_early()
+            self._under_way.end_early()
             scheduler = self.scheduler
             spare = min(scheduler.max_rows, scheduler.step_tokens) - len(scheduler.running)
             self._speculation.draft(scheduler.running, self._longest, spare)
@@ -231,19 +227,17 @@ class Engine:
             self.scheduler.restart()  # events so far are told by the next step
             raise
         self._seconds += time.perf_counter() - begun
-        events, self._events = self._events, []
-        return events
+        return self._under_way.fetch()
 
     @property
     def pending_cancels(self) -> bool:
-        return bool(self._cancelled)
+        return self._under_way.pending_cancels
 
     def sweep(self) -> list[Event]:
         """End what was cancelled, and what is too late, without a pass of the model. Not while a step runs."""
         self._arrive()
-        self._end_early()
-        events, self._events = self._events, []
-        return events
+        self._under_way.end_early()
+        return self._under_way.fetch()
 
     def _run(self, spans: dict[Running, int]) -> None:
         batch = self.scheduler.batch(spans)
@@ -252,7 +246,8 @@ class Engine:
         try:
             logits = self.executor.run(batch)[:, : self.vocab_size]
         except Exception as error:
-            self._fail_step(spans, error)
+            for handle in dict.fromkeys(one.handle for one in spans):
+                self._under_way.fail(handle, error)
             return
         if all(tokens == 1 + len(one.drafts) for one, tokens in spans.items()):
             self._speculation.took(len(batch.ids), time.perf_counter() - begun)
@@ -266,21 +261,22 @@ class Engine:
             one.computed += tokens - len(one.drafts)
             if one.computed // PAGE > one.known:
                 self.scheduler.publish(one)
-            if rows and one.likelihood is not None:
-                self._judge(one, own)
-            elif one.drafts:
-                self._continue(one, own)
-            elif rows:
-                self._speak(one, own[0])
+            try:
+                if rows and one.likelihood is not None:
+                    self._judge(one, own)
+                elif one.drafts:
+                    self._continue(one, own)
+                elif rows:
+                    self._speak(one, own[0])
+            except Exception as error:  # its logits, its grammar, a processor of its own
+                self._under_way.fail(one.handle, error, one.answer)
 
     def _speak(self, one: Running, logits: Floats) -> None:
         """Choose its next token and, where its prompt has just ended, the first of the answers that begin there."""
         twins = self._fork(one) if one.forks else ()
         for answer in (one, *twins):
             choice = self._choose(answer, logits)
-            if choice is None:
-                return
-            self._hear(answer, choice)
+            self._under_way.hear(answer, choice)
             self._speculation.judged(answer, [choice.id], 0)
 
     def _continue(self, one: Running, logits: Floats) -> None:
@@ -290,10 +286,8 @@ class Engine:
             guess = drafts[place] if place < len(drafts) else None
             chances = one.chances[place] if one.chances is not None and guess is not None else None
             choice = self._choose(one, row, guess, chances)
-            if choice is None:
-                return
             chosen.append(choice.id)
-            going = self._hear(one, choice)
+            going = self._under_way.hear(one, choice)
             kept += choice.id == guess
             if not going or choice.id != guess:
                 break
@@ -306,84 +300,53 @@ class Engine:
 
     def _choose(
         self, one: Running, logits: Floats, guess: int | None = None, chances: Probabilities | None = None
-    ) -> Choice | None:
-        """Its next token; None where the request failed with it."""
+    ) -> Choice:
         chooser = one.chooser
         assert chooser is not None
-        try:
-            choice = chooser.choose(one.ids, logits, guess, chances)
-            chooser.accept(choice.id)
-        except GenerationError as error:
-            self._fail(one.handle, error, one.answer)
-            return None
+        choice = chooser.choose(one.ids, logits, guess, chances)
+        chooser.accept(choice.id)
         return choice
-
-    def _hear(self, one: Running, choice: Choice) -> bool:
-        """Take the chosen token; -> whether the answer goes on."""
-        chooser, reply = one.chooser, one.reply
-        assert chooser is not None and reply is not None
-        logprob = choice.logprob if one.handle.request.params.logprobs else None
-        token = reply.accept(choice.id, logprob, choice.top, whole=chooser.is_done)
-        one.extend(choice.id)
-        self._new_tokens += 1
-        if token.finish_reason is None:
-            self._events.append(Event(one.handle, one.answer, token))
-            return True
-        self._end(one)
-        live = self._live[one.handle]
-        live.remove(one)
-        self._tell(Event(one.handle, one.answer, token, last=not live))
-        return False
-
-    def _end(self, one: Running) -> None:
-        self.scheduler.remove(one)
-        self._speculation.forget(one)
 
     def _fork(self, one: Running) -> list[Running]:
         twins = []
         for answer in range(1, one.forks + 1):
             twin = self._new(one.handle, list(one.ids), answer)
-            if (copy := self.scheduler.fork(one, twin)) is not None:
+            copy = self.scheduler.fork(one, twin)
+            self._under_way.answers[one.handle].append(twin)
+            if copy is not None:
                 self.executor.copy_page(*copy)
             twins.append(twin)
         one.forks = 0
-        self._live[one.handle] += twins
         return twins
 
     def _judge(self, one: Running, logits: Floats) -> None:
         likelihood = one.likelihood
         assert likelihood is not None
         first = one.rows_from + 1
-        try:
-            judge(likelihood, logits, one.ids[first : first + len(logits)], self._kernels)
-        except GenerationError as error:
-            self._fail(one.handle, error, 0)
-            return
+        judge(likelihood, logits, one.ids[first : first + len(logits)], self._kernels)
         one.rows_from += len(logits)
         if one.rows_from == one.target:
             start = one.handle.request.score_from or 0
-            self._end(one)
             score = Score(likelihood.logprob, likelihood.is_greedy, len(one.ids) - start)
-            self._tell(Event(one.handle, score=score, last=True))
+            self._under_way.judged(one, score)
 
-    # --- beginnings and ends
+    # --- beginnings
 
     def _arrive(self) -> None:
         while self._arrivals:
             handle, ids = self._arrivals.popleft()
-            request = handle.request
-            start = request.score_from
-            if start is not None and start == len(ids):
-                self._live[handle] = []
-                self._tell(Event(handle, score=Score(0.0, True, 0), last=True))
+            start = handle.request.score_from
+            if start == len(ids):
+                self._under_way.nothing_to_judge(handle)
                 continue
-            if request.deadline is not None:
-                heapq.heappush(self._deadlines, (handle.begun + request.deadline, handle.number, handle))
-            one = self._new(handle, ids, 0)
-            one.forks = request.params.n - 1 if start is None else 0
-            self._live[handle] = [one]
+            try:
+                one = self._new(handle, ids, 0)
+            except Exception as error:
+                self._under_way.fail(handle, error)
+                continue
+            one.forks = handle.request.params.n - 1 if start is None else 0
             self._prompt_tokens += one.target
-            self.scheduler.add(one)
+            self._under_way.begin(one)
 
     def _new(self, handle: Handle, ids: list[int], answer: int) -> Running:
         request, params = handle.request, handle.request.params
@@ -407,44 +370,3 @@ class Engine:
             handle, self._made, answer, ids, place, len(ids), len(ids) - 1, adapter.salt, adapter.number,
             chooser=chooser, reply=reply,
         )  # fmt: skip
-
-    def _end_early(self) -> None:
-        """Requests that were cancelled, and those whose time is over."""
-        while self._cancelled:
-            handle = self._cancelled.popleft()
-            answers = self._leave(handle)
-            for place, one in enumerate(answers):
-                text = one.reply.cut() if one.reply is not None else ""
-                token = Token(text, finish_reason="cancelled")
-                self._tell(Event(handle, one.answer, token, last=place == len(answers) - 1))
-        while self._deadlines and (self._deadlines[0][0] <= self._clock() or self._deadlines[0][2].done):
-            _, _, handle = heapq.heappop(self._deadlines)
-            if not handle.done:
-                said = sum(len(one.ids) - len(handle.request.ids) for one in self._live[handle])
-                what = f"the request was not done after {handle.request.deadline:g} s; it had {said:,} new tokens"
-                self._fail(handle, DeadlineExceeded(what, "Give it more time, or ask for fewer tokens."))
-
-    def _leave(self, handle: Handle) -> list[Running]:
-        answers = self._live.get(handle, [])
-        for one in answers:
-            self._end(one)
-        return answers
-
-    def _fail(self, handle: Handle, error: HornbookError, answer: int = 0) -> None:
-        self._leave(handle)
-        self._tell(Event(handle, answer, error=error, last=True))
-
-    def _fail_step(self, spans: dict[Running, int], error: Exception) -> None:
-        """The executor could not: whoever took part fails, by the executor's words."""
-        named = error
-        if not isinstance(named, HornbookError):
-            named = GenerationError(f"the model failed: {error or type(error).__name__}", "Is there memory enough?")
-            named.__cause__ = error
-        for handle in dict.fromkeys(one.handle for one in spans):
-            self._fail(handle, named)
-
-    def _tell(self, event: Event) -> None:
-        if event.last:
-            event.handle.done = True
-            self._live.pop(event.handle, None)
-        self._events.append(event)

@@ -9,12 +9,15 @@ What a grammar forces is a draft too, and a sure one: the fixed parts of a JSON 
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 
 from hornbook.engine.sequence import Running
 from hornbook.engine.speculative import Drafter, Payoff
+from hornbook.errors import HornbookError
+
+log = logging.getLogger("hornbook")
 
 
 class Speculation:
@@ -25,14 +28,17 @@ class Speculation:
         self._most = most
         self._payoff = Payoff()
         self._followed: set[Running] = set()
+        self._guessed: set[Running] = set()  # whose drafts of this step are guesses
         self.proposed = 0
         self.kept = 0
 
     def draft(self, running: Sequence[Running], longest: int, spare: int) -> None:
         """Give drafts to those that are between two tokens. No sequence grows beyond ``longest`` tokens, and all drafts
         together have at most ``spare``."""
-        ready = [one for one in running if one.reply is not None and one.target - one.computed == 1]
+        ready = [one for one in running if one.reply is not None and one.target - one.computed == 1 and not one.forks]
+        spare = max(0, spare)
         rooms = []
+        self._guessed.clear()
         for one in ready:
             assert one.reply is not None
             one.drafts, one.chances = (), None
@@ -47,15 +53,17 @@ class Speculation:
             else:
                 free.append(place)
         if self._drafter is not None and free:
-            self._guess([ready[place] for place in free], [rooms[place] for place in free], spare)
+            try:
+                self._guess(self._drafter, [ready[place] for place in free], [rooms[place] for place in free], spare)
+            except HornbookError as error:  # what guesses must not stop what answers
+                log.warning("nothing is drafted any more: %s", error.what)
+                self._drafter = None
 
-    def _guess(self, ready: Sequence[Running], rooms: Sequence[int], spare: int) -> None:
-        assert self._drafter is not None
+    def _guess(self, drafter: Drafter, ready: Sequence[Running], rooms: Sequence[int], spare: int) -> None:
         for one in ready:
             if one not in self._followed:
                 self._followed.add(one)
-                params = replace(one.handle.request.params, seed=one.handle.seed)
-                self._drafter.start(one.number, one.ids, params, one.answer)
+                drafter.start(one.number, one.ids, one.handle.request.params, one.answer)
         keys = [one.number for one in ready]
         counts = self._payoff.plan(keys, self._most)
         wanted = []
@@ -67,13 +75,14 @@ class Speculation:
         if not wanted:
             return
         begun = time.perf_counter()
-        drafts = self._drafter.propose([keys[place] for place, _ in wanted], [count for _, count in wanted])
+        drafts = drafter.propose([keys[place] for place, _ in wanted], [count for _, count in wanted])
         self._payoff.drafted(sum(len(draft.tokens) for draft in drafts), time.perf_counter() - begun)
         for (place, count), draft in zip(wanted, drafts, strict=True):
             one = ready[place]
-            one.drafts = draft.tokens[:count]
-            # Who asked for a seed is promised one answer, and gets it by agreement.
-            one.chances = draft.probabilities if one.handle.request.params.seed is None else None
+            matcher = one.chooser.matcher if one.chooser is not None else None
+            one.drafts = draft.tokens[: count if matcher is None else matcher.legal(draft.tokens[:count])]
+            one.chances = draft.probabilities
+            self._guessed.add(one)
 
     def judged(self, one: Running, chosen: Sequence[int], kept: int) -> None:
         """These tokens were chosen in a step, the first ``kept`` of them as drafted."""
@@ -81,7 +90,7 @@ class Speculation:
         self.kept += kept
         if self._drafter is not None and one in self._followed:
             self._drafter.accept(one.number, chosen)
-            if one.drafts:
+            if one.drafts and one in self._guessed:
                 self._payoff.judged(one.number, len(one.drafts), kept)
 
     def took(self, tokens: int, seconds: float) -> None:
@@ -94,3 +103,7 @@ class Speculation:
             self._followed.discard(one)
             self._drafter.forget(one.number)
             self._payoff.forget(one.number)
+
+    def close(self) -> None:
+        if self._drafter is not None:
+            self._drafter.close()
