@@ -58,7 +58,7 @@ def load(
         or the address of a server that speaks OpenAI's API, "http://HOST:PORT/v1#MODEL", which runs the model itself.
     device: "auto" (the setting HORNBOOK_DEVICE, else the best at hand), "cpu", "cuda", "cuda:1", "mps".
     dtype: "auto" (on a processor the native kernels, and weights as the file has them), or torch with "float32",
-        "bfloat16" or "float16".
+        "bfloat16" or "float16", or with its weights in "int4", which saves a GPU's memory.
     stretch: a longer context than the model was trained for, "yarn:4".
     Raises ModelNotFound, OfflineError, DownloadError, ModelFileError, UnsupportedModel, UsageError.
     """
@@ -89,6 +89,8 @@ def _with_torch(
     from hornbook.checkpoint import loading
     from hornbook.engine import opening
 
+    if dtype == "int4":
+        return LocalLLM(opening.four_bit_decoder(path, device, stretch, settings), name=name, settings=settings)
     opened = loading.load(path, dtype=dtype, device=device, stretch=stretch)
     if opened.config.language_head and opened.config.encoder is not None:
         from hornbook.engine.seq2seq import Seq2Seq

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,18 +26,21 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+import hornbook
 import hornbook.engine.four_bit
 import hornbook.engine.torch_attention
 from hornbook.checkpoint import load
-from hornbook.checkpoint.dequantize import FORMATS
+from hornbook.checkpoint.dequantize import BY_NAME
+from hornbook.checkpoint.packed import held
 from hornbook.engine.executor import PAGE
-from hornbook.engine.four_bit import FourBit, from_blocks, rounded
+from hornbook.engine.four_bit import KINDS, FourBit, rounded, taken_over
 from hornbook.engine.generate import Generator
 from hornbook.engine.lower import lower
 from hornbook.engine.torch_attention import lay_out
 from hornbook.engine.torch_decode import Decode, bucket
 from hornbook.engine.torch_executor import TorchExecutor
 from hornbook.errors import GenerationError, ModelClosed, UnsupportedModel, UsageError
+from hornbook.llm import LocalLLM
 from hornbook.model.cache import ContiguousCache
 from hornbook.model.config import LayerKind, Rotary
 from hornbook.model.transformer import Transformer
@@ -203,20 +208,31 @@ def test_what_would_be_read_out_of_bounds_is_refused() -> None:
 # ------------------------------------------------------------------------------------------------------------ four bits
 
 
-def test_blocks_of_a_file_are_taken_over_without_loss() -> None:
-    random = np.random.default_rng(0)
-    for kind, width in (("Q4_0", 18), ("Q4_1", 20)):
-        blocks = random.integers(0, 256, (6, 2, width), dtype=np.uint8)
-        blocks[..., : width - 16] = random.normal(size=(6, 2, (width - 16) // 2)).astype(np.float16).view(np.uint8)
-        values = np.empty((12, 32), np.float32)
-        unpack = next(format.unpack for format in FORMATS.values() if format.name == kind)
-        assert unpack is not None
-        unpack(blocks.reshape(12, width), values)
-        weight = from_blocks(kind, blocks.ravel(), (6, 64))
-        assert weight.shape == (6, 64) and weight.nbytes == 6 * 2 * 20
-        assert np.array_equal(weight.whole(torch.float32).numpy(), values.reshape(6, 64))
-    with pytest.raises(UnsupportedModel, match="Q6_K"):
-        from_blocks("Q6_K", blocks, (6, 64))
+@pytest.mark.parametrize("kind", KINDS)
+def test_blocks_of_a_file_are_taken_over_without_loss(kind: str) -> None:
+    values = np.random.default_rng(0).normal(size=(6, 512)).astype(np.float32)
+    tensor = held("w", values, quantize=kind)
+    weight = taken_over(tensor)
+    stored = np.empty((6 * 512 // BY_NAME[kind].block, BY_NAME[kind].block), np.float32)
+    unpack = BY_NAME[kind].unpack
+    assert unpack is not None
+    unpack(np.asarray(tensor.raw).reshape(len(stored), -1), stored)
+    stored = stored.reshape(6, 512)
+    assert weight.shape == (6, 512) and weight.nbytes == 6 * 16 * (24 if kind == "Q4_K" else 20)
+    assert np.array_equal(weight.whole(torch.float32).numpy(), stored)
+    moved = taken_over(replace(tensor, order=np.array([3, 0, 5, 1, 4, 2], np.int32)))
+    assert np.array_equal(moved.whole(torch.float32).numpy(), stored[[3, 0, 5, 1, 4, 2]])
+
+
+def test_a_file_of_four_bits_answers_as_it_does_whole(smollm2_path: Path) -> None:
+    prompt, sampling = "The capital of France is", SamplingParams(max_tokens=3, temperature=0.0)
+    answers = []
+    for dtype, name in (("int4", "torch cpu float32, weights in four bits"), ("float32", "torch cpu float32")):
+        model = hornbook.load(str(smollm2_path), device="cpu", dtype=dtype)
+        assert isinstance(model, LocalLLM) and model.runs_on == name
+        answers.append(model.generate([prompt], sampling)[0].text)
+        model.close()
+    assert answers[0] == answers[1] != ""
 
 
 def test_four_bits_are_the_weights_that_they_round_to(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -188,6 +188,19 @@ def _q4_1(blocks: Bytes, out: Floats) -> None:  # d 2, m 2, q 16
     out += _half(blocks, 2)
 
 
+def four_bit_groups(blocks: Bytes, kind: str) -> tuple[Bytes, Floats, Floats]:
+    """What blocks [n, nbytes] of "Q4_0", "Q4_1" or "Q4_K" hold, as groups of 32 with x = minimum + scale * q: q [m, 32]
+    uint8 of 0 to 15, scales and minima [m] float32. No number is rounded."""
+    if kind == "Q4_K":
+        scales, minima = _scales_and_minima(blocks[:, 4:16])
+        q = _nibbles(blocks[:, 16:], 32).reshape(-1, 32)
+        return q, (_half(blocks, 0) * scales).ravel(), -(_half(blocks, 2) * minima).ravel()
+    scale = _half(blocks, 0).ravel()
+    if kind == "Q4_0":
+        return _nibbles(blocks[:, 2:], 16), scale, -8 * scale
+    return _nibbles(blocks[:, 4:], 16), scale, _half(blocks, 2).ravel()
+
+
 def _five_bits(high: Bytes, low: Bytes) -> Bytes:
     """The fifth bits of 32 values in four bytes, the other four in sixteen: [n, 32]."""
     q = np.unpackbits(np.ascontiguousarray(high), axis=1, bitorder="little")

@@ -1,24 +1,29 @@
 """Weights of four bits on any device: kept packed, made whole for each product, x = minimum + scale * q, q of 0 to 15.
 
     codes [out, in/2] uint8      two to a byte: dimension j of a group in the low half, j + 16 in the high one
-    scale, minimum [out, in/32]  float16, of each group of 32
+    scale, minimum [out, in/32]  float16, or float32 where a file's are finer, of each group of 32
 
-The blocks of GGUF's Q4_0 and Q4_1 are such groups already, and are taken over without loss; other weights are rounded,
-where somebody asks for it. A product unpacks its weight, piece by piece, in the type of its input. That saves memory
-(five bits a weight instead of sixteen) and not time.
+The blocks of GGUF's Q4_0, Q4_1 and Q4_K are such groups already, and are taken over without loss; other weights are
+rounded, where somebody asks for it. A product unpacks its weight, piece by piece, in the type of its input. That saves memory
+(five or six bits a weight instead of sixteen) and not time.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hornbook.checkpoint.dequantize import BY_NAME, four_bit_groups
+from hornbook.checkpoint.packed import FLOATS, PackedTensor
+from hornbook.engine.plan import Linear, Plan
 from hornbook.errors import UnsupportedModel
 
+KINDS = ("Q4_0", "Q4_1", "Q4_K")
 GROUP = 32
 PIECE = 1 << 24  # weights that are made whole at a time
 
@@ -79,21 +84,41 @@ def rounded(weight: Tensor) -> FourBit:
     return FourBit(_pack(steps.round_().clamp_(0, 15).to(torch.uint8)), scale, low)
 
 
-def from_blocks(kind: str, blocks: np.ndarray[Any, Any], shape: tuple[int, int]) -> FourBit:
-    """The uint8 bytes of a GGUF tensor of the type ``kind``, "Q4_0" or "Q4_1", [out, in]: without loss.
+def taken_over(tensor: PackedTensor) -> FourBit:
+    """The blocks of a file, of one of KINDS, without loss."""
+    format, (rows, width) = BY_NAME[tensor.type], tensor.shape
+    stored = np.asarray(tensor.raw).reshape(-1, width // format.block * format.nbytes)
+    stored = stored[:rows] if tensor.order is None else stored[tensor.order]
+    codes, scale, minimum = four_bit_groups(np.ascontiguousarray(stored).reshape(-1, format.nbytes), tensor.type)
+    packed = _pack(torch.from_numpy(codes).view(rows, -1, GROUP))
+    return FourBit(packed, *(_narrowest(torch.from_numpy(part).view(rows, -1)) for part in (scale, minimum)))
 
-    Raises UnsupportedModel for other types.
-    """
-    if kind not in ("Q4_0", "Q4_1"):
-        raise UnsupportedModel(f"blocks of the type {kind} are not groups of four bits", "Q4_0 and Q4_1 are.")
-    _check(shape[1])
-    head = 2 if kind == "Q4_0" else 4
-    rows = np.ascontiguousarray(blocks).reshape(shape[0], shape[1] // GROUP, head + GROUP // 2)
-    numbers = torch.from_numpy(np.ascontiguousarray(rows[..., :head]).view(np.float16).copy())
-    scale = numbers[..., 0].contiguous()
-    minimum = -8 * scale if kind == "Q4_0" else numbers[..., 1].contiguous()
-    codes = torch.from_numpy(np.ascontiguousarray(rows[..., head:]).reshape(shape[0], -1))
-    return FourBit(codes, scale, minimum)
+
+def four_bit_weights(
+    plan: Plan, tensors: Mapping[str, PackedTensor], device: torch.device, dtype: torch.dtype
+) -> dict[str, Tensor | FourBit]:
+    """All parameters on the device: matrices of four bits as they are; those that the file holds in floats rounded, but
+    for the tables of tokens; the rest, which its maker has kept finer on purpose, whole in ``dtype``."""
+    linear = {name for op in plan.ops if isinstance(op, Linear) for name in op.weights}
+    weights: dict[str, Tensor | FourBit] = {}
+    for name, tensor in tensors.items():
+        tables = name in ("embed.tokens.weight", "head.tokens.weight")
+        if tensor.type in KINDS and (name in linear or tables):
+            weights[name] = taken_over(tensor).to(device)
+        else:
+            whole = torch.from_numpy(tensor.values())
+            if name in linear and not tables and tensor.type in FLOATS and whole.shape[1] % GROUP == 0:
+                weights[name] = rounded(whole.to(device))
+            else:
+                weights[name] = whole.to(device, dtype)
+        tensor.release()
+    return weights
+
+
+def _narrowest(numbers: Tensor) -> Tensor:
+    """In half precision where that loses nothing."""
+    half = numbers.half()
+    return half if torch.equal(half.float(), numbers) else numbers
 
 
 def _pack(codes: Tensor) -> Tensor:

@@ -107,6 +107,24 @@ def torch_decoder(checkpoint: Checkpoint, settings: Settings) -> Opened:
     return Opened(executor, config, checkpoint.tokenizer, checkpoint.chat_template, checkpoint.path, checkpoint.family)
 
 
+def four_bit_decoder(path: Path, device: str, stretch: str | None, settings: Settings) -> Opened:
+    """With torch, weights kept in four bits (four_bit.py). Raises UnsupportedModel as ``torch_decoder`` and ``open_packed`` do."""
+    from hornbook.checkpoint.loading import pick_device, pick_dtype
+    from hornbook.engine.four_bit import four_bit_weights
+    from hornbook.engine.torch_executor import TorchExecutor
+
+    where = pick_device(device)
+    dtype = pick_dtype("auto", where)
+    with open_packed(path, stretch=stretch) as packed:
+        config, plan = packed.config, lower(packed.config)
+        if not (config.causal and config.language_head):
+            raise UsageError(f"{path.name} writes no text: dtype int4 is for models that do", "Leave dtype out.")
+        page = 2 * config.layers * config.kv_heads * config.head_width * PAGE * dtype.itemsize
+        weights = four_bit_weights(plan, packed.weights, where, dtype)
+        executor = TorchExecutor(plan, weights, pages_for(config, page, settings, str(where)), where, dtype)
+        return Opened(executor, config, packed.tokenizer, packed.chat_template, path, packed.family)
+
+
 def on_accelerator(device: str) -> bool:
     """Whether torch would compute elsewhere than on the processor. torch is imported only where that is possible."""
     if device == "cpu":

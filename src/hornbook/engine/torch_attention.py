@@ -184,6 +184,9 @@ def _attend_group(own: Tensor, op: Attend, group: Group, cache: PagedKeys | None
     slots, visible = group.seen[op.window]
     assert slots is not None
     k, v = cache.read(op.layer, slots)
+    if n > 1 and own.device.type == "cuda":
+        # CUDA has no fused kernel for shared key heads under a mask: the one by definition would hold all scores.
+        k, v = (part.repeat_interleave(op.heads // op.kv_heads, dim=1) for part in (k, v))
     return attend(q, k, v, rule, visible=visible)
 
 

@@ -77,6 +77,8 @@ class TorchExecutor:
         self.context_length = config.context_length if context_length is None else context_length
         self._parameters = Parameters(parameters, self.device, dtype)
         self._linears = stack_linears(plan, self._parameters)
+        if any(isinstance(each.weight, FourBit) for each in self._linears):
+            self.name += ", weights in four bits"
         self._adapters = Adapters(plan, self._linears, self.device, dtype)
         self._norms = {
             (op.weight, op.shift): self._norm_weight(op) for op in plan.ops if isinstance(op, (Norm, HeadNorm))
