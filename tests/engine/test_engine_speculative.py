@@ -124,8 +124,10 @@ def test_sampled_drafts_leave_the_distribution_as_it_is(always_drafting: None, m
     executor._table /= 6  # all pairs of tokens come often enough
     params = SamplingParams(max_tokens=3, temperature=1.0, ignore_eos=True, top_p=0.97, n=50)
     engine = engine_of(executor, drafter=Oracle(executor, 0.0, chances=True), drafts=3)
-    handles = [engine.submit(Request([1, 2], params)) for _ in range(40)]
-    counts = Counter(tuple(answer.ids[1:]) for answers in drain(engine, handles) for answer in answers)
+    counts: Counter[tuple[int, ...]] = Counter()
+    for _ in range(40):
+        (answers,) = drain(engine, [engine.submit(Request([1, 2], params))])
+        counts.update(tuple(answer.ids[1:]) for answer in answers)
     assert engine.stats().kept_tokens > 1000
 
     def chances(ids: list[int]) -> list[tuple[int, float]]:
