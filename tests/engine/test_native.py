@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -381,6 +382,36 @@ def test_a_real_quantised_model_keeps_what_its_file_says(name: str, request: pyt
     print(f"\n{name}: KL {kl:.5f}, {same:.1%} same first choice; {executor.weight_bytes / size:.3f} of the file")
     assert kl < 0.01 and same > 0.94
     assert executor.weight_bytes < 1.1 * size
+
+
+PROGRAM = """
+import resource, sys
+import numpy as np
+from hornbook.checkpoint.packed import open_packed
+from hornbook.engine.executor import Batch
+from hornbook.engine.lower import lower
+from hornbook.engine.native import NativeExecutor
+with open_packed(sys.argv[1]) as packed:
+    executor = NativeExecutor(lower(packed.config), packed.weights, 512)
+    ids = np.array((packed.tokenizer.encode("Once upon a time") * 500)[:2000], np.int32)
+for start in range(0, 2000, 500):
+    part = np.arange(start, start + 500, dtype=np.int32)
+    one = np.array([start + 500], np.int32)
+    executor.run(Batch(ids[part], part, 0 * part, np.arange(125, dtype=np.int32)[None], one, one - start - 1))
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+print(peak, executor.page_bytes * 125, "torch" in sys.modules)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the peak is counted in other units")
+def test_a_process_needs_little_beyond_the_file_and_no_torch(smollm2_path: Path) -> None:
+    """Python, its libraries, the vocabulary, 2,000 tokens of keys and values, a step's registers: all in 250 MB."""
+    ran = subprocess.run([sys.executable, "-c", PROGRAM, smollm2_path], capture_output=True, text=True, check=True)
+    peak, cache, torch_there = ran.stdout.split()
+    beyond = int(peak) - smollm2_path.stat().st_size
+    print(f"\n{beyond / 1e6:.0f} MB beyond the file, {int(cache) / 1e6:.0f} MB of them keys and values")
+    assert beyond < 250e6
+    assert torch_there == "False"
 
 
 def test_an_encoder_sees_its_texts_whole_and_apart(minilm_path: Path) -> None:
