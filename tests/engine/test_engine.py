@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import random
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -443,3 +445,14 @@ def test_adapters_are_refused_by_name() -> None:
     engine.remove_adapter("poet")
     with pytest.raises(UsageError, match="no adapter called 'poet'"):
         engine.remove_adapter("poet")
+
+
+def test_a_soak_leaves_no_page_behind_and_no_wrong_book() -> None:
+    """2,000 random requests as in benchmarks/soak.py, which runs 20,000."""
+    sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+    from soak import soak
+
+    result = soak(2000)
+    ends, stats = result["ends"], result["stats"]
+    assert {"stop", "length", "cancelled", "score", "DeadlineExceeded"} <= set(ends)
+    assert stats.preemptions > 50 and stats.hit_tokens > 1000

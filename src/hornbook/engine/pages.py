@@ -42,7 +42,7 @@ class Pages:
         self.count = count
         self.share = share
         self.hit_tokens = 0  # that did not have to be computed
-        self.changes = 0  # goes up whenever pages may have become available: time to look again for who waits for some
+        self.changes = 0  # goes up whenever pages became available or known: time to look again for who waits for some
         self.reset()
 
     def reset(self) -> None:
@@ -180,6 +180,7 @@ class Pages:
             self.exchange(table, index, known)
         else:
             self._key[page] = key
+            self.changes += 1
 
     # --- proof
 
