@@ -25,6 +25,7 @@ from hornbook.errors import ContextTooLong, HornbookError, UsageError
 from hornbook.types import Message, SamplingParams, Token
 
 if TYPE_CHECKING:
+    from hornbook.engine.remote import RemoteLLM
     from hornbook.llm import LocalLLM
 
 HELP = """\
@@ -45,7 +46,7 @@ class Leave(Exception):
 
 
 class Conversation:
-    def __init__(self, llm: LocalLLM, sampling: SamplingParams, *, system: str, home: Path) -> None:
+    def __init__(self, llm: LocalLLM | RemoteLLM, sampling: SamplingParams, *, system: str, home: Path) -> None:
         self.llm = llm
         self.sampling = sampling
         self.system = system

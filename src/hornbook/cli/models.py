@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins  # a verb is named after what it does, and one of them is called list
 import time
+from itertools import filterfalse
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -69,9 +70,10 @@ def announce(store: Store, name: str) -> bool:
 def fetch(settings: Settings, *models: str) -> None:
     """Pull what is not here yet, saying so. Every verb that may pull a model by itself calls this first."""
     from hornbook.checkpoint.store import Store
+    from hornbook.engine.remote import is_remote
 
     store = Store(settings)
-    for model in models:
+    for model in filterfalse(is_remote, models):  # a server has its models
         announce(store, model)
         with console.progress("bytes") as progress:
             store.ensure(model, progress=progress)

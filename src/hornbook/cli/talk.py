@@ -17,6 +17,7 @@ from hornbook.settings import Settings
 from hornbook.types import Message, SamplingParams, Token
 
 if TYPE_CHECKING:
+    from hornbook.engine.remote import RemoteLLM
     from hornbook.engine.seq2seq import Seq2Seq
     from hornbook.llm import LocalLLM
 
@@ -88,15 +89,16 @@ def run(
         )
         seconds = time.perf_counter() - started
         if as_json:
-            count = sum(token.id is not None for token in tokens)
+            written = "".join(token.text for token in tokens)
+            count = sum(token.id is not None for token in tokens) or llm.count_tokens(written)
             given = llm.render(messages) if not raw else text
             console.print_json(
                 {
                     "model": llm.name,
-                    "text": "".join(token.text for token in tokens),
+                    "text": written,
                     "finish_reason": tokens[-1].finish_reason,
                     "usage": {
-                        "prompt_tokens": len(llm.tokenizer.encode(given) if isinstance(given, str) else given),
+                        "prompt_tokens": _count(llm, given),
                         "completion_tokens": count,
                     },
                     "seconds": round(seconds, 3),
@@ -133,12 +135,12 @@ def chat(
 
 
 @contextmanager
-def opened(model: str, settings: Settings, device: str, stretch: str | None = None) -> Iterator[LocalLLM]:
+def opened(model: str, settings: Settings, device: str, stretch: str | None = None) -> Iterator[LocalLLM | RemoteLLM]:
     """The language model, closed at the end. Raises UsageError for a model that cannot hold a conversation."""
-    from hornbook.llm import LocalLLM
+    from hornbook.engine.seq2seq import Seq2Seq
 
     with loaded(model, settings, device, stretch) as llm:
-        if not isinstance(llm, LocalLLM):
+        if isinstance(llm, Seq2Seq):
             raise UsageError(
                 f"{llm.name} reads one text and writes another: it holds no conversation",
                 f'Give it one text: hornbook run {model} "..."',
@@ -147,7 +149,9 @@ def opened(model: str, settings: Settings, device: str, stretch: str | None = No
 
 
 @contextmanager
-def loaded(model: str, settings: Settings, device: str, stretch: str | None = None) -> Iterator[LocalLLM | Seq2Seq]:
+def loaded(
+    model: str, settings: Settings, device: str, stretch: str | None = None
+) -> Iterator[LocalLLM | RemoteLLM | Seq2Seq]:
     """The model, closed at the end. Raises UsageError for one that cannot write."""
     from hornbook.llm import load
     from hornbook.retrieve.embed import LocalEmbedder
@@ -161,6 +165,14 @@ def loaded(model: str, settings: Settings, device: str, stretch: str | None = No
                 "hornbook list shows the models.",
             )
         yield llm
+
+
+def _count(llm: LocalLLM | RemoteLLM, prompt: str | list[int]) -> int:
+    """Tokens of a prompt, with the special ones where the model runs here."""
+    if not isinstance(prompt, str):
+        return len(prompt)
+    tokenizer = getattr(llm, "tokenizer", None)
+    return llm.count_tokens(prompt) if tokenizer is None else len(tokenizer.encode(prompt))
 
 
 def _write(model: Seq2Seq, text: str, max_tokens: int | None, as_json: bool) -> None:
@@ -213,7 +225,7 @@ def speak(tokens: Iterator[Token], *, silent: bool = False) -> Iterator[Token]:
                 sys.stdout.flush()
 
 
-def why_cut(tokens: Sequence[Token], sampling: SamplingParams, llm: LocalLLM) -> str:
+def why_cut(tokens: Sequence[Token], sampling: SamplingParams, llm: LocalLLM | RemoteLLM) -> str:
     """Which limit ended an answer whose finish_reason is "length"."""
     if len(tokens) >= sampling.max_tokens:
         return f"cut at the limit of {sampling.max_tokens:,} tokens"
