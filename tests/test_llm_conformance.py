@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import pytest
 
 import hornbook
 from hornbook.errors import ContextTooLong, ModelClosed, UsageError
+from hornbook.settings import Settings
 from hornbook.types import LLM, Completion, Message, SamplingParams, Score, Token
+from openai_server import Behind, serving
 
 SHORT = SamplingParams(max_tokens=12)
 REPLY = "One two three, four five six seven eight nine ten eleven twelve thirteen fourteen."
@@ -26,7 +29,26 @@ def local(folder: Path) -> Any:
     return hornbook.load(str(folder), device="cpu")
 
 
-@pytest.fixture(scope="module", params=[scripted, local], ids=["scripted", "local"])
+class Served(hornbook.RemoteLLM):
+    """A RemoteLLM together with its server, behind which the local model stands."""
+
+    def __init__(self, folder: Path) -> None:
+        with ExitStack() as stack:
+            behind = stack.enter_context(local(folder))
+            server = stack.enter_context(serving(Behind(behind)))
+            super().__init__(server.url, extra={"return_token_ids": True}, settings=Settings(offline=True))
+            self._server = stack.pop_all()
+
+    def close(self) -> None:
+        super().close()
+        self._server.close()
+
+
+KINDS = [scripted, local, Served]
+IDS = ["scripted", "local", "remote"]
+
+
+@pytest.fixture(scope="module", params=KINDS, ids=IDS)
 def llm(request: pytest.FixtureRequest, tiny_llm_path: Path) -> Iterator[Any]:
     made = request.param(tiny_llm_path)
     yield made
@@ -142,13 +164,50 @@ def test_bad_messages_are_named(llm: Any, messages: Any, error: type[Exception])
 
 
 def test_scores_are_one_a_pair_and_counted(llm: Any) -> None:
-    scores = llm.score([("Hello", " there"), ("Hello", " there, you and you and you"), ("", "Hello"), ("Hello", "")])
+    scores = llm.score([("Hello", " there"), ("Hello", " there, you and you and you"), ("Hello", "")])
     assert all(isinstance(score, Score) for score in scores)
     assert scores[1].tokens > scores[0].tokens > 0
     assert scores[1].logprob < scores[0].logprob < 0
-    assert scores[2].tokens > 0
-    assert scores[3] == Score(0.0, True, 0)
+    assert scores[2] == Score(0.0, True, 0)
     assert llm.score([]) == []
+
+
+def test_a_text_from_its_first_token_on_is_judged_or_refused_by_name(llm: Any) -> None:
+    if isinstance(llm, hornbook.RemoteLLM):
+        with pytest.raises(UsageError, match="first token"):
+            llm.score([("", "Hello")])
+    else:
+        assert llm.score([("", "Hello")])[0].tokens > 0
+
+
+def test_the_same_seed_draws_the_same_and_another_another(llm: Any) -> None:
+    def drawn(seed: int) -> str:
+        params = SamplingParams(max_tokens=24, temperature=1.5, seed=seed, ignore_eos=True)
+        return str(llm.generate("Hello there", params)[0].text)
+
+    assert drawn(3) == drawn(3)
+    if not isinstance(llm, hornbook.ScriptedLLM):
+        assert len({drawn(seed) for seed in range(4)}) > 1
+
+
+def test_text_of_any_script_goes_in_and_comes_out_whole(llm: Any) -> None:
+    for text in ("床前明月光，疑是地上霜。", "Ünïcödé 🦉 naïve", "مرحبا"):
+        assert llm.count_tokens(text) > 0
+        params = SamplingParams(max_tokens=40, ignore_eos=True)
+        whole = llm.generate(text, params)[0].text
+        assert "".join(token.text for token in llm.stream(text, params)) == whole
+        assert llm.chat([Message("user", text)], sampling=params).role == "assistant"
+
+
+@pytest.mark.parametrize("wrong", [{"max_tokens": 0}, {"temperature": -1}, {"stop": ("",)}, {"top_p": 0}])
+def test_what_cannot_be_sampled_is_refused_before_any_work(wrong: Any) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        SamplingParams(**wrong)
+
+
+def test_unknown_keys_are_refused() -> None:
+    with pytest.raises(TypeError, match="temprature"):
+        SamplingParams(temprature=1)  # type: ignore[call-arg]
 
 
 def test_tokens_are_counted(llm: Any) -> None:
@@ -178,15 +237,15 @@ def test_streams_may_be_interleaved_and_abandoned(llm: Any) -> None:
     next(abandoned)
     one, two = [], []
     for a, b in zip(first, second, strict=True):
-        one.append(a)
-        two.append(b)
+        one.append((a.id, a.text, a.finish_reason))
+        two.append((b.id, b.text, b.finish_reason))
     assert one == two
     abandoned.close()
     with pytest.raises(StopIteration):
         next(abandoned)
 
 
-@pytest.mark.parametrize("make", [scripted, local], ids=["scripted", "local"])
+@pytest.mark.parametrize("make", KINDS, ids=IDS)
 def test_after_close_every_use_is_a_named_error(make: Any, tiny_llm_path: Path) -> None:
     with make(tiny_llm_path) as llm:
         stream = llm.stream("Hello there", SHORT)
