@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from random_schemas import complaint, random_schema
+from small_tokenizer import small_tokenizer
 
 from hornbook.checkpoint.gguf import GGUF
 from hornbook.engine import grammar
@@ -26,23 +27,7 @@ from hornbook.types import SamplingParams
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Vocabulary:
-    """A byte-level BPE of some 600 tokens, among them some that only reach into Chinese characters."""
-    from tokenizers import Tokenizer as Backend
-    from tokenizers import decoders, models, pre_tokenizers, trainers
-
-    backend = Backend(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=600, special_tokens=["<|end|>", "<|pad|>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
-    )
-    backend.train_from_iterator(
-        ['{"name": "value", "age": [1, 2]}', "今天天气很好，我们去公园吧。", "true false null"], trainer
-    )
-    folder = tmp_path_factory.mktemp("tokenizer")
-    backend.save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text('{"eos_token": "<|end|>", "pad_token": "<|pad|>"}')
-    return Vocabulary(Tokenizer.from_folder(folder), size=640)
+    return Vocabulary(small_tokenizer(tmp_path_factory.mktemp("tokenizer")), size=640)
 
 
 def from_gguf(path: Path) -> Vocabulary:

@@ -80,7 +80,7 @@ class ModelDrafter:
         one = self._sequences[key]
         same = len(one.ids)
         for id in ids:
-            if same == len(one.cached) or one.cached[same] != id:
+            if same >= len(one.cached) or one.cached[same] != id:
                 break
             same += 1
         one.ids += ids

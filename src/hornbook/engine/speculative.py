@@ -129,6 +129,8 @@ class PromptLookup:
 
 # --------------------------------------------------------------------------------------------------------- payoff
 
+RETRY = (16, 512)  # steps without a draft before the first retry, and before the last ones
+
 
 class Payoff:
     """How many tokens to draft, so that a step never costs more than it brings: none, where it does not pay.
@@ -145,21 +147,26 @@ class Payoff:
     """
 
     FADE = 0.98  # the weight of a step beside the next one
-    RETRY = (16, 512)
 
     def __init__(self) -> None:
-        self._moments = np.zeros(5)  # faded sums of 1, T, T^2, seconds, T * seconds
+        self._steps = 0
+        self._mean = (0.0, 0.0)  # tokens and seconds of a step, old ones faded
+        self._spread = (0.0, 0.0)  # sums of T * T and T * seconds, both measured from their means
         self._drafting = (0.0, 0.0)  # faded sums of tokens and seconds
         self._right = (1.0, 2.0)  # right and judged guesses of all sequences, faded: a new one begins with their share
         self._sequences: dict[int, _Guesses] = {}
 
     def took(self, tokens: int, seconds: float) -> None:
         """A step that only continued sequences ran over so many tokens."""
-        weight, _, _, total, _ = self._moments.tolist()
-        if weight > 8:
-            seconds = min(seconds, 4 * total / weight)  # the machine was busy elsewhere
-        self._moments *= self.FADE
-        self._moments += [1.0, tokens, tokens * tokens, seconds, tokens * seconds]
+        self._steps += 1
+        if self._steps > 8:
+            seconds = min(seconds, 4 * self._mean[1])  # the machine was busy elsewhere
+        more, longer = tokens - self._mean[0], seconds - self._mean[1]
+        weight = max(1 / self._steps, 1 - self.FADE)
+        self._mean = self._mean[0] + weight * more, self._mean[1] + weight * longer
+        if self._steps > 1 and abs(more) >= 0.5:  # steps of the usual size say nothing of what a token more costs
+            squares, products = self._spread
+            self._spread = self.FADE * squares + more * more, self.FADE * products + more * longer
 
     def drafted(self, tokens: int, seconds: float) -> None:
         """The drafter took so long for so many tokens."""
@@ -170,7 +177,7 @@ class Payoff:
         """Of a sequence's draft so many tokens were right. Those after the first wrong one were not judged."""
         judged = min(kept + 1, proposed)
         self._right = (self._right[0] * 0.99 + kept, self._right[1] * 0.99 + judged)
-        self._of(key).learn(kept, judged, self.RETRY)
+        self._of(key).learn(kept, judged)
 
     def forget(self, key: int) -> None:
         self._sequences.pop(key, None)
@@ -184,44 +191,44 @@ class Payoff:
 
     def costs(self) -> tuple[float, float]:
         """(seconds of a step beside its tokens, seconds of each token); until it was measured a token is a twentieth."""
-        weight, tokens, squares, seconds, products = self._moments.tolist()
-        if not weight:
+        tokens, level = self._mean
+        if not self._steps:
             return 1.0, 0.05
-        mean, spread = tokens / weight, squares / weight - (tokens / weight) ** 2
-        level = seconds / weight
-        prior = (
-            level * 0.05 / (1 + 0.05 * mean)
-        )  # what it would be at a twentieth, with the weight of one token's spread
-        slope = float((products / weight - mean * level + prior * 0.25) / (spread + 0.25))
-        slope = min(max(slope, 0.0), level / mean)
-        return level - slope * mean, slope
+        squares, products = self._spread
+        usual = 0.05 * level / (1 + 0.05 * tokens)
+        each = (products + 0.25 * usual) / (squares + 0.25)
+        each = min(max(each, 0.0), level / tokens)
+        return level - each * tokens, each
 
     def _of(self, key: int) -> _Guesses:
         if key not in self._sequences:
-            self._sequences[key] = _Guesses(self._right[0] / self._right[1], self.RETRY[0])
+            self._sequences[key] = _Guesses(self._right[0] / self._right[1])
         return self._sequences[key]
 
 
 class _Guesses:
     """How often one sequence's guesses have been right, the latest counting most; and when to try again."""
 
-    def __init__(self, share: float, wait: int) -> None:
-        self._right, self._judged = 4 * share, 4.0
-        self._wait = wait
-        self._waited = 0
+    CERTAIN = 0.98  # no share is taken to be more
 
-    def learn(self, kept: int, judged: int, retry: tuple[int, int]) -> None:
+    def __init__(self, share: float) -> None:
+        self._right, self._judged = 4 * share, 4.0
+        self._wait, self._waited = RETRY[0], 0
+
+    def learn(self, kept: int, judged: int) -> None:
         self._right, self._judged = self._right * 0.9 + kept, self._judged * 0.9 + judged
-        self._wait = retry[0] if kept else min(2 * self._wait, retry[1])
-        self._waited = 0
 
     def count(self, price: float, most: int) -> int:
-        """The j-th guess pays while share^j > price."""
-        share = min(self._right / self._judged, 0.98)
+        """The j-th guess pays while share^j > price. One guess now and then, where none does but one might."""
+        share = min(self._right / self._judged, self.CERTAIN)
         count = 0
         while count < most and share ** (count + 1) > price:
             count += 1
-        if count or not most:
-            return count
-        self._waited += 1
-        return min(2, most) if self._waited > self._wait else 0
+        if count:
+            self._wait, self._waited = RETRY[0], 0
+        elif price < self.CERTAIN and most:
+            self._waited += 1
+            if self._waited > self._wait:
+                self._wait, self._waited = min(2 * self._wait, RETRY[1]), 0
+                return 1
+        return count
