@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,7 +41,7 @@ from hornbook.engine.lower import lower
 from hornbook.engine.torch_attention import lay_out
 from hornbook.engine.torch_decode import Decode, bucket
 from hornbook.engine.torch_executor import TorchExecutor
-from hornbook.errors import GenerationError, ModelClosed, UnsupportedModel, UsageError
+from hornbook.errors import GenerationError, ModelClosed, ModelFileError, UnsupportedModel, UsageError
 from hornbook.llm import LocalLLM
 from hornbook.model.cache import ContiguousCache
 from hornbook.model.config import LayerKind, Rotary
@@ -205,6 +207,25 @@ def test_what_would_be_read_out_of_bounds_is_refused() -> None:
         runs.run(good)
 
 
+def test_a_closed_executor_holds_no_weights() -> None:
+    model = built({})
+    runs, held = executor(model), weakref.ref(model.head)
+    runs.run(packed([(0, [1, 2])], np.array([[3]])))
+    weight = weakref.ref(runs._linears[0].weight)
+    runs.close()
+    del model
+    gc.collect()
+    assert held() is None and weight() is None
+
+
+def test_a_missing_weight_is_named() -> None:
+    model = built({})
+    weights = dict(model.named_parameters())
+    del weights["blocks.1.attention.key.weight"]
+    with pytest.raises(ModelFileError, match=r"no weight blocks\.1\.attention\.key\.weight"):
+        TorchExecutor(lower(model.config), weights, PAGES)
+
+
 # ------------------------------------------------------------------------------------------------------------ four bits
 
 
@@ -225,7 +246,7 @@ def test_blocks_of_a_file_are_taken_over_without_loss(kind: str) -> None:
 
 
 def test_a_file_of_four_bits_answers_as_it_does_whole(smollm2_path: Path) -> None:
-    prompt, sampling = "The capital of France is", SamplingParams(max_tokens=3, temperature=0.0)
+    prompt, sampling = "The capital of France is", SamplingParams(max_tokens=2, temperature=0.0)
     answers = []
     for dtype, name in (("int4", "torch cpu float32, weights in four bits"), ("float32", "torch cpu float32")):
         model = hornbook.load(str(smollm2_path), device="cpu", dtype=dtype)
@@ -233,6 +254,11 @@ def test_a_file_of_four_bits_answers_as_it_does_whole(smollm2_path: Path) -> Non
         answers.append(model.generate([prompt], sampling)[0].text)
         model.close()
     assert answers[0] == answers[1] != ""
+
+
+def test_four_bits_are_for_models_that_write(minilm_path: Path) -> None:
+    with pytest.raises(UsageError, match="writes no text"):
+        hornbook.load(str(minilm_path), device="cpu", dtype="int4")
 
 
 def test_four_bits_are_the_weights_that_they_round_to(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -178,15 +178,20 @@ def _attend_group(own: Tensor, op: Attend, group: Group, cache: PagedKeys | None
             return attend(q, k, v, rule, causal=n > 1)  # padding stands behind what is real, where nothing looks
         if op.window not in group.seen:
             group.seen[op.window] = None, _seen_within(group, rule, own)
-        return attend(q, k, v, rule, visible=group.seen[op.window][1])
+        return _attend_masked(q, k, v, rule, group.seen[op.window][1])
     if op.window not in group.seen:
         group.seen[op.window] = _seen_behind(group, rule, n, cache, own)
     slots, visible = group.seen[op.window]
     assert slots is not None
     k, v = cache.read(op.layer, slots)
-    if n > 1 and own.device.type == "cuda":
-        # CUDA has no fused kernel for shared key heads under a mask: the one by definition would hold all scores.
-        k, v = (part.repeat_interleave(op.heads // op.kv_heads, dim=1) for part in (k, v))
+    return _attend_masked(q, k, v, rule, visible)
+
+
+def _attend_masked(q: Tensor, k: Tensor, v: Tensor, rule: AttentionRule, visible: Tensor | None) -> Tensor:
+    groups = q.shape[1] // k.shape[1]
+    if q.device.type == "cuda" and visible is not None and q.shape[2] > 1 and groups > 1:
+        # On CUDA no fused kernel takes both a mask and shared key heads, and the plain one would hold all scores.
+        k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
     return attend(q, k, v, rule, visible=visible)
 
 

@@ -165,6 +165,7 @@ class TorchExecutor:
         self._closed = True
         self._cache = None
         self._decodes.clear()
+        self._parameters.forget()
         self._linears.clear()
         self._mixtures.clear()
         self._norms.clear()

@@ -60,14 +60,18 @@ class Parameters:
 
     def moved(self, name: str) -> Weight:
         """The same, not kept."""
-        if name not in self._given:
-            raise ModelFileError(f"the model has no weight {name}", "Its file is incomplete, or its description wrong.")
-        weight = self._given[name]
+        weight = self._find(name)
         return weight.to(self._device) if isinstance(weight, FourBit) else weight.detach().to(self._device, self.dtype)
+
+    def rows(self, name: str) -> int:
+        return self._find(name).shape[0]
 
     def under(self, prefix: str) -> dict[str, Tensor]:
         """All that begin with ``prefix``, by the rest of their names."""
         return {name.removeprefix(prefix): self.tensor(name) for name in self._given if name.startswith(prefix)}
+
+    def forget(self) -> None:
+        self._given, self._moved = {}, {}
 
     def stack(self, names: tuple[str, ...]) -> Weight:
         """Rows of several weights, one after another. Where these are on the device already, in the type, they become
@@ -87,6 +91,11 @@ class Parameters:
             start += part.shape[0]
         return weight
 
+    def _find(self, name: str) -> Weight:
+        if name not in self._given:
+            raise ModelFileError(f"the model has no weight {name}", "Its file is incomplete, or its description wrong.")
+        return self._given[name]
+
 
 def stack_linears(plan: Plan, parameters: Parameters) -> list[Stacked]:
     """One for each site of the plan; Linears that name the same weights share one."""
@@ -96,7 +105,7 @@ def stack_linears(plan: Plan, parameters: Parameters) -> list[Stacked]:
         if not isinstance(op, Linear):
             continue
         if op.weights not in made:
-            ends = np.cumsum([parameters.moved(name).shape[0] for name in op.weights]).tolist()
+            ends = np.cumsum([parameters.rows(name) for name in op.weights]).tolist()
             columns = list(zip([0, *ends], ends, strict=False))
             weight, bias = parameters.stack(op.weights), None
             if any(op.biases):
