@@ -12,9 +12,12 @@ import math
 import time
 from typing import Any
 
+import numpy as np
 from llama_cpp import llama_cpp as C
 
 from hornbook.cli.benching.protocol import Peer, prompt_ids, sampling, serve
+
+STEP = 64  # tokens whose logits are wanted at once: those of a large vocabulary take a megabyte each
 
 
 class LlamaCpp(Peer):
@@ -123,6 +126,31 @@ class LlamaCpp(Peer):
         C.llama_memory_seq_cp(C.llama_get_memory(self.context), 0, 1, 0, tokens)
         self._run([prompt_ids(tail, self.vocab_size)], [tokens], rows=[1])
         return first, time.perf_counter() - began
+
+    def likelihood(self, text: str) -> tuple[float, int]:
+        vocab = C.llama_model_get_vocab(self.model)
+        given = text.encode()
+        found = (C.llama_token * (len(given) + 8))()
+        count = C.llama_tokenize(vocab, given, len(given), found, len(found), False, False)
+        ids = [C.llama_vocab_bos(vocab), *found[:count]]
+        self._open(1, len(ids))
+        total = 0.0
+        for begin in range(0, count, STEP):
+            part = ids[begin : min(begin + STEP, count)]
+            batch = C.llama_batch_init(len(part), 0, 1)
+            batch.n_tokens = len(part)
+            for at, token in enumerate(part):
+                batch.token[at], batch.pos[at], batch.n_seq_id[at] = token, begin + at, 1
+                batch.seq_id[at][0], batch.logits[at] = 0, True
+            if (code := C.llama_decode(self.context, batch)) != 0:
+                raise RuntimeError(f"llama_decode gave {code}")
+            C.llama_batch_free(batch)
+            shape = (len(part), self.vocab_size)
+            logits = np.ctypeslib.as_array(C.llama_get_logits(self.context), shape).astype(np.float64)
+            logits -= logits.max(1, keepdims=True)
+            chosen = logits[np.arange(len(part)), ids[begin + 1 : begin + 1 + len(part)]]
+            total += float((chosen - np.log(np.exp(logits).sum(1))).sum())
+        return total, count
 
     def close(self) -> None:
         if self.context:

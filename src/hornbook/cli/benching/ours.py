@@ -53,6 +53,10 @@ class Ours(Peer):
         first, second = (self._write([prefix + end], 1) for end in self._prompts(2, tail))
         return first, second
 
+    def likelihood(self, text: str) -> tuple[float, int]:
+        (score,) = self.llm.score([("", text)])
+        return score.logprob, score.tokens
+
     def close(self) -> None:
         self.llm.close()
 

@@ -5,6 +5,7 @@
     {"measure": "prefill", "tokens"}                    -> {"seconds": s}     of a prompt, to the choice of the first token
     {"measure": "shared_prefix", "tokens", "tail"}      -> {"first": s, "second": s}
     {"measure": "memory", "tokens"}                     -> {"peak": bytes}    the process's peak, with a prompt of that length
+    {"measure": "likelihood", "text"}                   -> {"logprob": nats, "tokens": n}
 
 Each program is a process of its own that loads once and works only when it is told to, so that no two of them ever run at
 once. It ends when its input does. What fails is answered as {"error": "..."}, and the next line is read.
@@ -41,6 +42,10 @@ class Peer(ABC):
     @abstractmethod
     def shared_prefix(self, tokens: int, tail: int) -> tuple[float, float]:
         """Seconds to the first token of two prompts that begin with the same ``tokens`` tokens and end differently."""
+
+    def likelihood(self, text: str) -> tuple[float, int]:
+        """The natural log-likelihood of a text after the begin token, and how many tokens it has."""
+        raise NotImplementedError(f"{self.name} does not tell likelihoods here")
 
     @abstractmethod
     def close(self) -> None: ...
@@ -104,6 +109,9 @@ def _measure(peer: Peer, request: dict[str, Any]) -> dict[str, Any]:
     if what == "shared_prefix":
         first, second = peer.shared_prefix(**request)
         return {"first": first, "second": second}
+    if what == "likelihood":
+        logprob, tokens = peer.likelihood(**request)
+        return {"logprob": logprob, "tokens": tokens}
     if what == "memory":
         peer.prefill(**request)
         return {"peak": peak_memory()}
