@@ -156,7 +156,6 @@ HB_INLINE Ints signed_products(Ints sum, Bytes weight, Bytes x) {
 }
 
 HB_INLINE Ints operator+(Ints a, Ints b) { return {_mm256_add_epi32(a.v, b.v)}; }
-HB_INLINE Ints operator-(Ints a, Ints b) { return {_mm256_sub_epi32(a.v, b.v)}; }
 HB_INLINE Floats to_float(Ints a) { return {_mm256_cvtepi32_ps(a.v)}; }
 
 // A small whole number a row, twice over in 16 bits: madd then multiplies and widens at once.

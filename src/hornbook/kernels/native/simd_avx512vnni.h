@@ -137,7 +137,6 @@ HB_INLINE Ints signed_products(Ints sum, Bytes weight, Bytes x) {
 HB_INLINE Ints signed_products(Bytes weight, Bytes x) { return signed_products({_mm512_setzero_si512()}, weight, x); }
 
 HB_INLINE Ints operator+(Ints a, Ints b) { return {_mm512_add_epi32(a.v, b.v)}; }
-HB_INLINE Ints operator-(Ints a, Ints b) { return {_mm512_sub_epi32(a.v, b.v)}; }
 HB_INLINE Floats to_float(Ints a) { return {_mm512_cvtepi32_ps(a.v)}; }
 
 // A small whole number a row.

@@ -141,7 +141,6 @@ HB_INLINE Ints signed_products(Ints sum, Bytes weight, Bytes x) { return product
 HB_INLINE Ints signed_products(Bytes weight, Bytes x) { return products(weight, x); }
 
 HB_INLINE Ints operator+(Ints a, Ints b) { return {vaddq_s32(a.v, b.v)}; }
-HB_INLINE Ints operator-(Ints a, Ints b) { return {vsubq_s32(a.v, b.v)}; }
 HB_INLINE Floats to_float(Ints a) { return {vcvtq_f32_s32(a.v)}; }
 
 // A small whole number a row.
