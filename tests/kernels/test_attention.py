@@ -232,5 +232,5 @@ def test_scores_beyond_any_float_stay_exact(kernels: Any) -> None:
     scores[np.triu_indices(length, 1)] = -np.inf
     clear = np.sort(scores, axis=1)[:, -1] - np.sort(scores, axis=1)[:, -2] > 400
     best = table[batch.ids][scores.argmax(1), 2 * width :]
-    assert clear[1:].mean() > 0.9
+    assert clear.mean() > 0.5
     close(found[clear], best[clear], 1e-6)

@@ -189,6 +189,7 @@ private:
 void Scratch::Free::operator()(uint8_t* at) const { ::operator delete(at, std::align_val_t(64)); }
 
 uint8_t* Scratch::ensure(int64_t bytes) {
+    bytes = std::max<int64_t>(bytes, 64);  // a model of one register has no need of any, and null means failure
     if (bytes > size_) {
         data_.reset();
         size_ = 0;

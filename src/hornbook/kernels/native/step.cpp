@@ -32,7 +32,6 @@ bool Step::check() {
     if (b.tokens < 1 || b.sequences < 1 || b.rows < 0)
         return !fail("a batch of %d tokens, %d sequences and %d rows", b.tokens, b.sequences, b.rows);
     if (!b.ids || !b.positions || !b.sequence || !b.lengths || !out_) return !fail("a batch without its arrays");
-    if (model_.selects && b.rows < 1) return !fail("no token of the batch is selected");
     for (int32_t t = 0; t < b.tokens; ++t) {
         if (b.ids[t] < 0 || b.ids[t] >= model_.vocabulary)
             return !fail("token %d has id %d: ids are 0 .. %lld", t, b.ids[t], number(model_.vocabulary - 1));
