@@ -158,6 +158,17 @@ HB_INLINE Ints products(Scales scale, const int16_t* sum) {
     return {_mm512_mullo_epi32(scale.v, _mm512_set1_epi32(sum[0] + sum[1]))};
 }
 
+// Of 32 activations the sums that ActivationBlock keeps: [half][pair].
+HB_INLINE void sum_pairs(const int8_t* q, int16_t (&sum)[2][2]) {
+    const __m256i all = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(q));
+    __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), all);  // of each four first one, then the other pair
+    pairs = _mm256_add_epi16(pairs, _mm256_shuffle_epi32(pairs, 0x4e));
+    pairs = _mm256_add_epi16(pairs, _mm256_shuffle_epi32(pairs, 0xb1));
+    const int32_t halves[2] = {_mm_cvtsi128_si32(_mm256_castsi256_si128(pairs)),
+                               _mm_cvtsi128_si32(_mm256_extracti128_si256(pairs, 1))};
+    std::memcpy(sum, halves, sizeof sum);
+}
+
 // Holds the compiler to the order as written: left alone it puts off additions until more wait than there are registers.
 template <class Vector>
 HB_INLINE void in_order(Vector& sum) {

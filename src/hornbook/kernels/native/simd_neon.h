@@ -157,6 +157,16 @@ struct Scales {
 HB_INLINE Ints widen(Partial sum, Scales scale) { return {vmulq_s32(sum.v, scale.v)}; }
 HB_INLINE Ints products(Scales scale, const int16_t* sum) { return {vmulq_n_s32(scale.v, sum[0] + sum[1])}; }
 
+// Of 32 activations the sums that ActivationBlock keeps: [half][pair].
+HB_INLINE void sum_pairs(const int8_t* q, int16_t (&sum)[2][2]) {
+    for (int half = 0; half < 2; half++) {
+        const int16x8_t pairs = vpaddlq_s8(vld1q_s8(q + 16 * half));  // of each four first one, then the other pair
+        const int16x4_t four = vadd_s16(vget_low_s16(pairs), vget_high_s16(pairs));
+        sum[half][0] = static_cast<int16_t>(vget_lane_s16(four, 0) + vget_lane_s16(four, 2));
+        sum[half][1] = static_cast<int16_t>(vget_lane_s16(four, 1) + vget_lane_s16(four, 3));
+    }
+}
+
 // Only x86 with its few registers needs holding to the order as written.
 template <class Vector>
 HB_INLINE void in_order(Vector&) {}

@@ -220,6 +220,13 @@ inline Ints products(Scales scale, const int16_t* sum) {
     return Ints::of([&](int i) { return both * scale.v.v[i]; });
 }
 
+// Of 32 activations the sums that ActivationBlock keeps: [half][pair].
+inline void sum_pairs(const int8_t* q, int16_t (&sum)[2][2]) {
+    int sums[2][2] = {};
+    for (int i = 0; i < 32; i++) sums[i / 16][i / 2 % 2] += q[i];
+    for (int i = 0; i < 4; i++) sum[i / 2][i % 2] = static_cast<int16_t>(sums[i / 2][i % 2]);
+}
+
 // Compilers know best what to do with plain loops.
 template <class Vector>
 void in_order(Vector&) {}
