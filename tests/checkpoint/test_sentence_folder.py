@@ -13,9 +13,9 @@ from reference_models import tiny_bert
 
 from hornbook.checkpoint import load, save
 from hornbook.checkpoint.sentence_folder import read_limit, read_pooling, write
+from hornbook.engine.encode import TorchEncoder
 from hornbook.errors import HornbookError, ModelFileError, UnsupportedModel
 from hornbook.model.config import ModelConfig
-from hornbook.engine.encode import TorchEncoder
 from hornbook.retrieve.embed import LocalEmbedder
 
 TEXTS = ["Hi", "Where does the river meet the sea?", "春天来了，河边的柳树都绿了。", "A passage of some length. " * 30]

@@ -65,7 +65,8 @@ def pooled(hidden: Floats, starts: np.ndarray[Any, Any], lengths: np.ndarray[Any
     elif how == "last":
         vectors = hidden[starts + lengths - 1].copy()
     else:
-        vectors = np.add.reduceat(hidden, starts, axis=0) / lengths[:, None].astype(np.float32)
+        vectors = np.add.reduceat(hidden, starts, axis=0)
+        vectors /= lengths[:, None].astype(np.float32)
     return vectors
 
 

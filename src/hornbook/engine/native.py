@@ -104,9 +104,6 @@ class NativeExecutor:
         # The kernels check what the numbers say; how many there are they cannot know.
         if not len(batch.ids) == len(batch.positions) == len(batch.sequence) or len(batch.pages) != len(batch.lengths):
             raise GenerationError("the arrays of a batch are not of one length")
-        wanted = len(batch.select) if self._rows_are_selected else len(batch.ids)
-        if not wanted:  # a piece of a prompt whose logits nobody wants; the kernels want at least one row
-            batch = batch._replace(select=np.array([len(batch.ids) - 1], np.int32))
         arrays = [np.ascontiguousarray(array, np.int32) for array in batch[: len(_FIELDS)]]
         step = library.Batch(len(batch.ids), len(batch.lengths), batch.pages.shape[1], len(batch.select))
         for name, array in zip(_FIELDS, arrays, strict=True):
@@ -127,7 +124,7 @@ class NativeExecutor:
             self._kernels.hb_step(self._model, self._cache, ctypes.byref(step), out.ctypes.data)
         except KernelError as error:
             raise GenerationError(f"the native kernels could not run a step: {error.what}", error.remedy) from error
-        return out[:wanted]
+        return out
 
     def copy_page(self, source: int, target: int) -> None:
         """See Executor."""
