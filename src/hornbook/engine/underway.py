@@ -36,6 +36,9 @@ class UnderWay:
     def begin(self, one: Running) -> None:
         handle = one.handle
         if handle.request.deadline is not None:
+            if len(self._deadlines) > 64 + 2 * len(self.answers):  # those that were met are not kept
+                self._deadlines = [entry for entry in self._deadlines if not entry[2].done]
+                heapq.heapify(self._deadlines)
             heapq.heappush(self._deadlines, (handle.begun + handle.request.deadline, handle.number, handle))
         self.answers[handle] = [one]
         self._scheduler.add(one)
