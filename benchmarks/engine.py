@@ -192,7 +192,8 @@ def memory_rows(work: Run) -> None:
         shown = ["not measured" if value is None else f"{value:,.0f} MB" for value in (mine, theirs)]
         met = None if mine is None else mine <= 250
         what = "peak memory beyond the file, a prompt of 2,048 tokens, SmolLM2 Q4_1"
-        work.add(what, shown[0], f"llama.cpp {shown[1]}", shown[0], "<= 250 MB", met, True)
+        why = "".join(f": {said}" for said in row.failed.values())
+        work.add(what, shown[0], f"llama.cpp {shown[1]}", shown[0] + why, "<= 250 MB", met, True)
         second = run(SHARED, programs[:1], work.rounds, 0).median("hornbook")
     shown_share = "not measured" if second is None else f"{second:.1f}%"
     met = None if second is None else second <= 10
