@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from hornbook.engine.opening import Opened
     from hornbook.engine.requests import Event, Request
     from hornbook.engine.seq2seq import Seq2Seq
+    from hornbook.engine.speculative import Drafter
     from hornbook.retrieve.embed import LocalEmbedder
 
 __all__ = ["LocalLLM", "RemoteLLM", "ScriptedLLM", "load"]
@@ -112,10 +113,17 @@ class LocalLLM:
     """A decoder that runs in this process. Safe to use from any number of threads: whatever they ask for runs side by side.
 
     ``max_running`` answers are written at once; more wait their turn. Beginnings that prompts share are read once.
+    ``drafter`` guesses what comes next (engine/speculative.py), which changes how fast an answer comes.
     """
 
     def __init__(
-        self, opened: Opened, *, name: str = "", max_running: int = 64, settings: Settings | None = None
+        self,
+        opened: Opened,
+        *,
+        name: str = "",
+        max_running: int = 64,
+        settings: Settings | None = None,
+        drafter: Drafter | None = None,
     ) -> None:
         from hornbook.engine.driver import Driver
         from hornbook.engine.engine import Engine
@@ -140,6 +148,7 @@ class LocalLLM:
                 max_running=max_running,
                 vocabulary=Vocabulary(tokenizer, vocab_size),
                 kernels=library(settings),
+                drafter=drafter,
             )
         )
 
