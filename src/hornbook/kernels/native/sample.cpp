@@ -163,8 +163,7 @@ int64_t choose(const float* x, int64_t n, const hb_sampling& how, double uniform
     return draw(room.weight, 0, count, [&](int64_t i) { return room.ids[i]; }, 0, uniform * total);
 }
 
-float logprob_of(const float* x, int64_t n, int64_t id) {
-    const int64_t best = kernels().sample->best(x, n);
+float logprob_of(const float* x, int64_t n, int64_t id, int64_t best) {
     if (best < 0) return NAN;
     return static_cast<float>(static_cast<double>(x[id]) - x[best] - std::log(kernels().sample->sum_exp(x, n, x[best])));
 }
@@ -181,7 +180,7 @@ int32_t hb_sample(const float* logits, int64_t n, const uint32_t* allowed, const
         const int64_t best = hb::kernels().sample->best(x, n);
         if (best < 0) return hb::fail("of %lld logits none that is allowed is the largest finite number", static_cast<long long>(n)), -1;
         const int64_t id = how->temperature > 0 ? hb::choose(x, n, *how, uniform, best, room) : best;
-        if (raw && logprob) *logprob = hb::logprob_of(raw, n, id);
+        if (raw && logprob) *logprob = hb::logprob_of(raw, n, id, raw == x ? best : hb::kernels().sample->best(raw, n));
         return static_cast<int32_t>(id);
     } catch (const std::bad_alloc&) {
         return hb::fail("no memory to choose among %lld logits", static_cast<long long>(n)), -1;
@@ -197,8 +196,9 @@ int hb_logprobs(const float* logits, int64_t rows, int64_t n, const int32_t* tar
     hb::parallel_for(rows, 1, [&](int64_t begin, int64_t end) {
         for (; begin < end; ++begin) {
             const float* x = logits + begin * n;
-            logprob[begin] = hb::logprob_of(x, n, targets[begin]);
-            if (best) best[begin] = hb::kernels().sample->best(x, n) == targets[begin];
+            const int64_t its_best = hb::kernels().sample->best(x, n);
+            logprob[begin] = hb::logprob_of(x, n, targets[begin], its_best);
+            if (best) best[begin] = its_best == targets[begin];
         }
     });
     return 0;
