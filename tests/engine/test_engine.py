@@ -410,6 +410,12 @@ def test_a_budget_makes_steps_smaller_or_is_refused_with_the_numbers() -> None:
         engine_of(executor, memory=2_000)
 
 
+@pytest.mark.parametrize("wrong", [{"max_running": 0}, {"step_tokens": 8}, {"drafts": -1}])
+def test_an_engine_that_could_never_run_is_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(UsageError, match="cannot run"):
+        engine_of(**wrong)
+
+
 # --- adapters
 
 

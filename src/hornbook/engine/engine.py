@@ -94,7 +94,12 @@ class Engine:
         kernels: Library | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Raises UsageError with the numbers where ``memory`` does not do for the smallest step."""
+        """Raises UsageError with the numbers where ``memory`` does not do for the smallest step, or a number makes no sense."""
+        if max_running < 1 or step_tokens < PAGE or drafts < 0:
+            raise UsageError(
+                f"an engine with {max_running} answers at once, steps of {step_tokens} tokens and drafts of {drafts} cannot run",
+                f"It needs at least 1 answer, {PAGE} tokens and 0.",
+            )
         self.executor = executor
         self.vocab_size = vocab_size
         self.stop_ids = stop_ids
