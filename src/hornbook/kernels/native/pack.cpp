@@ -26,7 +26,7 @@ struct Fields {
 };
 
 // Of every `group` bytes first the lowest `bits` bits of all, then the next, ...: `bytes` of them, or'ed into q at `shift`.
-void spread(const uint8_t* packed, int bytes, int group, int bits, int shift, uint8_t* q) {
+HB_INLINE void spread(const uint8_t* packed, int bytes, int group, int bits, int shift, uint8_t* q) {
     const int times = 8 / bits;
     const uint8_t mask = static_cast<uint8_t>((1 << bits) - 1);
     for (int first = 0; first < bytes; first += group)
@@ -46,9 +46,9 @@ void scales_and_minima(const uint8_t* packed, Block& block) {
     }
 }
 
-void read_block(int type, const uint8_t* source, Block& block) {
+HB_INLINE void read_block(int type, const uint8_t* source, Block& block) {
     Fields fields{source};
-    std::memset(block.q, 0, sizeof block.q);
+    std::memset(block.q, 0, static_cast<size_t>(hb::format_of(type).values));
     switch (type) {
         case HB_Q4_1:
         case HB_Q4_0:
@@ -107,7 +107,38 @@ void read_block(int type, const uint8_t* source, Block& block) {
     }
 }
 
-// Rows of 16 of a tile; `source_row` says where each comes from, and those beyond the last stay zeros.
+// One row of a tile, whose memory is zeros before. A function for each type, so that its shifts and lengths are constants.
+template <int type>
+void pack_row(const uint8_t* in, int64_t cols, int row, uint8_t* out) {
+    constexpr int bytes = hb::float_bytes(type);
+    if constexpr (bytes != 0) {
+        out += bytes * row;
+        for (int64_t k = 0; k < cols; k++, in += bytes, out += bytes * HB_TILE) std::memcpy(out, in, bytes);
+    } else {
+        constexpr Format format = hb::format_of(type);
+        Block block;
+        for (int64_t k = 0; k < cols; k += format.values, in += format.file_bytes, out += format.tile_bytes()) {
+            read_block(type, in, block);
+            hb::put(format, block, row, out);
+        }
+    }
+}
+
+using PackRow = void (*)(const uint8_t* in, int64_t cols, int row, uint8_t* out);
+
+PackRow row_packer(int type) {
+    switch (type) {
+#define HB_CASE(type) \
+    case type: return pack_row<type>;
+        HB_CASE(HB_F32) HB_CASE(HB_F16) HB_CASE(HB_BF16) HB_CASE(HB_Q4_0) HB_CASE(HB_Q4_1) HB_CASE(HB_Q5_0)
+        HB_CASE(HB_Q5_1) HB_CASE(HB_Q8_0) HB_CASE(HB_Q2_K) HB_CASE(HB_Q3_K) HB_CASE(HB_Q4_K) HB_CASE(HB_Q5_K)
+        HB_CASE(HB_Q6_K)
+#undef HB_CASE
+    }
+    return nullptr;
+}
+
+// `order` says where each row comes from; those beyond the last stay zeros.
 void pack_tile(const hb_weight& weight, int64_t tile, const uint8_t* source, const int32_t* order) {
     uint8_t* out = weight.data + tile * weight.tile_bytes;
     std::memset(out, 0, static_cast<size_t>(weight.tile_bytes));
@@ -116,19 +147,9 @@ void pack_tile(const hb_weight& weight, int64_t tile, const uint8_t* source, con
     const Format format = hb::format_of(weight.type);
     const int bytes = hb::float_bytes(weight.type);
     const int64_t row_bytes = bytes ? weight.cols * bytes : weight.cols / format.values * format.file_bytes;
-    Block block;
-    for (int row = 0; row < count; row++) {
-        const uint8_t* in = source + (order ? order[first + row] : first + row) * row_bytes;
-        if (bytes) {
-            for (int64_t k = 0; k < weight.cols; k++) std::memcpy(out + (k * HB_TILE + row) * bytes, in + k * bytes, bytes);
-            continue;
-        }
-        uint8_t* at = out;
-        for (int64_t k = 0; k < weight.cols; k += format.values, in += format.file_bytes, at += format.tile_bytes()) {
-            read_block(weight.type, in, block);
-            hb::put(format, block, row, at);
-        }
-    }
+    const PackRow pack = row_packer(weight.type);
+    for (int row = 0; row < count; row++)
+        pack(source + (order ? order[first + row] : first + row) * row_bytes, weight.cols, row, out);
 }
 
 // At a multiple of 64, so that a tile's vectors do not lie across two lines of the cache; null where there is no memory.
