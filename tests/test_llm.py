@@ -16,6 +16,7 @@ import torch
 import hornbook
 from hornbook.errors import GenerationError, HornbookError, ModelNotFound, UsageError
 from hornbook.llm import LocalLLM, ScriptedLLM
+from hornbook.settings import Settings
 from hornbook.types import Message, SamplingParams, Score
 
 TEXTS = [
@@ -29,7 +30,8 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def tiny(tiny_llm_path: Path) -> Iterator[LocalLLM]:
-    with hornbook.load(str(tiny_llm_path), device="cpu") as llm:
+    # the peer keeps its keys and values in float32
+    with hornbook.load(str(tiny_llm_path), device="cpu", settings=Settings.load(cache="float32")) as llm:
         assert isinstance(llm, LocalLLM)
         yield llm
 

@@ -23,6 +23,8 @@ from hornbook.engine.prompts import (
     plain_chat,
     reply_of,
     turns_of,
+    with_calls,
+    with_schema,
     without_leading_space,
 )
 from hornbook.engine.remote import RemoteLLM, is_remote
@@ -125,6 +127,7 @@ class LocalLLM:
         settings: Settings | None = None,
         drafter: Drafter | None = None,
     ) -> None:
+        from hornbook.checkpoint.machine import available
         from hornbook.engine.driver import Driver
         from hornbook.engine.engine import Engine
         from hornbook.engine.grammar import Vocabulary
@@ -139,6 +142,8 @@ class LocalLLM:
         self.runs_on = opened.executor.name
         self._config, self._family = config, opened.family
         vocab_size = min(config.vocab_size, tokenizer.vocab_size)
+        # Pages are set aside by opening.py; what is free besides is for the steps.
+        memory, pages = available(), opened.executor.pages * opened.executor.page_bytes
         self._driver: Driver | None = Driver(
             Engine(
                 opened.executor,
@@ -147,6 +152,7 @@ class LocalLLM:
                 stop_ids=tokenizer.stop_ids,
                 max_running=max_running,
                 vocabulary=Vocabulary(tokenizer, vocab_size),
+                memory=None if memory is None else pages + memory,
                 kernels=library(settings),
                 drafter=drafter,
             )
@@ -206,27 +212,47 @@ class LocalLLM:
         return _tokens(self._ask([Request(self._encode(several[0]), params, priority, deadline, adapter)]))
 
     def chat(
-        self, messages: Sequence[Message | Mapping[str, Any]], *, sampling: SamplingParams | None = None
+        self,
+        messages: Sequence[Message | Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] = (),
+        schema: Any = None,
+        sampling: SamplingParams | None = None,
     ) -> Message:
-        """The assistant's next turn."""
-        return reply_of(self.stream_chat(messages, sampling=sampling), plain=self.chat_template is None)
+        """The assistant's next turn. With ``tools``, which the model's template describes to it, the calls that it spells
+        out as <tool_call> are the message's ``tool_calls``. ``schema``: of an answer in JSON."""
+        plain = self.chat_template is None
+        said = reply_of(self.stream_chat(messages, tools=tools, schema=schema, sampling=sampling), plain=plain)
+        return with_calls(said) if tools else said
 
     def stream_chat(
-        self, messages: Sequence[Message | Mapping[str, Any]], *, sampling: SamplingParams | None = None
+        self,
+        messages: Sequence[Message | Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] = (),
+        schema: Any = None,
+        sampling: SamplingParams | None = None,
     ) -> Iterator[Token]:
         """The assistant's next turn, token by token."""
-        params = sampling or SamplingParams()
-        prompt = self.render(messages)
+        params = with_schema(sampling, schema)
+        prompt = self.render(messages, tools=tools)
         if self.chat_template is not None:
             return self.stream(prompt, params)
         return without_leading_space(self.stream(prompt, replace(params, stop=(*params.stop, PLAIN_STOP))))
 
-    def render(self, messages: Sequence[Message | Mapping[str, Any]]) -> str | list[int]:
-        """The prompt for the assistant's next turn: ids by the model's chat template, or plain text without one."""
+    def render(
+        self, messages: Sequence[Message | Mapping[str, Any]], *, tools: Sequence[Mapping[str, Any]] = ()
+    ) -> str | list[int]:
+        """The prompt for the assistant's next turn: ids by the model's chat template, or plain text without one.
+
+        Raises UsageError for tools where there is no template to describe them.
+        """
         turns = turns_of(messages)
-        if self.chat_template is None:
-            return plain_chat(turns)
-        return list(self.chat_template.render(turns, reply=True).ids)
+        if self.chat_template is not None:
+            return list(self.chat_template.render(turns, tools=tools, reply=True).ids)
+        if tools:
+            raise UsageError(f"{self.name} has no chat template, which would describe tools", "Leave the tools out.")
+        return plain_chat(turns)
 
     def count_tokens(self, text: str) -> int:
         """How many tokens the text has, without the special ones that may begin or end a prompt."""

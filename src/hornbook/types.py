@@ -319,8 +319,16 @@ class LLM(Protocol):
     def stream(self, prompt: Prompt, sampling: SamplingParams | None = None) -> Iterator[Token]: ...
 
     def chat(
-        self, messages: Sequence[Message | Mapping[str, Any]], *, sampling: SamplingParams | None = None
-    ) -> Message: ...
+        self,
+        messages: Sequence[Message | Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] = (),
+        schema: Any = None,
+        sampling: SamplingParams | None = None,
+    ) -> Message:
+        """The assistant's next turn. ``tools``: those that it may call, as OpenAI's API describes them; ``schema``: a JSON
+        schema that the answer satisfies unless it is cut."""
+        ...
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[Score]: ...
 

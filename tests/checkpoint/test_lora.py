@@ -14,6 +14,7 @@ import torch
 import hornbook
 from hornbook.errors import ModelFileError, ModelNotFound, UnsupportedModel, UsageError
 from hornbook.llm import LocalLLM
+from hornbook.settings import Settings
 from hornbook.types import SamplingParams
 
 peft = pytest.importorskip("peft")
@@ -57,7 +58,8 @@ def adapters(tiny_llm_path: Path, tmp_path_factory: pytest.TempPathFactory) -> d
 
 @pytest.fixture(scope="module", params=["auto", "float32"], ids=["native where it can", "torch"])
 def llm(request: pytest.FixtureRequest, tiny_llm_path: Path) -> Iterator[LocalLLM]:
-    with hornbook.load(str(tiny_llm_path), device="cpu", dtype=request.param) as llm:
+    exact = Settings.load(cache="float32")  # as PEFT keeps its keys and values
+    with hornbook.load(str(tiny_llm_path), device="cpu", dtype=request.param, settings=exact) as llm:
         assert isinstance(llm, LocalLLM)
         yield llm
 

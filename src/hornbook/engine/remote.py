@@ -21,7 +21,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from hornbook.engine import openai
-from hornbook.engine.prompts import as_prompts, plain_chat, turns_of
+from hornbook.engine.prompts import as_prompts, plain_chat, turns_of, with_schema
 from hornbook.engine.wire import Events, Wire, checked_url, is_loopback
 from hornbook.errors import OfflineError, RemoteError, RemoteRefused, UsageError
 from hornbook.settings import Settings
@@ -159,7 +159,7 @@ class RemoteLLM:
     ) -> Message:
         """The assistant's next turn, by the server's template. ``tools``: as OpenAI's API describes them; the calls
         that the model asks for are the message's ``tool_calls``. ``schema``: of an answer in JSON."""
-        params = _with_schema(replace(sampling or SamplingParams(), logprobs=False, top_logprobs=0, n=1), schema)
+        params = with_schema(replace(sampling or SamplingParams(), logprobs=False, top_logprobs=0, n=1), schema)
         return openai.reply(self._wire.post(*self._chat_request(turns_of(messages), params, tools)))
 
     def stream_chat(
@@ -291,10 +291,6 @@ class RemoteStream(Iterator[Token]):
     def close(self) -> None:
         self._ended = True
         self._events.close()
-
-
-def _with_schema(params: SamplingParams, schema: Any) -> SamplingParams:
-    return params if schema is None else replace(params, schema=schema)
 
 
 def _key(base_url: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hornbook.engine.prompts import as_prompts, completion_of, plain_chat, reply_of, turns_of
+from hornbook.engine.prompts import as_prompts, completion_of, plain_chat, reply_of, turns_of, with_calls, with_schema
 from hornbook.engine.stops import StopMatcher
 from hornbook.errors import ContextTooLong, GenerationError, ModelClosed, UsageError
 from hornbook.types import Completion, FinishReason, Message, Prompt, SamplingParams, Score, Token
@@ -64,17 +64,28 @@ class ScriptedLLM:
         return self._say(ids, sampling or SamplingParams())
 
     def chat(
-        self, messages: Sequence[Message | Mapping[str, Any]], *, sampling: SamplingParams | None = None
+        self,
+        messages: Sequence[Message | Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] = (),
+        schema: Any = None,
+        sampling: SamplingParams | None = None,
     ) -> Message:
-        return reply_of(self.stream_chat(messages, sampling=sampling), plain=False)
+        """What the script says, whatever the tools and the schema; calls that it spells out are taken as a model's."""
+        said = reply_of(self.stream_chat(messages, schema=schema, sampling=sampling), plain=False)
+        return with_calls(said) if tools else said
 
     def stream_chat(
-        self, messages: Sequence[Message | Mapping[str, Any]], *, sampling: SamplingParams | None = None
+        self,
+        messages: Sequence[Message | Mapping[str, Any]],
+        *,
+        schema: Any = None,
+        sampling: SamplingParams | None = None,
     ) -> Iterator[Token]:
         turns = turns_of(messages)
         ids = self._encode(plain_chat(turns))
         self._check(ids)
-        return self._say(ids, sampling or SamplingParams(), turns)
+        return self._say(ids, with_schema(sampling, schema), turns)
 
     def render(self, messages: Sequence[Message | Mapping[str, Any]]) -> str | list[int]:
         return plain_chat(turns_of(messages))
