@@ -12,7 +12,6 @@
 #include "pool.h"
 
 #include <atomic>
-#include <chrono>
 #include <condition_variable>
 #include <memory>
 #include <mutex>
@@ -37,9 +36,10 @@
 namespace hb {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-constexpr auto eager = std::chrono::microseconds(20);    // watch without a break
-constexpr auto patient = std::chrono::microseconds(60);  // then yield in between, then sleep
+// A turn of so many looks at the gate takes about a microsecond.
+constexpr int looks = 32;
+constexpr int eager = 20;    // turns without a break,
+constexpr int patient = 50;  // then with yielding in between, then to sleep
 constexpr int most_threads = 256;
 
 constexpr uint64_t one_inside = 1, all_inside = 0xffff, open_flag = 1 << 16, one_job = 1 << 17;
@@ -146,18 +146,17 @@ private:
         return (gate & open_flag) && gate / one_job != seen;
     }
 
-    // true: there is something to do
+    // true: there is something to do. Time is counted in looks: a helper whom the system has put aside meanwhile must not
+    // find that it has waited long enough.
     bool watch(uint64_t seen) const {
-        const auto begin = Clock::now();
-        for (;;) {
-            for (int i = 0; i < 32; ++i) {
+        for (int turns = 0; turns < patient; ++turns) {
+            for (int i = 0; i < looks; ++i) {
                 if (waiting(seen) || stopping_.load(std::memory_order_relaxed)) return true;
                 HB_PAUSE();
             }
-            const auto spent = Clock::now() - begin;
-            if (spent > patient) return false;
-            if (spent > eager) std::this_thread::yield();
+            if (turns > eager) std::this_thread::yield();
         }
+        return false;
     }
 
     void sleep(uint64_t seen) {
