@@ -152,11 +152,6 @@ void pack_tile(const hb_weight& weight, int64_t tile, const uint8_t* source, con
         pack(source + (order ? order[first + row] : first + row) * row_bytes, weight.cols, row, out);
 }
 
-// At a multiple of 64, so that a tile's vectors do not lie across two lines of the cache; null where there is no memory.
-uint8_t* aligned_bytes(int64_t bytes) {
-    return static_cast<uint8_t*>(::operator new(static_cast<size_t>(bytes), std::align_val_t(64), std::nothrow));
-}
-
 }  // namespace
 
 int64_t hb::block_values(int type) { return float_bytes(type) ? 1 : format_of(type).values; }
@@ -184,7 +179,8 @@ hb_weight* hb_pack(int type, int64_t rows, int64_t cols, const void* source, con
     weight->tiles = (rows + HB_TILE - 1) / HB_TILE;
     const int bytes = hb::float_bytes(type);
     weight->tile_bytes = bytes ? cols * HB_TILE * bytes : cols / values * hb::format_of(type).tile_bytes();
-    weight->data = aligned_bytes(weight->tiles * weight->tile_bytes);
+    weight->memory = hb::take(weight->tiles * weight->tile_bytes);
+    weight->data = weight->memory.data;
     if (!weight->data) {
         hb_free(weight);
         return refuse("there is no memory for a weight of %lld rows and %lld columns", (long long)rows, (long long)cols);
@@ -197,7 +193,7 @@ hb_weight* hb_pack(int type, int64_t rows, int64_t cols, const void* source, con
 
 void hb_free(hb_weight* weight) {
     if (!weight) return;
-    ::operator delete(weight->data, std::align_val_t(64));
+    hb::give_back(weight->memory);
     delete weight;
 }
 

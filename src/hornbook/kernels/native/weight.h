@@ -3,13 +3,15 @@
 #include <cstdint>
 
 #include "kernels.h"
+#include "memory.h"
 
 struct hb_weight {
     int type = 0;
     int64_t rows = 0, cols = 0;
     int64_t tiles = 0;         // of 16 rows; what the last one has beyond `rows` is zeros
     int64_t tile_bytes = 0;    // see tile.h
-    uint8_t* data = nullptr;   // [tiles, tile_bytes], at a multiple of 64
+    uint8_t* data = nullptr;   // [tiles, tile_bytes], at a multiple of 64, so that no vector lies across two cache lines
+    hb::Taken memory;
 };
 
 namespace hb {
