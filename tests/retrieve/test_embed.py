@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
 import shutil
@@ -15,6 +16,7 @@ import pytest
 
 import hornbook
 from hornbook.errors import ModelClosed, ModelFileError, UnsupportedModel, UsageError
+from hornbook.kernels.library import library, why_not
 from hornbook.retrieve.embed import LocalEmbedder, batches, fingerprint, read_layout
 from hornbook.types import Embedder
 
@@ -40,19 +42,41 @@ def minilm(minilm_path: Path) -> Iterator[LocalEmbedder]:
 
 
 @pytest.fixture(scope="module")
+def exact(minilm_path: Path) -> Iterator[LocalEmbedder]:
+    """As torch computes it, in float32."""
+    with hornbook.load(str(minilm_path), device="cpu", dtype="float32") as embedder:
+        assert isinstance(embedder, LocalEmbedder)
+        yield embedder
+
+
+@pytest.fixture(scope="module")
 def peer(minilm_path: Path) -> Any:
     return pytest.importorskip("sentence_transformers").SentenceTransformer(str(minilm_path), device="cpu")
 
 
 @pytest.mark.models
-def test_vectors_are_those_of_sentence_transformers(minilm: LocalEmbedder, peer: Any) -> None:
-    ours = minilm.embed(TEXTS)
-    assert isinstance(minilm, Embedder)
+def test_vectors_are_those_of_sentence_transformers(exact: LocalEmbedder, peer: Any) -> None:
+    ours = exact.embed(TEXTS)
+    assert isinstance(exact, Embedder)
     assert (ours.shape, ours.dtype) == ((len(TEXTS), 384), np.float32)
     np.testing.assert_allclose(np.linalg.norm(ours, axis=1), 1.0, atol=1e-6)
     np.testing.assert_allclose(ours, peer.encode(TEXTS), atol=1e-5)
-    assert minilm.max_tokens == peer.max_seq_length == 256
-    np.testing.assert_allclose(minilm.embed(TEXTS[:1], kind="query"), ours[:1], atol=1e-6)
+    assert exact.max_tokens == peer.max_seq_length == 256
+    np.testing.assert_allclose(exact.embed(TEXTS[:1], kind="query"), ours[:1], atol=1e-6)
+
+
+@pytest.mark.models
+def test_eight_bits_turn_a_vector_by_next_to_nothing(minilm: LocalEmbedder, exact: LocalEmbedder, shared: Path) -> None:
+    if library() is None:
+        pytest.skip(f"the native kernels are not there: {why_not()}")
+    with gzip.open(shared / "reasoning" / "pubmed_qa.jsonl.gz", "rt", encoding="utf-8") as lines:
+        passages = [
+            " ".join(json.loads(line)["context"].split()[:60]) for line, _ in zip(lines, range(40), strict=False)
+        ]
+    ours, theirs = minilm.embed(passages), exact.embed(passages)
+    np.testing.assert_allclose(np.linalg.norm(ours, axis=1), 1.0, atol=1e-6)
+    assert (ours * theirs).sum(1).min() > 0.999
+    assert minilm.fingerprint == exact.fingerprint  # an index made by one may be searched with the other
 
 
 @pytest.mark.models
