@@ -55,7 +55,7 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer and its figures as JSON.")] = False,
 ) -> None:
     """Give a model one prompt, from the line or from a pipe, and print its answer."""
-    from hornbook.engine.seq2seq import Seq2Seq
+    from hornbook.llm import LocalLLM, RemoteLLM
 
     text = _prompt(prompt)
     limit = 512 if max_tokens is None else max_tokens
@@ -66,7 +66,7 @@ def run(
         )
     settings = Settings.load(offline=offline or None)
     with loaded(model, settings, device, stretch) as llm:
-        if isinstance(llm, Seq2Seq):
+        if not isinstance(llm, LocalLLM | RemoteLLM):
             useless = {
                 "--system": system,
                 "--raw": raw,
@@ -137,10 +137,10 @@ def chat(
 @contextmanager
 def opened(model: str, settings: Settings, device: str, stretch: str | None = None) -> Iterator[LocalLLM | RemoteLLM]:
     """The language model, closed at the end. Raises UsageError for a model that cannot hold a conversation."""
-    from hornbook.engine.seq2seq import Seq2Seq
+    from hornbook.llm import LocalLLM, RemoteLLM
 
     with loaded(model, settings, device, stretch) as llm:
-        if isinstance(llm, Seq2Seq):
+        if not isinstance(llm, LocalLLM | RemoteLLM):  # asked so, because Seq2Seq would bring torch with it
             raise UsageError(
                 f"{llm.name} reads one text and writes another: it holds no conversation",
                 f'Give it one text: hornbook run {model} "..."',
@@ -153,13 +153,12 @@ def loaded(
     model: str, settings: Settings, device: str, stretch: str | None = None
 ) -> Iterator[LocalLLM | RemoteLLM | Seq2Seq]:
     """The model, closed at the end. Raises UsageError for one that cannot write."""
-    from hornbook.llm import load
-    from hornbook.retrieve.embed import LocalEmbedder
+    from hornbook.llm import LocalLLM, RemoteLLM, load
 
     fetch(settings, model)
     llm = load(model, device=device, stretch=stretch, settings=settings)
     with closing(llm):
-        if isinstance(llm, LocalEmbedder):
+        if not isinstance(llm, LocalLLM | RemoteLLM) and hasattr(llm, "embed"):
             raise UsageError(
                 f"{llm.name} is an embedding model: it finds passages and does not write",
                 "hornbook list shows the models.",
