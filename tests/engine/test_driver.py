@@ -195,3 +195,74 @@ def test_the_engine_can_be_had_alone_while_others_generate() -> None:
                 engine.add_adapter(f"poet {number}", {"toy": None})  # type: ignore[dict-item]
 
     in_threads([change, *(lambda: heard(driver.ask([ENDLESS]), 1) for _ in range(4))])
+
+
+def test_who_wants_the_engine_alone_gets_it_also_where_the_leader_is_interrupted() -> None:
+    executor = ToyExecutor()
+    driver = Driver(engine_of(executor))
+    began, go = threading.Event(), threading.Event()
+    run = executor.run
+
+    def interrupted(batch: Any) -> Any:
+        executor.run = run  # type: ignore[method-assign]
+        began.set()
+        go.wait(10)
+        raise KeyboardInterrupt
+
+    executor.run = interrupted  # type: ignore[method-assign]
+
+    def lead() -> None:
+        with pytest.raises(KeyboardInterrupt):
+            next(driver.ask([ENDLESS]))
+
+    def close() -> None:
+        began.wait(10)
+        waits = threading.Timer(0.05, go.set)  # when close() waits for the step to end
+        waits.start()
+        driver.close()
+
+    in_threads([lead, close])
+
+
+def test_an_interrupted_wait_hands_the_lead_on() -> None:
+    """The one that was just woken to lead is interrupted: another one leads."""
+    driver = Driver(engine_of())
+    with driver.alone():
+        other = Request(prompt(9), SamplingParams(max_tokens=5))
+        found: list[Any] = []
+        first, second = driver.ask([ENDLESS]), driver.ask([other])
+
+        def interrupted() -> None:
+            waited()
+            raise KeyboardInterrupt
+
+        waited, first.awake.wait = first.awake.wait, interrupted  # type: ignore[method-assign, assignment]
+
+        def read(stream: Stream) -> None:
+            try:
+                found.append(len(heard(stream, 1)[0][0].ids))
+            except KeyboardInterrupt:
+                found.append("interrupted")
+
+        threads = []
+        for count, stream in enumerate((first, second), 1):
+            threads.append(threading.Thread(target=read, args=(stream,), daemon=True))
+            threads[-1].start()
+            while len(driver._waiting) < count:
+                time.sleep(0.001)
+    for thread in threads:
+        thread.join(10)
+    assert found == ["interrupted", 5]
+
+
+def test_closing_a_stream_wakes_the_thread_that_reads_it() -> None:
+    driver = Driver(engine_of())
+    stream = driver.ask([ENDLESS])
+
+    def close() -> None:
+        while not driver._waiting:
+            time.sleep(0.001)
+        stream.close()
+
+    with driver.alone():
+        assert in_threads([lambda: next(stream, None), close]) == [None, None]

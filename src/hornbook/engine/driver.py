@@ -48,8 +48,14 @@ class Driver:
         """The engine between two steps: to load or forget an adapter, to read its books."""
         with self._lock:
             self._reserved += 1
-            while self._stepping:
-                self._idle.wait()
+            try:
+                while self._stepping:
+                    self._idle.wait()
+            except BaseException:
+                self._reserved -= 1
+                self._idle.notify()  # what woke this one was meant for another then
+                self._hand_over()
+                raise
             self._reserved -= 1
             self._stepping = True
         try:
@@ -73,14 +79,16 @@ class Driver:
     def wait(self, stream: Stream) -> None:
         """Return when something has happened to the stream, or nothing more can. Raises ModelClosed."""
         with self._lock:
-            while not stream.events and stream.open:
-                if self.engine.closed:
-                    raise ModelClosed("the model was closed", "Load it again.")
-                if self._stepping or self._reserved:
-                    self._sleep(stream)
-                else:
-                    self._lead()
-            self._hand_over()
+            try:
+                while not stream.events and stream.open:
+                    if self.engine.closed:
+                        raise ModelClosed("the model was closed", "Load it again.")
+                    if self._stepping or self._reserved:
+                        self._sleep(stream)
+                    else:
+                        self._lead()
+            finally:  # also where it is interrupted, just when it was woken to lead
+                self._hand_over()
 
     def _sleep(self, stream: Stream) -> None:
         self._waiting[stream] = None
@@ -90,21 +98,19 @@ class Driver:
             self._waiting.pop(stream, None)
 
     def _lead(self) -> None:
-        """One step for all. The lock is held before and after, and not meanwhile."""
-        self._stepping = True
-        self._lock.release()
+        """One step for all. The lock is held before and after, and not meanwhile, whatever interrupts the step."""
         events: list[Event] = []
+        self._stepping = True
         try:
-            events = self.engine.step()
-        except BaseException:
-            self._lock.acquire()
+            self._lock.release()
+            try:
+                events = self.engine.step()
+            finally:
+                _acquire(self._lock)
+        finally:
             self._stepping = False
-            self._hand_over()
-            raise
-        self._lock.acquire()
-        self._stepping = False
-        self._deliver(events)
-        self._idle.notify()
+            self._deliver(events)
+            self._idle.notify()
 
     def forget(self, stream: Stream, *, patient: bool) -> None:
         """Cancel what a stream still waits for. ``patient``: wait for the lock, which a finaliser must not."""
@@ -113,6 +119,8 @@ class Driver:
         stream.open.clear()
         if self._lock.acquire(blocking=patient):
             try:
+                if stream in self._waiting:  # another thread reads it
+                    stream.awake.notify()
                 self._hand_over()
             finally:
                 self._lock.release()
@@ -175,3 +183,16 @@ class Stream:
     def __del__(self) -> None:
         if self.open:
             self._driver.forget(self, patient=False)
+
+
+def _acquire(lock: threading.Lock) -> None:
+    """Wait for the lock; an interruption (Ctrl-C) meanwhile is raised when it is held, for the books must be put in order."""
+    interruption: BaseException | None = None
+    while True:
+        try:
+            lock.acquire()
+            break
+        except BaseException as error:
+            interruption = error
+    if interruption is not None:
+        raise interruption
