@@ -12,6 +12,7 @@ open another. What carries special tokens is ids, and ``render(messages)`` makes
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -182,8 +183,9 @@ class LocalLLM:
         params = sampling or SamplingParams()
         ids = [self._encode(prompt) for prompt in as_prompts(prompts)]
         answers: list[list[list[Token]]] = [[[] for _ in range(params.n)] for _ in ids]
-        for place, event in self._ask([Request(prompt, params, priority, deadline, adapter) for prompt in ids]):
-            answers[place][event.answer].append(_token(event, place, len(ids)))
+        with closing(self._ask([Request(prompt, params, priority, deadline, adapter) for prompt in ids])) as events:
+            for place, event in events:
+                answers[place][event.answer].append(_token(event, place, len(ids)))
         return [
             completion_of(own, len(prompt), params)
             for several, prompt in zip(answers, ids, strict=True)
@@ -271,11 +273,12 @@ class LocalLLM:
 
         scores = [Score(0.0, True, 0)] * len(pairs)
         both = [self._pair(context, continuation) for context, continuation in pairs]
-        for place, event in self._ask([Request(ids, score_from=start) for ids, start in both]):
-            if event.error is not None:
-                raise _named(event.error, place, len(pairs))
-            assert event.score is not None
-            scores[place] = event.score
+        with closing(self._ask([Request(ids, score_from=start) for ids, start in both])) as events:
+            for place, event in events:
+                if event.error is not None:
+                    raise _named(event.error, place, len(pairs))
+                assert event.score is not None
+                scores[place] = event.score
         return scores
 
     def _pair(self, context: str, continuation: str) -> tuple[list[int], int]:

@@ -33,7 +33,7 @@ from hornbook.engine.speculating import Speculation
 from hornbook.engine.speculative import Drafter, Probabilities
 from hornbook.engine.underway import UnderWay
 from hornbook.engine.uniforms import fresh_seed
-from hornbook.errors import ModelClosed, UsageError
+from hornbook.errors import GenerationError, ModelClosed, UsageError
 from hornbook.kernels.library import Library
 from hornbook.types import Score
 
@@ -210,7 +210,7 @@ class Engine:
 
     def remove_adapter(self, name: str) -> None:
         """Forget an adapter. Not while a step runs. Raises UsageError where requests still use it."""
-        waiting = [handle for handle, _ in self._arrivals]
+        waiting = [handle for handle, _ in tuple(self._arrivals)]  # which another thread may lengthen meanwhile
         self._adapters.remove(name, [handle.request.adapter for handle in [*self._under_way.answers, *waiting]])
 
     # --- a step
@@ -275,6 +275,10 @@ class Engine:
                     self._speak(one, own[0])
             except Exception as error:  # its logits, its grammar, a processor of its own
                 self._under_way.fail(one.handle, error, one.answer)
+            except BaseException:  # what it has said in part it cannot say again; the others have said all or nothing
+                what = "the step was interrupted while this answer was being written"
+                self._under_way.fail(one.handle, GenerationError(what, "Ask again."), one.answer)
+                raise
 
     def _speak(self, one: Running, logits: Floats) -> None:
         """Choose its next token and, where its prompt has just ended, the first of the answers that begin there."""
@@ -340,6 +344,9 @@ class Engine:
     def _arrive(self) -> None:
         while self._arrivals:
             handle, ids = self._arrivals.popleft()
+            if handle.cancelled:  # before it began: nobody looks for it any more
+                self._under_way.never_begun(handle)
+                continue
             start = handle.request.score_from
             if start == len(ids):
                 self._under_way.nothing_to_judge(handle)

@@ -21,7 +21,7 @@ Source: vLLM's paged cache (Kwon et al. 2023, arXiv 2309.06180, sections 4.1 and
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from typing import TypeAlias
 
@@ -181,6 +181,26 @@ class Pages:
         else:
             self._key[page] = key
             self.changes += 1
+
+    def distrust(self, table: Sequence[int]) -> None:
+        """Forget what the pages hold that no other table has, and every page that goes on from one of them."""
+        doubtful = [page for page in table if self._references[page] == 1]
+        if not any(self._key[page] is not None for page in doubtful):
+            return
+        successors: defaultdict[int, list[int]] = defaultdict(list)
+        for (before, _), page in self._known.items():
+            if isinstance(before, int):
+                successors[before].append(page)
+        while doubtful:
+            page = doubtful.pop()
+            doubtful += successors.pop(page, ())
+            key = self._key[page]
+            if key is not None:
+                del self._known[key]
+                self._key[page] = None
+                if page in self._cached:
+                    del self._cached[page]
+                    self._free.append(page)
 
     # --- proof
 

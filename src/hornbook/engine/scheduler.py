@@ -55,8 +55,10 @@ class Scheduler:
     def add(self, one: Running) -> None:
         insort(self.waiting, one)
 
-    def remove(self, one: Running) -> None:
-        """It is finished, or nobody wants it any more."""
+    def remove(self, one: Running, *, doubtful: bool = False) -> None:
+        """It is finished, or nobody wants it any more. ``doubtful``: nor what its pages hold."""
+        if doubtful:
+            self.pages.distrust(one.pages)
         if one.slot >= 0:
             self._leave(one)
         else:

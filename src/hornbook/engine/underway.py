@@ -71,15 +71,22 @@ class UnderWay:
     def nothing_to_judge(self, handle: Handle) -> None:
         self._tell(Event(handle, score=Score(0.0, True, 0), last=True))
 
+    def never_begun(self, handle: Handle) -> None:
+        """It was cancelled before it had an answer under way."""
+        self._tell(Event(handle, token=Token("", finish_reason="cancelled"), last=True))
+
     def fail(self, handle: Handle, error: Exception, answer: int = 0) -> None:
-        """It ends with an error: by the words of whoever raised it, where those are for people."""
+        """It ends with an error: by the words of whoever raised it, where those are for people.
+
+        Where its logits may be to blame, what it has written into pages is not used again.
+        """
         named = error
         if not isinstance(named, HornbookError):
             named = GenerationError(
                 f"the request failed: {type(error).__name__}: {error}", "See what caused it, below."
             )
             named.__cause__ = error
-        self._leave(handle)
+        self._leave(handle, doubtful=isinstance(named, GenerationError))
         self._tell(Event(handle, answer, error=named, last=True))
 
     @property
@@ -108,14 +115,14 @@ class UnderWay:
                 what = f"the request was not done after {handle.request.deadline:g} s; it had {said:,} new tokens"
                 self.fail(handle, DeadlineExceeded(what, "Give it more time, or ask for fewer tokens."))
 
-    def _leave(self, handle: Handle) -> list[Running]:
+    def _leave(self, handle: Handle, *, doubtful: bool = False) -> list[Running]:
         answers = self.answers.get(handle, [])
         for one in answers:
-            self._end(one)
+            self._end(one, doubtful=doubtful)
         return answers
 
-    def _end(self, one: Running) -> None:
-        self._scheduler.remove(one)
+    def _end(self, one: Running, *, doubtful: bool = False) -> None:
+        self._scheduler.remove(one, doubtful=doubtful)
         self._speculation.forget(one)
 
     def _tell(self, event: Event) -> None:
