@@ -149,15 +149,26 @@ def test_right_guesses_save_steps_and_are_batched() -> None:
 
 
 @pytest.mark.usefixtures("always")
-def test_a_drafter_that_fails_stops_no_answer(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("error", [GenerationError("its memory is gone"), MemoryError("its memory is gone")])
+def test_a_drafter_that_fails_stops_no_answer(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
     executor, small = Forgetful(), Forgetful()
     engine = engine_of(executor, drafter=model_drafter(small))
     request = Request([5, 6], SamplingParams(max_tokens=30, ignore_eos=True))
     handle = engine.submit(request)
-    small.broken = GenerationError("its memory is gone")
+    small.broken = error
     assert drain(engine, [handle]) == [expected(executor, request)]
-    assert "its memory is gone" in caplog.text
+    assert "its memory is gone" in caplog.text and small.closed
     engine.close()
+
+
+@pytest.mark.usefixtures("always")
+def test_a_draft_model_draws_with_the_random_numbers_of_the_answer() -> None:
+    """A model that drafts for itself is always right, also where tokens are drawn and several answers fork."""
+    executor = Forgetful()
+    engine = engine_of(executor, drafter=model_drafter(Forgetful()), drafts=4)
+    request = Request([5, 6], SamplingParams(max_tokens=30, ignore_eos=True, temperature=1.0, seed=5, n=2))
+    assert drain(engine, [engine.submit(request)]) == [expected(executor, request)]
+    assert engine.stats().kept_tokens == engine.stats().drafted_tokens > 0
 
 
 def test_a_closed_engine_closes_its_draft_model() -> None:

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 
 from hornbook.engine.sequence import Running
 from hornbook.engine.speculative import Drafter, Payoff
-from hornbook.errors import HornbookError
 
 log = logging.getLogger("hornbook")
 
@@ -55,15 +54,17 @@ class Speculation:
         if self._drafter is not None and free:
             try:
                 self._guess(self._drafter, [ready[place] for place in free], [rooms[place] for place in free], spare)
-            except HornbookError as error:  # what guesses must not stop what answers
-                log.warning("nothing is drafted any more: %s", error.what)
-                self._drafter = None
+            except Exception as error:  # what guesses must not stop what answers
+                log.warning("nothing is drafted any more: %s", error)
+                self._give_up()
 
     def _guess(self, drafter: Drafter, ready: Sequence[Running], rooms: Sequence[int], spare: int) -> None:
         for one in ready:
             if one not in self._followed:
                 self._followed.add(one)
-                drafter.start(one.number, one.ids, one.handle.request.params, one.answer)
+                prompt = len(one.handle.request.ids)
+                drafter.start(one.number, one.ids[:prompt], one.handle.request.params, one.answer)
+                drafter.accept(one.number, one.ids[prompt:])
         keys = [one.number for one in ready]
         counts = self._payoff.plan(keys, self._most)
         wanted = []
@@ -80,7 +81,11 @@ class Speculation:
         for (place, count), draft in zip(wanted, drafts, strict=True):
             one = ready[place]
             matcher = one.chooser.matcher if one.chooser is not None else None
-            one.drafts = draft.tokens[: count if matcher is None else matcher.legal(draft.tokens[:count])]
+            if matcher is not None:
+                legal = matcher.legal(draft.tokens[:count])
+                # One that was drawn has to be refused by the rule: to leave it out would favour what the drafter favours.
+                count = min(count, legal + (draft.probabilities is not None))
+            one.drafts = draft.tokens[:count]
             one.chances = draft.probabilities
             self._guessed.add(one)
 
@@ -104,6 +109,11 @@ class Speculation:
             self._drafter.forget(one.number)
             self._payoff.forget(one.number)
 
+    def _give_up(self) -> None:
+        drafter, self._drafter = self._drafter, None
+        self._followed.clear()
+        if drafter is not None:
+            drafter.close()
+
     def close(self) -> None:
-        if self._drafter is not None:
-            self._drafter.close()
+        self._give_up()
