@@ -237,5 +237,9 @@ class NativeSample:
     ) -> tuple[int, float]:
         how = Sampling(params.temperature, params.top_p, params.min_p, params.top_k)
         bits = None if allowed is None else allowed.ctypes.data
+        if (
+            raw is logits and bits is None and not params.logprobs
+        ):  # then the choice itself sees every logit that is none
+            return self._call(logits.ctypes.data, logits.size, None, how, number, None, None), 0.0
         id = self._call(logits.ctypes.data, logits.size, bits, how, number, raw.ctypes.data, self._out)
         return id, self._logprob.value
