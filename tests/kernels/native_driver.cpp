@@ -1,6 +1,6 @@
 // Calls everything in hornbook.h on small awkward shapes, in buffers of exactly the right size, under every instruction set
-// that this build and this machine have, and compares each with the portable one. For sanitizers (test_build_driver.py,
-// sanitize.sh) and for instruction sets that have to be emulated (cross_isa.sh):
+// that this build and this machine have, and compares each with the portable one. For sanitizers (test_build_driver.py),
+// for ThreadSanitizer and for instruction sets that have to be emulated (check_native.py):
 //
 //   native_driver [ISA...]   fails where a named instruction set is missing, or where any result is wrong
 //   native_driver --layout   sizes and offsets of the interface's structures, for ctypes to be held to
@@ -338,23 +338,37 @@ void samples(Results& results) {
     }
 }
 
-// Several threads at once, each with a model of its own: one pool serves them in turn.
+// Several threads at once, some with a model of their own, while the pool changes its size: it serves them in turn.
 void together() {
-    const Weight weight(37, 256, types[3]);
-    const std::vector<float> x = floats(9 * 256);
-    std::vector<float> expected(9 * 37);
-    must(hb_linear(weight.packed.get(), nullptr, x.data(), 9, expected.data()) == 0, "hb_linear");
+    constexpr int64_t rows = 640, tokens = 9;  // enough for the pool to have pieces to hand out
+    const Weight weight(rows, 256, types[3]);
+    const std::vector<float> x = floats(tokens * 256);
+    std::vector<float> expected(tokens * rows);
+    must(hb_linear(weight.packed.get(), nullptr, x.data(), tokens, expected.data()) == 0, "hb_linear");
     std::vector<std::thread> callers;
-    for (int caller = 0; caller < 4; ++caller) {
+    for (int caller = 0; caller < 2; ++caller) {
         callers.emplace_back([&] {
             std::vector<float> y(expected.size());
             for (int turn = 0; turn < 20; ++turn) {
-                must(hb_linear(weight.packed.get(), nullptr, x.data(), 9, y.data()) == 0, "hb_linear");
+                must(hb_linear(weight.packed.get(), nullptr, x.data(), tokens, y.data()) == 0, "hb_linear");
                 same(y, expected.data(), "callers disturb each other");
             }
         });
     }
+    std::vector<std::unique_ptr<Model>> models;
+    for (int caller = 0; caller < 2; ++caller) models.push_back(std::make_unique<Model>());
+    for (const std::unique_ptr<Model>& model : models) {
+        callers.emplace_back([&model] {
+            Cache cache(HB_CACHE_F32);
+            const std::vector<Part> parts = {{0, 0, lengths[0]}, {2, 0, lengths[2]}};
+            const std::vector<float> first = step(*model, cache.made.get(), parts, nullptr);
+            for (int turn = 0; turn < 3; ++turn)
+                same(step(*model, cache.made.get(), parts, nullptr), first.data(), "models disturb each other");
+        });
+    }
+    for (int turn = 0; turn < 10; ++turn) must(hb_set_threads(1 + turn % 4) == 0, "hb_set_threads");
     for (std::thread& caller : callers) caller.join();
+    must(hb_set_threads(3) == 0, "hb_set_threads");
 }
 
 Results everything() {

@@ -39,14 +39,45 @@ int cores_of_affinity() {
     return static_cast<int>(cores.size());
 }
 
-// Control groups, version 2: "quota period" in microseconds, or "max period".
-int cores_of_quota() {
-    std::FILE* file = std::fopen("/sys/fs/cgroup/cpu.max", "r");
-    if (!file) return 0;
+// How many processors' time a control group may take, or 0: "quota period" in microseconds, or "max period", in one file
+// (version 2), or each in its own, where -1 stands for no limit (version 1).
+int cores_of_group(const std::string& folder) {
     long long quota = 0, period = 0;
-    const bool limited = std::fscanf(file, "%lld %lld", &quota, &period) == 2 && quota > 0 && period > 0;
+    const auto read = [&folder](const char* name, const auto... numbers) {
+        std::FILE* file = std::fopen((folder + name).c_str(), "r");
+        if (!file) return false;
+        const bool all = std::fscanf(file, sizeof...(numbers) == 2 ? "%lld %lld" : "%lld", numbers...) == sizeof...(numbers);
+        std::fclose(file);
+        return all;
+    };
+    const bool known = read("/cpu.max", &quota, &period) ||
+                       (read("/cpu.cfs_quota_us", &quota) && read("/cpu.cfs_period_us", &period));
+    return known && quota > 0 && period > 0 ? static_cast<int>(std::min<long long>(1 << 20, (quota - 1) / period + 1)) : 0;
+}
+
+// The narrowest quota from this process's control group up to the root. In a container the path that the system gives may be
+// the machine's own, of which only the root is there to be read.
+int cores_of_quota() {
+    std::FILE* file = std::fopen("/proc/self/cgroup", "r");  // lines of number:controllers:path
+    if (!file) return 0;
+    int least = 0;
+    char line[4096];
+    while (std::fgets(line, sizeof line, file)) {
+        std::string path(line);
+        path.erase(path.find_last_not_of('\n') + 1);
+        const size_t first = path.find(':'), second = path.find(':', first + 1);
+        if (first == std::string::npos || second == std::string::npos) continue;
+        const std::string controllers = "," + path.substr(first + 1, second - first - 1) + ",";
+        if (controllers != ",," && controllers.find(",cpu,") == std::string::npos) continue;
+        const std::string root = controllers == ",," ? "/sys/fs/cgroup" : "/sys/fs/cgroup/cpu";
+        for (path.erase(0, second + 1);; path.erase(path.rfind('/'))) {
+            const int cores = cores_of_group(root + path);
+            if (cores > 0 && (least == 0 || cores < least)) least = cores;
+            if (path.rfind('/') == std::string::npos) break;
+        }
+    }
     std::fclose(file);
-    return limited ? static_cast<int>((quota + period - 1) / period) : 0;
+    return least;
 }
 #endif
 

@@ -1,7 +1,7 @@
 // Which of the instruction sets that were built this machine can run, and the fastest of them.
 //
 // HB_WITH_<ISA> says that isa_<isa>.cpp is part of this build (setup.py). HB_EMULATED_<ISA>: its intrinsics are emulated, so
-// that every machine has it (tests/kernels/cross_isa.sh).
+// that every machine has it (tests/kernels/check_native.py).
 #include <atomic>
 #include <cstdint>
 #include <cstring>
@@ -121,8 +121,8 @@ std::atomic<const hb::Kernels*>& chosen() {
 const hb::Kernels& hb::kernels() { return *chosen().load(std::memory_order_acquire); }
 
 int hb_set_isa(const char* name) {
-    const hb::Kernels* found = table(name);
-    if (!found) return hb::fail("this machine or this build has no kernels for %.40s", name);
+    const hb::Kernels* found = name ? table(name) : nullptr;
+    if (!found) return hb::fail("this machine or this build has no kernels for %.40s", name ? name : "nothing");
     chosen().store(found, std::memory_order_release);
     return 0;
 }

@@ -15,6 +15,7 @@
 #include <condition_variable>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <thread>
 #include <vector>
 
@@ -65,11 +66,16 @@ public:
         count_ = 1;
     }
 
+    // Throws bad_alloc where a piece did, on whichever thread, once nobody is at work any more.
     void run(int64_t items, int64_t grain, void (*body)(void*, int64_t, int64_t), void* context) {
         if (at_work || count() == 1 || items <= grain) return body(context, 0, items);
-        std::lock_guard<std::mutex> turn(turn_);
-        if (helpers_.empty() && !start()) return body(context, 0, items);
+        std::unique_lock<std::mutex> turn(turn_);
+        if (helpers_.empty() && !start()) {
+            turn.unlock();  // what the body starts comes here again
+            return body(context, 0, items);
+        }
         body_ = body, context_ = context, items_ = items, grain_ = grain;
+        failed_.store(false, std::memory_order_relaxed);
         next_.store(0, std::memory_order_relaxed);
         const uint64_t job = (gate_.load(std::memory_order_relaxed) & ~(all_inside | open_flag)) + one_job;
         gate_.store(job | open_flag);
@@ -85,6 +91,7 @@ public:
             if (++turns < 2000) HB_PAUSE();
             else std::this_thread::yield();  // whoever holds the last piece may be waiting for this very core
         }
+        if (failed_.load(std::memory_order_relaxed)) throw std::bad_alloc();
     }
 
 private:
@@ -110,10 +117,15 @@ private:
 
     void work() {
         const int64_t items = items_, grain = grain_;
-        for (;;) {
-            const int64_t begin = next_.fetch_add(grain, std::memory_order_relaxed);
-            if (begin >= items) return;
-            body_(context_, begin, items - begin < grain ? items : begin + grain);
+        try {
+            for (;;) {
+                const int64_t begin = next_.fetch_add(grain, std::memory_order_relaxed);
+                if (begin >= items) return;
+                body_(context_, begin, items - begin < grain ? items : begin + grain);
+            }
+        } catch (const std::bad_alloc&) {  // a helper must not end the process, nor the caller leave while others work
+            failed_.store(true, std::memory_order_relaxed);
+            next_.store(items, std::memory_order_relaxed);
         }
     }
 
@@ -177,7 +189,7 @@ private:
     alignas(64) std::atomic<uint64_t> gate_{0};
     alignas(64) std::atomic<int64_t> next_{0};
     alignas(64) std::atomic<int> asleep_{0};
-    std::atomic<bool> stopping_{false};
+    std::atomic<bool> stopping_{false}, failed_{false};
     std::mutex bed_;
     std::condition_variable wake_;
 };

@@ -7,7 +7,7 @@ namespace hb {
 int threads();             // the caller included
 void set_threads(int count);  // 0: as many as physical cores
 // Calls body(context, begin, end) for pieces of 0 .. items-1 on all threads and returns when all are done. Pieces are `grain`
-// items long and handed out as threads get free. Nested calls run on the caller's thread.
+// items long and handed out as threads get free. Nested calls run on the caller's thread. Throws bad_alloc where a body does.
 void parallel(int64_t items, int64_t grain, void (*body)(void*, int64_t, int64_t), void* context);
 
 template <class Body>
