@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -380,6 +382,40 @@ def test_a_weight_that_is_no_number_is_named_before_anything_runs() -> None:
         NativeExecutor(lower(config()), weights, 4)
 
 
+def test_a_vector_of_another_length_is_named_before_anything_reads_past_it() -> None:
+    model = Transformer(config()).requires_grad_(False)
+    weights = {name: held(name, weight.numpy()) for name, weight in model.named_parameters()}
+    for name in ("blocks.1.attention_norm.weight", "blocks.0.attention.key.bias"):
+        short = weights | {name: held(name, np.ones(7, np.float32))}
+        with pytest.raises(ModelFileError, match=rf"{name} has the shape \[7\]".replace(".", r"\.")):
+            NativeExecutor(lower(config()), short, 4)
+
+
+def test_what_the_kernels_cannot_count_is_refused_or_means_everything() -> None:
+    wide = config(heads=1, kv_heads=1, head_width=8192)
+    assert "has 8,192 dimensions in a head, and 4,096 is the most" in (supports(lower(wide)) or "")
+    many = config(heads=8192, kv_heads=8192)
+    assert "has 8,192 key heads" in (supports(lower(many)) or "")
+    for pages in (0, -1, 2**31, 2**32 + 5):
+        with pytest.raises(UsageError, match=f"a cache of {pages:,} pages"):
+            made(config(), pages=pages)
+    text = ids(30)
+    model, executor = made(config(pattern=(LayerKind(2**32 + 3, Rotary()),)))  # in 32 bits a window of 3
+    assert relative(torch.from_numpy(Texts(executor, text).step(30)[0]), expected(model, text)) < CLOSE
+
+
+def test_what_an_executor_was_made_from_does_not_stay_in_memory() -> None:
+    model = Transformer(config()).requires_grad_(False)
+    arrays = {name: weight.numpy().copy() for name, weight in model.named_parameters()}
+    weights = {name: held(name, array) for name, array in arrays.items()}
+    executor = NativeExecutor(lower(config()), weights, 4)
+    gone = [weakref.ref(array) for array in arrays.values()]
+    arrays.clear(), weights.clear()
+    gc.collect()
+    assert executor.weight_bytes > 0
+    assert [one for one in gone if one() is not None] == []
+
+
 # -------------------------------------------------------------------------------------------------------- real models
 
 
@@ -433,6 +469,33 @@ def test_a_process_needs_little_beyond_the_file_and_no_torch(smollm2_path: Path)
     print(f"\n{beyond / 1e6:.0f} MB beyond the file, {int(cache) / 1e6:.0f} MB of them keys and values")
     assert beyond < 250e6
     assert torch_there == "False"
+
+
+LEFT = """
+import sys, threading
+import numpy as np
+from hornbook.checkpoint.packed import open_packed
+from hornbook.engine.executor import Batch
+from hornbook.engine.lower import lower
+from hornbook.engine.native import NativeExecutor
+with open_packed(sys.argv[1]) as packed:
+    executor = NativeExecutor(lower(packed.config), packed.weights, 8)
+part, one = np.arange(128, dtype=np.int32), np.array([128], np.int32)
+batch = Batch(part, part, 0 * part, np.arange(8, dtype=np.int32)[None], one, one - 1)
+at_work = threading.Event()
+def run():
+    while True:
+        executor.run(batch)
+        at_work.set()
+threading.Thread(target=run, daemon=True).start()
+at_work.wait()
+"""
+
+
+def test_python_can_end_while_a_thread_is_inside_a_step(smollm2_path: Path) -> None:
+    """What is freed at the end must not be what a thread in the background still reads."""
+    ran = subprocess.run([sys.executable, "-c", LEFT, smollm2_path], capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stderr) == (0, "")
 
 
 def test_an_encoder_sees_its_texts_whole_and_apart(minilm_path: Path) -> None:

@@ -21,7 +21,7 @@ from hornbook.engine.executor import PAGE, Batch, Floats
 from hornbook.engine.native_adapters import NativeAdapters
 from hornbook.engine.native_plan import NativePlan, obstacle
 from hornbook.engine.plan import HeadNorm, Plan, Select, Turn
-from hornbook.errors import GenerationError, KernelError, ModelClosed, UnsupportedModel
+from hornbook.errors import GenerationError, KernelError, ModelClosed, UnsupportedModel, UsageError
 from hornbook.kernels import library
 from hornbook.kernels.library import Library
 from hornbook.settings import Settings
@@ -55,7 +55,8 @@ class NativeExecutor:
     weights: by the Transformer's names, ``Packed.weights``; they are packed here and not needed after.
     pages: how many the cache has. cache: as what keys and values are kept.
     context_length: the longest text; None: the model's. Rotary scalings that follow the length take it.
-    Raises UnsupportedModel where ``supports`` gives a reason, ModelFileError where a weight is not a finite number.
+    Raises UnsupportedModel where ``supports`` gives a reason, ModelFileError where a weight is not a finite number or a
+    vector has not the plan's length, UsageError where so many pages cannot be counted.
     """
 
     def __init__(
@@ -70,6 +71,8 @@ class NativeExecutor:
     ) -> None:
         if reason := supports(plan, weights, settings):
             raise UnsupportedModel(reason, "Run the model with torch.")
+        if plan.causal and not 0 < pages < 2**31:
+            raise UsageError(f"a cache of {pages:,} pages cannot be", "Set HORNBOOK_CACHE_MB to what there is.")
         config = plan.config
         self._kernels = kernels = _kernels(settings)
         self.plan, self.pages = plan, pages if plan.causal else 0
@@ -85,11 +88,14 @@ class NativeExecutor:
         widths, ops = self._native.widths, self._native.ops
         self._model = kernels.hb_model_create(ops, len(ops), widths.ctypes.data, len(widths))
         self._close_model = weakref.finalize(self, kernels.hb_model_free, self._model)
+        # Python's end frees nothing: a thread that outlives it may be inside a step.
+        self._close_model.atexit = False
         self._cache = None
         if plan.causal:
             kind = CACHE_TYPES[cache]
             self._cache = kernels.hb_cache_create(config.layers, config.kv_heads, config.head_width, self.pages, kind)
             self._close_cache = weakref.finalize(self, kernels.hb_cache_free, self._cache)
+            self._close_cache.atexit = False
         self.page_bytes = page_bytes(plan, cache, settings)
         self._out = np.empty((0, self._width), np.float32)
 
@@ -150,7 +156,7 @@ class NativeExecutor:
         return int(self._kernels.hb_model_bytes(self._model, tokens, rows)) + out
 
     def close(self) -> None:
-        """Give all memory back; a second time does nothing."""
+        """Give all memory back, not while ``run`` does; a second time does nothing."""
         if self._model is None:
             return
         self._close_model()

@@ -14,6 +14,7 @@ from typing import Any, assert_never
 
 import numpy as np
 
+from hornbook.checkpoint.family import AGAIN
 from hornbook.checkpoint.packed import PackedTensor
 from hornbook.engine.executor import Floats
 from hornbook.engine.plan import (
@@ -32,7 +33,7 @@ from hornbook.engine.plan import (
     Select,
     Turn,
 )  # fmt: skip
-from hornbook.errors import UnsupportedModel
+from hornbook.errors import ModelFileError, UnsupportedModel
 from hornbook.kernels import library
 from hornbook.kernels.library import Library
 from hornbook.kernels.weight import TYPES, Weight
@@ -42,12 +43,17 @@ from hornbook.model.position_tables import RotaryTable, alibi_slopes, sinusoids
 # hb_kind and hb_activation of native/hornbook.h
 EMBED, NORM, ADD, LINEAR, GATE, ACT, HEAD_NORM, ROTARY, ATTEND, SELECT, CAP = range(1, 12)
 ACTIVATIONS = {"silu": 0, "gelu": 1, "gelu_tanh": 2, "relu": 3}
+WIDEST = 4096  # what the kernels take of key heads, and as the width of a head
+FURTHEST = 2**31 - 1  # an hb_op's integers have 32 bits
 
 
 def obstacle(plan: Plan, weights: Mapping[str, PackedTensor] | None = None) -> str | None:
     """Why the native kernels cannot run this plan ("has a mixture of experts"), or None."""
     if any(isinstance(op, Mix) for op in plan.ops):
         return "has a mixture of experts"
+    for what, count in (("key heads", plan.config.kv_heads), ("dimensions in a head", plan.config.head_width)):
+        if count > WIDEST:
+            return f"has {count:,} {what}, and {WIDEST:,} is the most"
     for name in () if weights is None else _matrices(plan):
         if weights is not None and weights[name].type not in TYPES:
             return f"holds {name} as {weights[name].type}"
@@ -63,7 +69,7 @@ def _matrices(plan: Plan) -> Iterator[str]:
 
 
 class NativePlan:
-    """``ops`` and ``widths`` for hb_model_create; all that they point at lives as long as this object.
+    """``ops`` and ``widths`` for hb_model_create; all that they point at lives as long as this object, and is its own.
 
     ``positions``: how many a sequence can have, which is how long the tables are. ``length``: what rotary scalings take
     that follow the length.
@@ -72,7 +78,8 @@ class NativePlan:
     def __init__(
         self, plan: Plan, weights: Mapping[str, PackedTensor], kernels: Library, positions: int, length: int
     ) -> None:
-        self._plan, self._source, self._kernels = plan, weights, kernels
+        self._plan, self._kernels = plan, kernels
+        self._source = weights
         self._positions, self._length = positions, length
         self.weights: dict[str, Weight] = {}
         self._vectors: dict[tuple[str, float], Floats] = {}
@@ -81,6 +88,7 @@ class NativePlan:
         self._registers = {name: number for number, name in enumerate(plan.widths)}
         self.widths = np.array(list(plan.widths.values()), np.int32)
         self.ops = (library.Op * len(plan.ops))(*map(self._encode, plan.ops))
+        self._source = {}  # what it was made from may be a whole model in float32
 
     @property
     def bytes(self) -> int:
@@ -100,25 +108,31 @@ class NativePlan:
             sizes: tuple[int, ...] = (op.offset, 0 if table is None else len(table))
             return self._op(EMBED, "", "", op.out, sizes, (op.scale,), [op.tokens], [table])
         if isinstance(op, Norm):
-            vectors = [self._vector(op.weight, op.shift), None if op.bias is None else self._vector(op.bias)]
+            width = self._plan.widths[op.a]
+            bias = None if op.bias is None else self._vector(op.bias, width)
+            vectors = [self._vector(op.weight, width, op.shift), bias]
             return self._op(NORM, op.a, "", op.out, (int(op.kind == "layer"),), (op.epsilon,), vectors=vectors)
         if isinstance(op, Add):
             return self._op(ADD, op.a, op.b, op.out)
         if isinstance(op, Linear):
-            biases = [None if name is None else self._vector(name) for name in op.biases]
+            biases = [
+                None if bias is None else self._vector(bias, self._source[weight].shape[0])
+                for bias, weight in zip(op.biases, op.weights, strict=True)
+            ]
             return self._op(LINEAR, op.a, "", op.out, (len(op.weights), op.site), (), list(op.weights), biases)
         if isinstance(op, (Gate, Act)):
             kind = GATE if isinstance(op, Gate) else ACT
             return self._op(kind, op.a, "", op.out, (ACTIVATIONS[op.activation],))
         if isinstance(op, HeadNorm):
-            weight = self._vector(op.weight, op.shift)
+            weight = self._vector(op.weight, op.width, op.shift)
             return self._op(HEAD_NORM, op.a, "", op.a, (op.start, op.groups, op.width), (op.epsilon,), vectors=[weight])
         if isinstance(op, Turn):
             turned = self._plan.config.rotary_width(op.rotary)
             sizes = (op.start, op.heads, op.width, turned, int(op.rotary.interleaved), self._positions)
             return self._op(ROTARY, op.a, "", op.a, sizes, vectors=[self._turns(op.rotary, turned)])
         if isinstance(op, Attend):
-            sizes = (op.heads, op.kv_heads, op.head_width, op.layer, op.window or 0, int(op.causal))
+            window = min(op.window or 0, FURTHEST)  # further than any text is long
+            sizes = (op.heads, op.kv_heads, op.head_width, op.layer, window, int(op.causal))
             slopes = None if op.alibi is None else self._keep(alibi_slopes(op.heads, op.alibi))
             return self._op(ATTEND, op.a, "", op.out, sizes, (op.scale, op.softcap or 0.0), vectors=[slopes])
         if isinstance(op, Select):
@@ -152,9 +166,11 @@ class NativePlan:
             tensor.release()  # the file's pages and the packed weight must not be in memory together
         return self.weights[name]
 
-    def _vector(self, name: str, shift: float = 0.0) -> Floats:
+    def _vector(self, name: str, width: int, shift: float = 0.0) -> Floats:
         if (name, shift) not in self._vectors:
-            values = self._source[name].values()
+            values = np.array(self._source[name].values(), np.float32)  # a copy, where a float lies as a float must
+            if values.shape != (width,):  # the kernels read as many as the plan says
+                raise ModelFileError(f"{name} has the shape {list(values.shape)}, not [{width}]", AGAIN)
             self._vectors[name, shift] = values + np.float32(shift) if shift else values
         return self._vectors[name, shift]
 
@@ -179,8 +195,12 @@ class NativePlan:
         if op.types is not None:
             first = self._source[op.types].values()[0]
             added = np.tile(first, (self._positions, 1)) if added is None else added + first
-        return None if added is None else self._keep(added)
+        if added is None:
+            return None
+        if added.ndim != 2 or added.shape[1] != width:
+            raise ModelFileError(f"the table of positions has the shape {list(added.shape)}, not [.., {width}]", AGAIN)
+        return self._keep(added)
 
     def _keep(self, values: Any) -> Floats:
-        self._kept.append(np.ascontiguousarray(values, np.float32))
+        self._kept.append(np.array(values, np.float32, order="C"))
         return self._kept[-1]

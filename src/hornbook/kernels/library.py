@@ -14,6 +14,7 @@ import sys
 from ctypes import POINTER, Structure, c_char_p, c_double, c_float, c_int, c_int32, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import Any, Final, NamedTuple
 
 from hornbook.errors import KernelError, UsageError
@@ -99,6 +100,7 @@ class Library(ctypes.CDLL):
     def __init__(self, path: Path) -> None:
         super().__init__(str(path))
         self._asked = "auto", 0
+        self._setting_up = Lock()
         if self.hb_abi() != ABI:
             raise KernelError(f"{path.name} has interface {self.hb_abi()}, this Hornbook needs {ABI}", _REBUILD)
         for name, (returns, takes) in _FUNCTIONS.items():
@@ -123,17 +125,18 @@ class Library(ctypes.CDLL):
         """Take "auto" or a named instruction set, and 0 (one for each physical core) or as many threads; at once where
         they are as before. Raises UsageError.
         """
-        if self._asked == (isa, threads):
-            return
-        try:
-            self.hb_set_isa(isa.encode())
-        except KernelError as error:
-            raise UsageError(
-                f"there are no {isa} kernels for this machine or in this build (HORNBOOK_ISA)",
-                "Unset it, and the fastest that there is will be taken.",
-            ) from error
-        self.hb_set_threads(threads)
-        self._asked = isa, threads
+        with self._setting_up:
+            if self._asked == (isa, threads):
+                return
+            try:
+                self.hb_set_isa(isa.encode())
+            except KernelError as error:
+                raise UsageError(
+                    f"there are no {isa} kernels for this machine or in this build (HORNBOOK_ISA)",
+                    "Unset it, and the fastest that there is will be taken.",
+                ) from error
+            self.hb_set_threads(threads)
+            self._asked = isa, threads
 
     def _check_status(self, code: int, function: Any, arguments: tuple[Any, ...]) -> int:
         if code not in (0, CANCELLED):

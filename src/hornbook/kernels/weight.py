@@ -75,7 +75,8 @@ class Weight:
         self.handle: int = kernels.hb_pack(
             number, rows, cols, data.ctypes.data, None if picks is None else picks.ctypes.data
         )
-        self._free = weakref.finalize(self, kernels.hb_free, self.handle)
+        # Not at Python's end, when a thread may still multiply with it.
+        weakref.finalize(self, kernels.hb_free, self.handle).atexit = False
 
     @property
     def bytes(self) -> int:
