@@ -7,7 +7,9 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from toy_embedder import ToyEmbedder
 from hornbook.errors import HornbookError, IndexFailure, IndexMismatch
 from hornbook.retrieve import store
 from hornbook.retrieve.index import Index
+from hornbook.retrieve.store import Database
 
 
 @pytest.fixture
@@ -184,3 +187,18 @@ def test_opening_and_searching_a_small_index_takes_milliseconds(folder: Path) ->
             index.search("owl number 7", 5)
         best = min(best, time.perf_counter() - began)
     assert best < 0.1
+
+
+def test_many_may_make_one_index_at_once(tmp_path: Path) -> None:
+    for round in range(10):
+        path, together = tmp_path / f"{round}.sqlite", threading.Barrier(4)
+
+        def make(_: int, path: Path = path, together: threading.Barrier = together) -> int:
+            together.wait()
+            database = Database.open(path, readonly=False)
+            generation = database.meta("generation")
+            database.close()
+            return int(generation)
+
+        with ThreadPoolExecutor(4) as makers:
+            assert list(makers.map(make, range(4))) == [0] * 4

@@ -83,15 +83,16 @@ class Database:
         """
         connection = _connect_readonly(path) if readonly else _connect(path)
         try:
+            if not readonly and not _tables(connection):
+                connection.execute("BEGIN IMMEDIATE")
+                if not _tables(connection):  # none were made by another process while this one waited for its turn
+                    made = f"{_SCHEMA} PRAGMA application_id = {_APPLICATION_ID}; PRAGMA user_version = {FORMAT};"
+                    for statement in made.split(";"):  # executescript would end the transaction first
+                        connection.execute(statement)
+                connection.execute("COMMIT")
             application = connection.execute("PRAGMA application_id").fetchone()[0]
             version = connection.execute("PRAGMA user_version").fetchone()[0]
-            tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-            if not tables and not readonly:
-                connection.executescript(
-                    f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA application_id = {_APPLICATION_ID};"
-                    f"PRAGMA user_version = {FORMAT}; COMMIT;"
-                )
-            elif application != _APPLICATION_ID:
+            if application != _APPLICATION_ID:
                 raise IndexFailure(f"{path} is not an index of Hornbook", "Choose another folder for the index.")
             elif version != FORMAT:
                 age = "newer" if version > FORMAT else "older"
@@ -214,6 +215,11 @@ def set_aside(path: Path) -> Path:
 def batched(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
     for start in range(0, len(items), size):
         yield items[start : start + size]
+
+
+def _tables(connection: sqlite3.Connection) -> int:
+    count: int = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    return count
 
 
 def _connect(path: Path) -> sqlite3.Connection:
