@@ -52,6 +52,7 @@ def load(
     device: str = "auto",
     dtype: str = "auto",
     stretch: str | None = None,
+    draft: str | Path = "auto",
     settings: Settings | None = None,
     progress: Progress | None = None,
 ) -> LocalLLM | RemoteLLM | Seq2Seq | LocalEmbedder:
@@ -64,44 +65,55 @@ def load(
     dtype: "auto" (on a processor the native kernels, and weights as the file has them), or torch with "float32",
         "bfloat16" or "float16", or with its weights in "int4", which saves a GPU's memory.
     stretch: a longer context than the model was trained for, "yarn:4".
+    draft: what guesses the next tokens, which the model then judges several at a time (engine/drafting.py): "auto",
+        "lookup", "none", or the source of a small model with the same tokenizer. It changes how fast an answer comes.
     Raises ModelNotFound, OfflineError, DownloadError, ModelFileError, UnsupportedModel, UsageError.
     """
     from hornbook.checkpoint.store import Store
-    from hornbook.engine import opening
+    from hornbook.engine import drafting, opening
 
     settings = settings or Settings.load()
     if is_remote(str(source)):
-        if stretch is not None or (device, dtype) != ("auto", "auto"):
-            raise UsageError("a server decides itself how it runs a model", "Leave device, dtype and stretch out.")
+        if stretch is not None or (device, dtype) != ("auto", "auto") or draft not in drafting.SILENT:
+            what = "a server decides itself how it runs a model"
+            raise UsageError(what, "Leave device, dtype, stretch and draft out.")
         return RemoteLLM(str(source), settings=settings)
     entry = Store(settings).ensure(str(source), progress=progress)
     device = settings.device if device == "auto" else device
     with opening.for_native(entry.path, device, dtype, stretch, settings) as packed:
         if packed is not None and packed.config.language_head and packed.config.causal:
-            return LocalLLM(opening.native_decoder(packed, settings), name=entry.name, settings=settings)
+            opened = opening.native_decoder(packed, settings)
+            drafter = drafting.drafter_for(opened, draft, device, settings, progress)
+            return LocalLLM(opened, name=entry.name, settings=settings, drafter=drafter)
         if packed is not None and not packed.config.causal:
             from hornbook.retrieve.embed import LocalEmbedder
 
+            drafting.check_undrafted(draft, entry.name)
             encoder = opening.native_encoder(packed, settings)
             return LocalEmbedder(encoder, packed.config, packed.tokenizer, entry.path, name=entry.name)
-    return _with_torch(entry.path, entry.name, device, dtype, stretch, settings)
+    model = _with_torch(entry.path, entry.name, device, dtype, stretch, settings)
+    if isinstance(model, opening.Opened):
+        drafter = drafting.drafter_for(model, draft, device, settings, progress)
+        return LocalLLM(model, name=entry.name, settings=settings, drafter=drafter)
+    drafting.check_undrafted(draft, entry.name)
+    return model
 
 
 def _with_torch(
     path: Path, name: str, device: str, dtype: str, stretch: str | None, settings: Settings
-) -> LocalLLM | Seq2Seq | LocalEmbedder:
+) -> Opened | Seq2Seq | LocalEmbedder:
     from hornbook.checkpoint import loading
     from hornbook.engine import opening
 
     if dtype == "int4":
-        return LocalLLM(opening.four_bit_decoder(path, device, stretch, settings), name=name, settings=settings)
+        return opening.four_bit_decoder(path, device, stretch, settings)
     opened = loading.load(path, dtype=dtype, device=device, stretch=stretch)
     if opened.config.language_head and opened.config.encoder is not None:
         from hornbook.engine.seq2seq import Seq2Seq
 
         return Seq2Seq(opened, name=name)
     if opened.config.language_head and opened.config.causal:
-        return LocalLLM(opening.torch_decoder(opened, settings), name=name, settings=settings)
+        return opening.torch_decoder(opened, settings)
     from hornbook.engine.encode import TorchEncoder
     from hornbook.retrieve.embed import LocalEmbedder
 

@@ -32,6 +32,9 @@ def bench(
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Of each measure; its median counts.")] = 3,
     threads: Annotated[int, typer.Option("--threads", min=0, help="Of every program; 0: one a processor.")] = 0,
     only: Annotated[str, typer.Option("--only", help="Some measures, as in decode_1,prefill_512.")] = "",
+    draft: Annotated[
+        str, typer.Option("--draft", help="What guesses ahead: auto, lookup, none, or a small model.")
+    ] = "auto",
     plot: Annotated[Path | None, typer.Option("--plot", help="Draw the medians into this SVG file.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the JSON into this file too.")] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Never open a socket.")] = False,
@@ -49,7 +52,9 @@ def bench(
     wanted = [name.strip() for name in only.split(",") if name.strip()]
     if unknown := sorted(set(wanted) - {measure.key for measure in ALL}):
         raise UsageError(f"there is no measure {', '.join(unknown)}", f"The measures: {', '.join(m.key for m in ALL)}.")
-    commands = [[sys.executable, "-m", "hornbook.cli.benching.ours"]]
+    commands = [
+        [sys.executable, "-m", "hornbook.cli.benching.ours", *([] if draft == "auto" else [f"--draft={draft}"])]
+    ]
     commands += [command_of(name.strip()) for name in against.split(",") if name.strip()]
     source = model or settings.model
     fetch(settings, source)
@@ -75,6 +80,7 @@ def bench(
         "model": source,
         "file_bytes": size,
         "threads": threads,
+        "draft": draft,
         "rounds": rounds,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {"processor": processor(), "processors": os.cpu_count(), "system": platform.platform()},

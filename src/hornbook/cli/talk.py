@@ -37,6 +37,9 @@ Stretch = Annotated[
     str | None,
     typer.Option(help="Read further than the model was trained for: linear, ntk, dynamic or yarn, as in yarn:4."),
 ]
+Draft = Annotated[
+    str, typer.Option(help="What guesses ahead: auto, lookup, none, or a small model with the same tokenizer.")
+]
 Offline = Annotated[bool, typer.Option("--offline", help="Never open a socket.")]
 
 
@@ -51,6 +54,7 @@ def run(
     raw: Annotated[bool, typer.Option("--raw", help="Continue the text as it is, without the chat template.")] = False,
     device: Device = "auto",
     stretch: Stretch = None,
+    draft: Draft = "auto",
     offline: Offline = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer and its figures as JSON.")] = False,
 ) -> None:
@@ -65,7 +69,7 @@ def run(
             "--raw gives the model the text as it is: it has no place for --system", "Leave one of them out."
         )
     settings = Settings.load(offline=offline or None)
-    with loaded(model, settings, device, stretch) as llm:
+    with loaded(model, settings, device, stretch, draft) as llm:
         if not isinstance(llm, LocalLLM | RemoteLLM):
             useless = {
                 "--system": system,
@@ -117,6 +121,7 @@ def chat(
     seed: Seed = None,
     device: Device = "auto",
     stretch: Stretch = None,
+    draft: Draft = "auto",
     offline: Offline = False,
 ) -> None:
     """Talk with a model. /help lists the commands; Ctrl-C stops an answer, Ctrl-D leaves.
@@ -127,7 +132,7 @@ def chat(
 
     sampling = sampling_of(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
     settings = Settings.load(offline=offline or None)
-    with opened(model or settings.model, settings, device, stretch) as llm:
+    with opened(model or settings.model, settings, device, stretch, draft) as llm:
         Conversation(llm, sampling, system=system, home=settings.home).hold()
 
 
@@ -135,11 +140,13 @@ def chat(
 
 
 @contextmanager
-def opened(model: str, settings: Settings, device: str, stretch: str | None = None) -> Iterator[LocalLLM | RemoteLLM]:
+def opened(
+    model: str, settings: Settings, device: str, stretch: str | None = None, draft: str = "auto"
+) -> Iterator[LocalLLM | RemoteLLM]:
     """The language model, closed at the end. Raises UsageError for a model that cannot hold a conversation."""
     from hornbook.llm import LocalLLM, RemoteLLM
 
-    with loaded(model, settings, device, stretch) as llm:
+    with loaded(model, settings, device, stretch, draft) as llm:
         if not isinstance(llm, LocalLLM | RemoteLLM):  # asked so, because Seq2Seq would bring torch with it
             raise UsageError(
                 f"{llm.name} reads one text and writes another: it holds no conversation",
@@ -150,13 +157,13 @@ def opened(model: str, settings: Settings, device: str, stretch: str | None = No
 
 @contextmanager
 def loaded(
-    model: str, settings: Settings, device: str, stretch: str | None = None
+    model: str, settings: Settings, device: str, stretch: str | None = None, draft: str = "auto"
 ) -> Iterator[LocalLLM | RemoteLLM | Seq2Seq]:
     """The model, closed at the end. Raises UsageError for one that cannot write."""
     from hornbook.llm import LocalLLM, RemoteLLM, load
 
     fetch(settings, model)
-    llm = load(model, device=device, stretch=stretch, settings=settings)
+    llm = load(model, device=device, stretch=stretch, draft=draft, settings=settings)
     with closing(llm):
         if not isinstance(llm, LocalLLM | RemoteLLM) and hasattr(llm, "embed"):
             raise UsageError(

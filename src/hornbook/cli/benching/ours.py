@@ -6,6 +6,7 @@ takes to write one, each with prompts of its own.
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Sequence
 
@@ -21,8 +22,8 @@ class Ours(Peer):
     name = "hornbook"
     version = __version__
 
-    def __init__(self, model: str, threads: int) -> None:
-        llm = load(model, settings=Settings.load(threads=threads, offline=True))
+    def __init__(self, model: str, threads: int, draft: str = "auto") -> None:
+        llm = load(model, draft=draft, settings=Settings.load(threads=threads, offline=True))
         if not isinstance(llm, LocalLLM):
             raise UsageError(f"{llm.name} is not a language model that runs here", "bench measures such a model alone.")
         self.llm = llm
@@ -62,4 +63,7 @@ class Ours(Peer):
 
 
 if __name__ == "__main__":
-    serve(Ours)
+    options = argparse.ArgumentParser()
+    options.add_argument("--draft", default="auto")
+    given = options.parse_args()
+    serve(lambda model, threads: Ours(model, threads, given.draft))
