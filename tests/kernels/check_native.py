@@ -6,7 +6,7 @@
     python tests/kernels/check_native.py neon        64-bit ARM emulated      (Debian: g++-aarch64-linux-gnu, qemu-user)
 
 native_driver.cpp calls every kernel in buffers of exactly the right size and compares each instruction set with the
-portable one. The sanitized driver is in the suite (test_build_driver.py); the rest needs packages or minutes.
+portable one. The driver with ASan alone is in the suite (test_build_driver.py); the rest needs packages or minutes.
 """
 
 from __future__ import annotations
@@ -93,13 +93,11 @@ def own_machine() -> str:
 
 
 def sanitize(folder: Path, arguments: list[str]) -> None:
-    driver = build(folder, own_machine(), flags=["-O1", *SANITIZERS])
+    driver = build(folder, own_machine(), flags=SANITIZERS)
     print(run([str(driver)]), end="")
     package = folder / "package"
     shutil.copytree(ROOT / "src", package, ignore=shutil.ignore_patterns("_native.*", "__pycache__", "*.egg-info"))
-    shutil.copy(
-        build(folder, own_machine(), flags=["-O1", *SANITIZERS], library=True), package / "hornbook" / "kernels"
-    )
+    shutil.copy(build(folder, own_machine(), flags=SANITIZERS, library=True), package / "hornbook" / "kernels")
     names = ("libasan.so", "libstdc++.so.6")  # before Python's own, so that every allocation and exception is seen
     preload = " ".join(run(["g++", f"-print-file-name={name}"]).strip() for name in names)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--timeout=1800", *arguments]

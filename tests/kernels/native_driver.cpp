@@ -116,9 +116,10 @@ void products(Results& results) {
                     for (int64_t t = 0; t < tokens; ++t) {
                         for (int64_t row = 0; row < rows; ++row) {
                             double exact = add ? add[row] : 0, norm = 0;
+                            const float *left = x.data() + t * cols, *right = plain.data() + row * cols;
                             for (int64_t i = 0; i < cols; ++i) {
-                                exact += double(x[t * cols + i]) * plain[row * cols + i];
-                                norm += std::pow(double(x[t * cols + i]) * plain[row * cols + i], 2);
+                                const double product = double(left[i]) * right[i];
+                                exact += product, norm += product * product;
                             }
                             error += std::pow(exact - y[t * rows + row], 2), size += norm;
                         }
