@@ -22,7 +22,7 @@
 namespace hb {
 
 constexpr int chunk_pages = 8, chunk_keys = chunk_pages * HB_PAGE;
-constexpr int most_rows = 48;  // of one call: enough to make a chunk's way from memory worth it
+constexpr int most_rows = 96;  // of one call: enough to make a chunk's way from memory worth it
 
 struct BlockShape {
     int type = HB_CACHE_F32;  // hb_cache_type
@@ -62,7 +62,7 @@ struct AttentionRows {
 inline int64_t part_floats(const BlockShape& block) { return 16 + block.padded(); }
 // What a thread needs beside it while it attends.
 inline int64_t attention_floats(const BlockShape& block) {
-    return most_rows * (3 * static_cast<int64_t>(block.padded()) + chunk_keys + 16);
+    return 16 + most_rows * (3 * static_cast<int64_t>(block.padded()) + chunk_keys) + (2 * block.padded() + chunk_keys) * HB_PAGE;
 }
 
 struct AttentionKernels {

@@ -7,35 +7,9 @@
 #include "half.h"
 #include "kernels.h"
 
-#if defined(_WIN32)
-#define WIN32_LEAN_AND_MEAN
-#include <windows.h>
-#else
-#include <sys/mman.h>
-#endif
-
 namespace {
 
 constexpr int64_t most_bytes = int64_t{1} << 46;
-
-// Zeroed, and taken from the machine page by page as it is touched.
-void* reserve(int64_t bytes) {
-#if defined(_WIN32)
-    return VirtualAlloc(nullptr, static_cast<size_t>(bytes), MEM_RESERVE | MEM_COMMIT, PAGE_READWRITE);
-#else
-    void* at = mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    return at == MAP_FAILED ? nullptr : at;
-#endif
-}
-
-void release(void* at, int64_t bytes) {
-#if defined(_WIN32)
-    (void)bytes;
-    VirtualFree(at, 0, MEM_RELEASE);
-#else
-    munmap(at, static_cast<size_t>(bytes));
-#endif
-}
 
 bool possible(int32_t layers, int32_t kv_heads, int32_t head_width, int32_t type) {
     return layers > 0 && layers <= 4096 && kv_heads > 0 && kv_heads <= 4096 && head_width > 0 && head_width <= 4096 &&
@@ -62,21 +36,21 @@ hb_cache* hb_cache_create(int32_t layers, int32_t kv_heads, int32_t head_width, 
         return nullptr;
     }
     hb_cache* cache = new (std::nothrow) hb_cache;
-    void* data = cache ? reserve(page_bytes * pages) : nullptr;
-    if (!data) {
+    if (cache) cache->memory = hb::take(page_bytes * pages);
+    if (!cache || !cache->memory.data) {
         delete cache;
         hb::fail("no memory for a cache of %d pages of %lld bytes", pages, static_cast<long long>(page_bytes));
         return nullptr;
     }
     cache->shape = hb::BlockShape{type, head_width};
     cache->layers = layers, cache->kv_heads = kv_heads, cache->pages = pages;
-    cache->page_bytes = page_bytes, cache->data = static_cast<uint8_t*>(data);
+    cache->page_bytes = page_bytes, cache->data = cache->memory.data;
     return cache;
 }
 
 void hb_cache_free(hb_cache* cache) {
     if (!cache) return;
-    release(cache->data, cache->page_bytes * cache->pages);
+    hb::give_back(cache->memory);
     delete cache;
 }
 
