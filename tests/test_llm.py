@@ -218,6 +218,29 @@ def test_a_script_remembers_what_it_was_asked_and_ends() -> None:
         script.generate("More?")
 
 
+def test_the_likeliest_tokens_stand_beside_each_token_of_a_completion(tiny: LocalLLM) -> None:
+    params = SamplingParams(max_tokens=5, top_logprobs=3, ignore_eos=True)
+    (completion,) = tiny.generate("one two", params)
+    streamed = [token.top_logprobs for token in tiny.stream("one two", params) if token.id is not None]
+    assert completion.top_logprobs == tuple(streamed)
+    for id, logprob, likeliest in zip(
+        completion.token_ids, completion.logprobs or (), completion.top_logprobs, strict=True
+    ):
+        assert len(likeliest) == 3 and likeliest[0][0] == id and abs(likeliest[0][1] - logprob) < 1e-4
+    assert tiny.generate("one two", replace(params, top_logprobs=0))[0].top_logprobs is None
+
+
+@pytest.mark.parametrize("wish", [{"regex": "a+"}, {"grammar": 'start: "a"'}, {"logit_bias": {3: 1.0}}], ids=str)
+def test_a_script_says_what_it_cannot_be_held_to(wish: dict[str, Any]) -> None:
+    script = ScriptedLLM("yes")
+    for ask in (script.generate, script.stream):
+        with pytest.raises(UsageError, match=next(iter(wish))):
+            ask("Well?", SamplingParams(**wish))
+    assert script.asked == []
+    (answer,) = script.generate("Well?", SamplingParams(top_logprobs=2))
+    assert answer.top_logprobs == (((answer.token_ids[0], 0.0),),)
+
+
 def test_a_script_may_be_a_function_and_score_by_one() -> None:
     script = ScriptedLLM(str.upper, score=lambda context, continuation: Score(-2.5, True, len(continuation)))
     assert script.generate(["abc", "d e"])[1].text == "D E"

@@ -260,3 +260,16 @@ def test_after_close_every_use_is_a_named_error(make: Any, tiny_llm_path: Path) 
         with pytest.raises(ModelClosed, match="closed"):
             use()
     llm.close()  # twice is no error
+
+
+def test_several_answers_to_one_prompt_stand_together(llm: Any) -> None:
+    params = SamplingParams(max_tokens=4, n=2, temperature=1.0, seed=3)
+    answers = llm.generate(["One two", "three"], params)
+    assert len(answers) == 4 and all(isinstance(answer, Completion) for answer in answers)
+    assert len({answer.usage.prompt_tokens for answer in answers[:2]}) == 1
+    for several in (
+        lambda: llm.stream("One", params),
+        lambda: llm.chat([Message("user", "One")], sampling=params),
+    ):
+        with pytest.raises(UsageError):
+            several()

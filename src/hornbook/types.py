@@ -164,6 +164,7 @@ class Completion:
     finish_reason: FinishReason
     usage: Usage
     logprobs: tuple[float, ...] | None = None  # natural log, one a token, of the model's own distribution
+    top_logprobs: tuple[tuple[tuple[int, float], ...], ...] | None = None  # of each token as in Token, where asked for
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,4 +144,5 @@ def completion_of(tokens: Sequence[Token], prompt_tokens: int, sampling: Samplin
         finish_reason=tokens[-1].finish_reason or "stop",
         usage=Usage(prompt_tokens, len(own)),
         logprobs=tuple(token.logprob or 0.0 for token in own) if sampling.logprobs else None,
+        top_logprobs=tuple(token.top_logprobs or () for token in own) if sampling.top_logprobs else None,
     )

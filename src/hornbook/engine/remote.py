@@ -112,7 +112,7 @@ class RemoteLLM:
 
     def generate(self, prompts: Prompt | Sequence[Prompt], sampling: SamplingParams | None = None) -> list[Completion]:
         """Continue each prompt; the completions in their order, ``n`` a prompt. Tokens' ids are () where the server
-        does not tell them, and logprobs None. Raises ContextTooLong, RemoteRefused, RemoteError, ModelClosed."""
+        does not tell them, and logprobs None; top_logprobs are None, for servers tell words and not ids. Raises ContextTooLong, RemoteRefused, RemoteError, ModelClosed."""
         params = sampling or SamplingParams()
         several = as_prompts(prompts)
         if len(several) <= 1 or self.parallel == 1:
@@ -159,7 +159,9 @@ class RemoteLLM:
     ) -> Message:
         """The assistant's next turn, by the server's template. ``tools``: as OpenAI's API describes them; the calls
         that the model asks for are the message's ``tool_calls``. ``schema``: of an answer in JSON."""
-        params = with_schema(replace(sampling or SamplingParams(), logprobs=False, top_logprobs=0, n=1), schema)
+        if sampling is not None and sampling.n != 1:
+            raise UsageError(f"a turn of a conversation is one answer, not {sampling.n}", "Use generate() for several.")
+        params = with_schema(replace(sampling or SamplingParams(), logprobs=False, top_logprobs=0), schema)
         return openai.reply(self._wire.post(*self._chat_request(turns_of(messages), params, tools)))
 
     def stream_chat(

@@ -26,8 +26,9 @@ class Asked:
 class ScriptedLLM:
     """An LLM that says what it is told to, in order or by a function of the prompt, and remembers what it was asked.
 
-    Its tokens are words with the space before them. It keeps the whole contract of an LLM (stop strings, max_tokens,
-    the context's length, errors), so that a test built on it is exact and no easier than the real thing.
+    Its tokens are words with the space before them, each the only one that could come. It keeps the whole contract of an LLM (stop strings, max_tokens,
+    the context's length, errors), so that a test built on it is exact and no easier than the real thing. That a reply satisfies a schema is the script's
+    business; the schema stands in ``asked``.
     """
 
     def __init__(
@@ -52,16 +53,18 @@ class ScriptedLLM:
         params = sampling or SamplingParams()
         ids = [self._encode(prompt) for prompt in as_prompts(prompts)]
         for prompt in ids:
-            self._check(prompt)
-        return [completion_of(list(self._say(prompt, params)), len(prompt), params) for prompt in ids]
+            self._check(prompt, params)
+        return [
+            completion_of(list(self._say(prompt, params)), len(prompt), params)
+            for prompt in ids
+            for _ in range(params.n)
+        ]
 
     def stream(self, prompt: Prompt, sampling: SamplingParams | None = None) -> Iterator[Token]:
         several = as_prompts(prompt)
         if len(several) != 1:
             raise UsageError(f"a stream continues one prompt, not {len(several)}", "Use generate() for several.")
-        ids = self._encode(several[0])
-        self._check(ids)
-        return self._say(ids, sampling or SamplingParams())
+        return self._one(self._encode(several[0]), sampling or SamplingParams())
 
     def chat(
         self,
@@ -83,9 +86,7 @@ class ScriptedLLM:
         sampling: SamplingParams | None = None,
     ) -> Iterator[Token]:
         turns = turns_of(messages)
-        ids = self._encode(plain_chat(turns))
-        self._check(ids)
-        return self._say(ids, with_schema(sampling, schema), turns)
+        return self._one(self._encode(plain_chat(turns)), with_schema(sampling, schema), turns)
 
     def render(self, messages: Sequence[Message | Mapping[str, Any]]) -> str | list[int]:
         return plain_chat(turns_of(messages))
@@ -120,8 +121,17 @@ class ScriptedLLM:
         with self._lock:
             return [self._vocabulary.setdefault(word, len(self._vocabulary)) for word in _words(prompt)]
 
-    def _check(self, ids: Sequence[int]) -> None:
+    def _one(self, ids: list[int], params: SamplingParams, messages: tuple[Message, ...] = ()) -> Iterator[Token]:
+        self._check(ids, params)
+        if params.n != 1:
+            raise UsageError(f"a stream gives one answer, not {params.n}", "Use generate() for several.")
+        return self._say(ids, params, messages)
+
+    def _check(self, ids: Sequence[int], params: SamplingParams) -> None:
         self._open()
+        refused = {"regex": params.regex, "grammar": params.grammar, "logit_bias": params.logit_bias}
+        if named := [name for name, value in refused.items() if value]:
+            raise UsageError(f"a script cannot be held to {' and '.join(named)}", "Leave it out, or load a model.")
         if len(ids) >= self.context_length:
             raise ContextTooLong(
                 f"the prompt has {len(ids):,} tokens; the model's context holds {self.context_length:,}, "
@@ -144,7 +154,8 @@ class ScriptedLLM:
             (id,) = self._encode(word)
             text = stops.push(word)
             reason: FinishReason | None = "stop" if stops.stopped else "length" if count >= room else None
-            yield Token(text + (stops.flush() if reason else ""), id, 0.0 if params.logprobs else None, reason)
+            top = ((id, 0.0),) if params.top_logprobs else None
+            yield Token(text + (stops.flush() if reason else ""), id, 0.0 if params.logprobs else None, reason, top)
             if reason:
                 return
         yield Token(stops.flush(), finish_reason="stop")
