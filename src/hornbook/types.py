@@ -10,6 +10,8 @@ for a Piece, a Chunk and a Citation alike. That identity is the base of every ch
 from __future__ import annotations
 
 import json
+import math
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
@@ -57,6 +59,10 @@ class Message:
         return cls(role, message.get("content") or "", message.get("name"), calls, message.get("tool_call_id"))
 
 
+_WHOLES = ("max_tokens", "top_k", "n", "top_logprobs", "seed")
+_REALS = ("temperature", "top_p", "min_p", "repetition_penalty", "frequency_penalty", "presence_penalty")
+
+
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
     """How the next token is chosen. The default is greedy, so that an answer can be repeated.
@@ -88,26 +94,40 @@ class SamplingParams:
     def __post_init__(self) -> None:
         if self.schema is not None:
             object.__setattr__(self, "schema", schema_text(self.schema))
-        if isinstance(self.stop, str):
-            object.__setattr__(self, "stop", (self.stop,))
-        else:
-            object.__setattr__(self, "stop", tuple(self.stop))
-        bias = tuple(sorted(dict(self.logit_bias).items()))
+        for name in _WHOLES:
+            value = getattr(self, name)
+            if value is not None or name != "seed":
+                object.__setattr__(self, name, _whole(name, value))
+        for name in _REALS:
+            object.__setattr__(self, name, _finite(name, getattr(self, name)))
+        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+        object.__setattr__(self, "stop", stop)
+        bias = tuple(
+            sorted(
+                (_whole("an id in logit_bias", id), _finite("logit_bias", value))
+                for id, value in dict(self.logit_bias or ()).items()
+            )
+        )
         object.__setattr__(self, "logit_bias", bias)
         shapes = sum(shape is not None for shape in (self.schema, self.regex, self.grammar))
         checks = [
             (self.max_tokens >= 1, f"max_tokens must be at least 1, not {self.max_tokens}"),
             (self.temperature >= 0, f"temperature must not be negative: {self.temperature}"),
-            (self.top_k >= 0, f"top_k must not be negative: {self.top_k}"),
+            (0 <= self.top_k < 2**31, f"top_k must lie in [0, 2^31), not {self.top_k}"),
             (0 < self.top_p <= 1, f"top_p must lie in (0, 1], not {self.top_p}"),
             (0 <= self.min_p <= 1, f"min_p must lie in [0, 1], not {self.min_p}"),
             (self.repetition_penalty > 0, f"repetition_penalty must be positive: {self.repetition_penalty}"),
-            (all(self.stop), "a stop string must not be empty"),
-            (self.n >= 1, f"n must be at least 1, not {self.n}"),
+            (all(isinstance(text, str) for text in stop), f"stop must be strings, not {stop!r}"),
+            (all(stop), "a stop string must not be empty"),
+            (1 <= self.n <= 1024, f"n must lie in [1, 1024], not {self.n}"),
             (0 <= self.top_logprobs <= 20, f"top_logprobs must lie in [0, 20], not {self.top_logprobs}"),
             (
                 all(id >= 0 and -100 <= value <= 100 for id, value in bias),
                 f"logit_bias adds between -100 and 100 to the logits of token ids, not {dict(bias)}",
+            ),
+            (
+                all(isinstance(text, str | None) for text in (self.regex, self.grammar)),
+                "regex and grammar must be text",
             ),
             (shapes <= 1, "give at most one of schema, regex and grammar: they cannot be combined"),
             (
@@ -118,6 +138,20 @@ class SamplingParams:
         for good, message in checks:
             if not good:
                 raise ValueError(message)
+
+
+def _whole(name: str, value: Any) -> int:
+    """An int, numpy's too; raises ValueError for what only looks like one."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise ValueError(f"{name} must be a whole number, not {value!r}")
+    return operator.index(value)
+
+
+def _finite(name: str, value: Any) -> float:
+    """A float or an int, numpy's too. Raises ValueError."""
+    if isinstance(value, str | bytes | bool) or not hasattr(value, "__float__") or not math.isfinite(value):
+        raise ValueError(f"{name} must be a finite number, not {value!r}")
+    return value if isinstance(value, int) else float(value)
 
 
 def schema_text(schema: Any) -> str:

@@ -364,7 +364,18 @@ def test_bad_requests_are_refused_by_name_before_any_work(request_: Request, err
         ({"max_tokens": 0}, "max_tokens"),
         ({"max_tokens": -3}, "max_tokens"),
         ({"stop": ("a", "")}, "stop string"),
-        ({"n": 0}, "n must be"),
+        ({"stop": ("a", 1)}, "stop must be strings"),
+        ({"n": 0}, "n must lie"),
+        ({"n": 10**9}, "n must lie"),
+        ({"max_tokens": 1.5}, "max_tokens must be a whole number"),
+        ({"max_tokens": None}, "max_tokens must be a whole number"),
+        ({"top_k": 2**40}, "top_k"),
+        ({"seed": "a"}, "seed must be a whole number"),
+        ({"temperature": "hot"}, "temperature must be a finite number"),
+        ({"temperature": math.inf}, "temperature"),
+        ({"frequency_penalty": math.nan}, "frequency_penalty"),
+        ({"logit_bias": {"3": 1.0}}, "an id in logit_bias must be a whole number"),
+        ({"regex": 5}, "regex"),
         ({"top_logprobs": 21}, "top_logprobs"),
         ({"logit_bias": {3: math.inf}}, "logit_bias"),
         ({"logit_bias": {-1: 1.0}}, "logit_bias"),
@@ -374,6 +385,12 @@ def test_bad_requests_are_refused_by_name_before_any_work(request_: Request, err
 def test_bad_parameters_are_refused_by_name(wrong: dict[str, Any], match: str) -> None:
     with pytest.raises(ValueError, match=match):
         SamplingParams(**wrong)
+
+
+def test_parameters_may_be_numpy_s() -> None:
+    numbers = np.array([3, 7])
+    params = SamplingParams(max_tokens=numbers[0], seed=numbers[1], temperature=np.float32(0.5), stop=None)  # type: ignore[arg-type]
+    assert params == SamplingParams(max_tokens=3, seed=7, temperature=0.5) and type(params.max_tokens) is int
 
 
 def test_an_unknown_parameter_is_refused() -> None:
