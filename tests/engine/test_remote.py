@@ -409,12 +409,24 @@ def test_a_key_goes_where_it_is_meant_to_and_is_never_shown(
         with RemoteLLM(server.url):
             assert server.asked[-1][2]["authorization"] == "Bearer sk-openai"
         monkeypatch.setenv("HORNBOOK_API_KEY", "sk-hornbook")
-        llm, refusing = playing(failing(401, "bad key"))
+        llm, refusing = playing(failing(401, "bad key sk-hornbook"))
         with pytest.raises(RemoteRefused, match="bad key") as caught:
             llm.generate("Hello")
         assert refusing.asked[-1][2]["authorization"] == "Bearer sk-hornbook"
     for shown in (repr(llm), str(caught.value), caplog.text):
         assert "sk-" not in shown
+
+
+def test_a_key_with_the_end_of_a_line_is_a_key_and_one_that_cannot_be_sent_is_not_shown(
+    playing: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HORNBOOK_API_KEY", "sk-hornbook\n")
+    _, server = playing(good)
+    assert server.asked[-1][2]["authorization"] == "Bearer sk-hornbook"
+    for wrong in ("sk-horn\nbook", "sk-schlüssel"):
+        with pytest.raises(UsageError, match="no header can carry") as caught:
+            RemoteLLM(server.url, "m", api_key=wrong)
+        assert "sk-" not in str(caught.value)
 
 
 def test_load_takes_an_address(home: Path) -> None:

@@ -62,6 +62,11 @@ class Wire:
         import httpx
 
         self.base_url = checked_url(base_url)
+        self._key = key = key.strip()  # of a file, a line's end comes with it
+        if not (key.isascii() and key.isprintable()):
+            raise UsageError(
+                f"the key for {self.base_url} has characters that no header can carry", "Set HORNBOOK_API_KEY again."
+            )
         self.retries = retries
         self.timeout = timeout
         headers = {"Authorization": f"Bearer {key}"} if key else {}
@@ -151,15 +156,19 @@ class Wire:
 
     def _broken(self, response: httpx.Response, tries: int) -> RemoteError:
         busy = response.status_code == 429
-        said = _words(response.content)
+        said = self.told(response.content)
         wait = response.headers.get("Retry-After")
         return RemoteError(
             f"{self.base_url} {'is busy' if busy else 'failed'} ({response.status_code}, tried {tries} times): {said}",
             f"It asks for a pause: {wait}." if wait else "Try again later.",
         )
 
+    def told(self, data: bytes) -> str:
+        """What the server says of an error; a key that it repeats is left out."""
+        return _words(data.replace(self._key.encode(), b"(the key)") if self._key else data)
+
     def _refused(self, response: httpx.Response) -> NoReturn:
-        said = _words(response.content)
+        said = self.told(response.content)
         status = response.status_code
         if status < 400:
             where = response.headers.get("Location", "elsewhere")
@@ -202,7 +211,9 @@ class Events(Iterator[dict[str, Any]]):
                 raise StopIteration
             event = as_json(data, base_url)
             if isinstance(event, dict) and event.get("error"):
-                raise RemoteError(f"{base_url} failed in the middle of its answer: {_words(data)}", "Try again.")
+                raise RemoteError(
+                    f"{base_url} failed in the middle of its answer: {self._wire.told(data)}", "Try again."
+                )
             if not isinstance(event, dict):
                 raise RemoteError(f"{base_url} sent what is no event: {_words(data)}", "Is it an OpenAI API?")
             return event
