@@ -427,6 +427,17 @@ def test_a_budget_makes_steps_smaller_or_is_refused_with_the_numbers() -> None:
         engine_of(executor, memory=2_000)
 
 
+def test_no_step_takes_more_than_the_budget() -> None:
+    """However many answers run at once, and prompts beside them."""
+    executor = ToyExecutor(pages=500)
+    memory = executor.pages * executor.page_bytes + 15_000
+    engine = engine_of(executor, memory=memory)
+    requests = [Request(prompt(12, salt), SamplingParams(max_tokens=80, ignore_eos=True)) for salt in range(60)]
+    drain(engine, [engine.submit(request) for request in requests])
+    steps = zip(executor.tokens, executor.rows, strict=True)
+    assert max(executor.scratch_bytes(tokens, rows) for tokens, rows in steps) <= 15_000
+
+
 @pytest.mark.parametrize("wrong", [{"max_running": 0}, {"step_tokens": 8}, {"drafts": -1}])
 def test_an_engine_that_could_never_run_is_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(UsageError, match="cannot run"):

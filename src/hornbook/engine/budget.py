@@ -1,6 +1,8 @@
 """What a step may take of the memory, told before anything is allocated.
 
 budget >= pages x page_bytes + scratch of a step (tokens, rows of logits)
+
+A step takes a page's tokens more than its number where answers alone fill it: prompts go on however many there are.
 """
 
 from __future__ import annotations
@@ -15,7 +17,10 @@ def step_within(executor: Executor, memory: int | None, tokens: int, rows: int) 
     Raises UsageError with the numbers where not even the smallest step fits.
     """
     pages = executor.pages * executor.page_bytes
-    while memory is not None and (need := pages + executor.scratch_bytes(tokens, min(rows, tokens))) > memory:
+    while (
+        memory is not None
+        and (need := pages + executor.scratch_bytes(tokens + PAGE, min(rows, tokens + PAGE))) > memory
+    ):
         if tokens <= PAGE:
             raise UsageError(
                 f"keys and values with the smallest step need {need / 1e6:,.1f} MB, the budget is {memory / 1e6:,.1f} MB",

@@ -113,10 +113,11 @@ class Engine:
         self._kernels = kernels
         self.pages = Pages(executor.pages, share=share)
         rows = max(max_running, LOGITS_BYTES // (4 * executor.vocab_size))
+        wished, step_tokens = step_tokens, step_within(executor, memory, step_tokens, rows)
         self.scheduler = Scheduler(
             self.pages,
-            max_running=max_running,
-            step_tokens=step_within(executor, memory, step_tokens, rows),
+            max_running=max_running if step_tokens == wished else min(max_running, step_tokens),
+            step_tokens=step_tokens,
             max_rows=rows,
             context_length=self.context_length,
         )
