@@ -87,6 +87,9 @@ def test_each_request_of_a_batch_has_its_own_adapter(llm: LocalLLM, adapters: An
         ({"peft_type": "IA3"}, UnsupportedModel, "IA3"),
         ({"use_dora": True}, UnsupportedModel, "use_dora"),
         ({"bias": "all"}, UnsupportedModel, "bias"),
+        ({"alora_invocation_tokens": [5, 6]}, UnsupportedModel, "alora_invocation_tokens"),
+        ({"layer_replication": [[0, 2], [1, 2]]}, UnsupportedModel, "layer_replication"),
+        ({"init_lora_weights": "pissa_niter_16"}, UnsupportedModel, "began with pissa_niter_16"),
     ],
 )
 def test_more_than_lora_is_refused(

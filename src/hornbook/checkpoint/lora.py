@@ -34,10 +34,13 @@ Change: TypeAlias = tuple[Floats, Floats, float]
 
 _NAME = re.compile(r"(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<side>[AB])(?:\.default)?\.weight")
 _RETRAIN = "Train it again without, or merge it into its model with the tool that made it."
-# keys that ask for another computation -> what they must be
-_PLAIN: Mapping[str, tuple[Any, ...]] = {
-    "use_dora": (False, None), "bias": ("none", None), "modules_to_save": (None, []), "lora_bias": (False, None),
-}  # fmt: skip
+# Keys that ask for another computation, and must not be set.
+_MORE = frozenset(
+    "use_dora bias modules_to_save lora_bias use_qalora use_bdlora alora_invocation_tokens arrow_config kasa_config "
+    "monteclora_config layer_replication target_parameters trainable_token_indices".split()
+)
+# These ways to begin take something out of the base's own weights: the change is one of what is left of them.
+_OF_ANOTHER_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
 def read_lora(folder: str | Path, config: ModelConfig, family: Family) -> dict[str, Change]:
@@ -84,9 +87,15 @@ def _check_kind(raw: Mapping[str, Any]) -> None:
     kind = raw.get("peft_type")
     if kind != "LORA":
         raise UnsupportedModel(f"the adapter is of the kind {kind}", "The engine runs LoRA adapters.")
-    for key, plain in _PLAIN.items():
-        if raw.get(key) not in plain:
+    for key in sorted(_MORE):
+        if raw.get(key) not in (None, False, [], "none"):
             raise UnsupportedModel(f"the adapter has {key} = {raw[key]!r}", _RETRAIN)
+    begun = raw.get("init_lora_weights")
+    if isinstance(begun, str) and begun.lower().startswith(_OF_ANOTHER_BASE):
+        raise UnsupportedModel(
+            f"the adapter began with {begun} and changes what that left of its base, not the base",
+            "Save it as a change of the base: path_initial_model_for_weight_conversion of PEFT's save_pretrained.",
+        )
 
 
 def _scale(raw: Mapping[str, Any], module: str, rank: int) -> float:
