@@ -36,8 +36,9 @@ _NAME = re.compile(r"(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<side>[AB])
 _RETRAIN = "Train it again without, or merge it into its model with the tool that made it."
 # Keys that ask for another computation, and must not be set.
 _MORE = frozenset(
-    "use_dora bias modules_to_save lora_bias use_qalora use_bdlora alora_invocation_tokens arrow_config kasa_config "
-    "monteclora_config layer_replication target_parameters trainable_token_indices".split()
+    ["use_dora", "bias", "modules_to_save", "lora_bias", "use_qalora", "use_bdlora", "alora_invocation_tokens"]
+    + ["arrow_config", "kasa_config", "monteclora_config", "layer_replication", "target_parameters"]
+    + ["trainable_token_indices"]
 )
 # These ways to begin take something out of the base's own weights: the change is one of what is left of them.
 _OF_ANOTHER_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
