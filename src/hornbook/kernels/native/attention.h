@@ -8,7 +8,7 @@
 //
 //   row = one query head of one token; the G heads that read one key head are neighbours: row = token * G + head
 //
-//   keys of a sequence   |0 ........ 127|128 ....... 255|256 ...        chunks of 128, counted from the first token
+//   keys of a sequence   |0 ........ 255|256 ....... 511|512 ...        chunks of 256, counted from the first token
 //   for each chunk       scores -> m = max, p = exp(score - m), l = sum p, o = sum p v         a Part, from nothing else
 //   then, in their order (M, L, O) <- both scaled to the larger maximum, and added              (arXiv 2112.05682, section 2)
 //
@@ -21,7 +21,8 @@
 
 namespace hb {
 
-constexpr int chunk_pages = 8, chunk_keys = chunk_pages * HB_PAGE;
+constexpr int chunk_pages = 16, chunk_keys = chunk_pages * HB_PAGE;
+constexpr int score_stride = chunk_keys + 16;  // from row to row: a power of two would drive rows out of the cache
 constexpr int most_rows = 96;  // of one call: enough to make a chunk's way from memory worth it
 
 struct BlockShape {
@@ -62,7 +63,7 @@ struct AttentionRows {
 inline int64_t part_floats(const BlockShape& block) { return 16 + block.padded(); }
 // What a thread needs beside it while it attends.
 inline int64_t attention_floats(const BlockShape& block) {
-    return 16 + most_rows * (3 * static_cast<int64_t>(block.padded()) + chunk_keys) + (2 * block.padded() + chunk_keys) * HB_PAGE;
+    return 16 + most_rows * (3 * static_cast<int64_t>(block.padded()) + score_stride) + (2 * block.padded() + chunk_keys) * HB_PAGE;
 }
 
 struct AttentionKernels {
