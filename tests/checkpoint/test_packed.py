@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from hornbook.checkpoint.finite import not_finite
 from hornbook.checkpoint.fitting import Fitted
 from hornbook.checkpoint.gguf import GGUF
 from hornbook.checkpoint.mapped import TensorInfo
-from hornbook.checkpoint.packed import PackedTensor, held, open_packed, pack
+from hornbook.checkpoint.packed import PackedTensor, held, open_packed, pack, rounded
 from hornbook.checkpoint.quantize import quantize
 from hornbook.checkpoint.rules import Behind, Interleaved, Rule, Shift, Stacked, Transform, Transposed
 from hornbook.errors import HornbookError, ModelFileError, UnsupportedModel
@@ -148,6 +149,22 @@ def test_weights_from_memory_are_quantised_where_asked_and_where_they_fit() -> N
     assert held("w", values, quantize="q8_0").type == "Q8_0"
     assert np.abs(unpacked(held("w", values, quantize="q8_0")) - values).max() < 0.02
     assert held("w", values[:, :40], quantize="q8_0").type == held("norm", values[0], quantize="q8_0").type == "F32"
+
+
+def test_a_matrix_of_a_file_is_rounded_when_it_is_read_and_given_back(minilm_path: Path) -> None:
+    with open_packed(minilm_path) as packed:
+        rows, norm = (packed.weights[f"blocks.0.{name}.weight"] for name in ("attention.query", "attention_post_norm"))
+        assert rounded(norm, "Q8_0") is norm
+        eight, read, released = rounded(rows, "Q8_0"), [], []
+        assert (eight.type, eight.shape, eight.order) == ("Q8_0", rows.shape, None)
+        np.testing.assert_array_equal(eight.raw, held("w", rows.values(), quantize="q8_0").raw)
+        watched = replace(rows, _values=lambda: read.append(1) or rows.values(), _release=lambda: released.append(1))
+        late = rounded(watched, "Q8_0")
+        assert read == []
+        late.raw, late.release()
+        assert (read, released) == ([1], [1])
+        small = replace(rows, shape=(*rows.shape[:-1], 40))
+        assert rounded(small, "Q8_0") is small
 
 
 # ---------------------------------------------------------------------------------------------------------- numbers

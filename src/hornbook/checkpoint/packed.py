@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -270,6 +270,14 @@ def held(name: str, values: Floats, *, quantize: str | None = None) -> PackedTen
     flat = partial(values.view(np.uint8).reshape, -1)
     raw = flat if type == "F32" else partial(quantized, values, type, name=name)
     return PackedTensor(name, type, values.shape, None, raw, lambda: values, lambda: None)
+
+
+def rounded(tensor: PackedTensor, type: str) -> PackedTensor:
+    """A matrix of float32 as a quantised type, which it becomes when it is read: only one at a time is in memory as both.
+    What is something else, or does not fit the type's blocks, stays as it is."""
+    if tensor.type != "F32" or len(tensor.shape) < 2 or tensor.shape[-1] % BY_NAME[type].block:
+        return tensor
+    return replace(tensor, type=type, order=None, _raw=lambda: held(tensor.name, tensor.values(), quantize=type).raw)
 
 
 def _damaged(name: str, count: int) -> ModelFileError:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hornbook.checkpoint.machine import available
-from hornbook.checkpoint.packed import Packed, held, open_packed
+from hornbook.checkpoint.packed import Packed, open_packed, rounded
 from hornbook.engine import native
 from hornbook.engine.executor import PAGE, Executor
 from hornbook.engine.lower import lower, obstacle
@@ -86,10 +86,7 @@ def native_encoder(packed: Packed, settings: Settings) -> Encoder:
     from hornbook.engine.encode import NativeEncoder
 
     plan = lower(replace(packed.config, language_head=False))
-    weights = {
-        name: held(name, tensor.values(), quantize="Q8_0") if tensor.type == "F32" and len(tensor.shape) > 1 else tensor
-        for name, tensor in packed.weights.items()
-    }
+    weights = {name: rounded(tensor, "Q8_0") for name, tensor in packed.weights.items()}
     executor = native.NativeExecutor(plan, weights, 0, settings=settings)
     return NativeEncoder(executor, packed.config.pooling or "mean")
 
