@@ -81,6 +81,8 @@ def test_settings_choose_the_instruction_set_and_the_threads(kernels: Library) -
     with pytest.raises(UsageError, match="HORNBOOK_ISA") as caught:
         library(Settings(isa="sse17"))
     assert "sse17" in caught.value.what
+    with pytest.raises(UsageError, match="1,000 threads .*HORNBOOK_THREADS"):
+        library(Settings(isa="portable", threads=1000))
     library(Settings())
     assert kernels.isa != "portable" or own_machine() not in ("x86_64", "arm64")
     assert 1 <= kernels.threads <= 256

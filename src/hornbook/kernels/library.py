@@ -99,7 +99,7 @@ class Library(ctypes.CDLL):
 
     def __init__(self, path: Path) -> None:
         super().__init__(str(path))
-        self._asked = "auto", 0
+        self._asked: tuple[str, int] | None = ("auto", 0)
         self._setting_up = Lock()
         if self.hb_abi() != ABI:
             raise KernelError(f"{path.name} has interface {self.hb_abi()}, this Hornbook needs {ABI}", _REBUILD)
@@ -128,6 +128,7 @@ class Library(ctypes.CDLL):
         with self._setting_up:
             if self._asked == (isa, threads):
                 return
+            self._asked = None  # where the half of it fails, the next has to begin anew
             try:
                 self.hb_set_isa(isa.encode())
             except KernelError as error:
@@ -135,7 +136,13 @@ class Library(ctypes.CDLL):
                     f"there are no {isa} kernels for this machine or in this build (HORNBOOK_ISA)",
                     "Unset it, and the fastest that there is will be taken.",
                 ) from error
-            self.hb_set_threads(threads)
+            try:
+                self.hb_set_threads(threads)
+            except KernelError as error:
+                raise UsageError(
+                    f"{threads:,} threads are more than the kernels take (HORNBOOK_THREADS)",
+                    "Unset it, and there will be one for each core.",
+                ) from error
             self._asked = isa, threads
 
     def _check_status(self, code: int, function: Any, arguments: tuple[Any, ...]) -> int:
