@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from toy_executor import Answer, ToyExecutor, engine_of, expected
 
-from hornbook.engine.driver import Driver, Stream
+from hornbook.engine.driver import Driver, Stream, _acquire
 from hornbook.engine.requests import Request
 from hornbook.errors import ModelClosed, UsageError
 from hornbook.types import SamplingParams
@@ -266,3 +266,28 @@ def test_closing_a_stream_wakes_the_thread_that_reads_it() -> None:
 
     with driver.alone():
         assert in_threads([lambda: next(stream, None), close]) == [None, None]
+
+
+def test_an_interruption_just_after_the_lock_was_had_is_raised_with_the_lock_held_once() -> None:
+    class Interrupting:
+        """A lock that is interrupted twice: while it is waited for, and when it has just been had."""
+
+        def __init__(self) -> None:
+            self.lock = threading.RLock()
+            self.tries = 0
+
+        def acquire(self) -> None:
+            self.tries += 1
+            if self.tries == 2:
+                self.lock.acquire()
+            raise KeyboardInterrupt
+
+        def _is_owned(self) -> bool:
+            return self.lock._is_owned()  # type: ignore[attr-defined, no-any-return]
+
+    lock = Interrupting()
+    with pytest.raises(KeyboardInterrupt):
+        _acquire(lock)
+    assert lock.tries == 2 and lock._is_owned()
+    lock.lock.release()
+    assert not lock._is_owned()

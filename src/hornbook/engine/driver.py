@@ -15,6 +15,7 @@ import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from hornbook.engine.engine import Engine
 from hornbook.engine.requests import Event, Handle, Request
@@ -26,7 +27,7 @@ class Driver:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # which knows who holds it; it is never taken twice
         self._stepping = False
         self._reserved = 0  # how many wait to have the engine alone
         self._waiting: dict[Stream, None] = {}  # asleep, in the order they came
@@ -117,6 +118,10 @@ class Driver:
         for handle in tuple(stream.open):
             self.engine.cancel(handle)
         stream.open.clear()
+        if _is_held(
+            self._lock
+        ):  # by this very thread: a finaliser has come in between, and what it cancelled is found later
+            return
         if self._lock.acquire(blocking=patient):
             try:
                 if stream in self._waiting:  # another thread reads it
@@ -185,14 +190,19 @@ class Stream:
             self._driver.forget(self, patient=False)
 
 
-def _acquire(lock: threading.Lock) -> None:
+def _is_held(lock: Any) -> bool:
+    """Whether this thread holds it."""
+    held: bool = lock._is_owned()
+    return held
+
+
+def _acquire(lock: Any) -> None:
     """Wait for the lock; an interruption (Ctrl-C) meanwhile is raised when it is held, for the books must be put in order."""
     interruption: BaseException | None = None
-    while True:
+    while not _is_held(lock):
         try:
             lock.acquire()
-            break
-        except BaseException as error:
+        except BaseException as error:  # it may have come just before the lock was had, or just after
             interruption = error
     if interruption is not None:
         raise interruption
