@@ -53,7 +53,8 @@ def build(
     emulated: str = "",
     library: bool = False,
 ) -> Path:
-    """Compile the native code for ``machine`` ("x86_64", "arm64") into ``folder``: -> the driver, or the library.
+    """Compile the native code for ``machine`` ("x86_64", "arm64") into ``folder``, which is new or has what the same flags
+    made: -> the driver, or the library.
 
     ``without``: instruction sets that are left out. ``emulated``: one whose intrinsics come from a header, so that it
     is compiled as AVX2 is.
@@ -69,9 +70,10 @@ def build(
     common = [*of_setup("UNIX"), *defines, "-fPIC", f"-I{NATIVE}"]
 
     def compile_one(source: Path) -> str:
-        made = str(folder / f"{source.stem}.o")
-        run([compiler, *common, *isas.get(source.name, []), *flags, "-c", str(source), "-o", made])
-        return made
+        made = folder / f"{source.stem}.o"
+        if not made.exists():  # the driver and the library are of the same objects
+            run([compiler, *common, *isas.get(source.name, []), *flags, "-c", str(source), "-o", str(made)])
+        return str(made)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         made = list(pool.map(compile_one, sources if library else [*sources, DRIVER]))
