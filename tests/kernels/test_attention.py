@@ -92,8 +92,8 @@ def test_is_attention_by_its_definition(
 ) -> None:
     table = states((heads + 2 * kv_heads) * width, heads)
     slopes = np.linspace(0.5, 0.01, heads) if alibi else None
-    ids = some_ids(37, 1, 150, 16)
-    pages = some_pages([37, 1, 150, 16])
+    ids = some_ids(37, 1, 290, 16)
+    pages = some_pages([37, 1, 290, 16])
     batch = Batch(ids, pages=pages)
     ops = attention(kernels, table, heads, kv_heads, width, window=window, softcap=softcap, slopes=slopes)
     cache = Cache(kernels, 1, kv_heads, width, pages_of(pages), type)
@@ -108,7 +108,7 @@ def test_is_attention_by_its_definition(
 @pytest.mark.parametrize("window", [0, 7])
 def test_attention_that_looks_ahead_needs_no_cache(kernels: Any, window: int) -> None:
     table = states(6 * 24)
-    batch = Batch(some_ids(5, 140, 1, 33))
+    batch = Batch(some_ids(5, 290, 1, 33))
     found = attention(kernels, table, 4, 1, 24, window=window, causal=False).run(batch)
     close(found, plainly(table, batch, 4, 1, 24, causal=False, window=window or None), TOLERANCE[F32])
 
@@ -127,12 +127,12 @@ def in_steps(ops: Ops, cache: Cache, ids: list[int], cuts: list[int], pages: np.
 def test_prefill_chunks_and_decoding_give_the_same_bits(
     kernels: Any, type: int, heads: int, kv_heads: int, window: int
 ) -> None:
-    width, length = 32, 300
+    width, length = 32, 560
     table = states((heads + 2 * kv_heads) * width)
     ops = attention(kernels, table, heads, kv_heads, width, window=window)
     ids, pages = some_ids(length)[0], some_pages([length])
     whole = in_steps(ops, Cache(kernels, 1, kv_heads, width, pages_of(pages), type), ids, [], pages)
-    cuts = [[1, 17, 18, 128, 129, 250], [100, 131, 132], list(range(150, length))]
+    cuts = [[1, 17, 18, 256, 257, 500], [200, 255, 260], [250, *range(490, length)]]
     for threads, cut in itertools.product([1, 2, 4], cuts):
         kernels.hb_set_threads(threads)
         cache = Cache(kernels, 1, kv_heads, width, pages_of(pages), type)
