@@ -4,14 +4,16 @@
 
 The weights: SmolLM2-135M-Instruct as its file is given (Q4_1) and as llama.cpp requantises it (Q4_0, Q8_0), Gemma 3 270M
 (Q4_K_M), and a random Llama of 1B's shape (random_llama.py). Each program is a process of its own; they take turns, round by
-round. --write puts the table into docs/results/engine.md and, between its marks, into README.md. A row that cannot be
-measured says so in the table. Leave the machine alone meanwhile.
+round. What was measured is kept beside the weights, so that groups can be measured one at a time. --write puts the table into
+docs/results/engine.md and, between its marks, into README.md. A row that cannot be measured says so in the table. Leave the
+machine alone meanwhile.
 """
 
 from __future__ import annotations
 
 import argparse
 import gzip
+import json
 import math
 import os
 import platform
@@ -23,7 +25,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -36,7 +38,7 @@ from hornbook.cli.benching.workers import Worker, command_of
 from hornbook.settings import Settings
 
 ROOT = Path(__file__).parents[1]
-OURS = [sys.executable, "-m", "hornbook.cli.benching.ours"]
+OURS = [sys.executable, "-m", "hornbook.cli.benching.ours", "--draft", "none"]  # a guess that pays is no faster engine
 PAGE, README = ROOT / "docs" / "results" / "engine.md", ROOT / "README.md"
 BEGIN, END = "<!-- engine: begin, by benchmarks/engine.py -->", "<!-- engine: end -->"
 
@@ -52,6 +54,7 @@ class Bar:
     bar: str
     met: bool | None
     short: bool = False  # also in the README
+    group: str = ""
 
 
 @dataclass
@@ -61,6 +64,29 @@ class Run:
     work: Path
     versions: dict[str, str] = field(default_factory=dict)
     bars: list[Bar] = field(default_factory=list)
+    group: str = ""  # of rows, which is being measured
+
+    @property
+    def kept(self) -> Path:
+        return self.work / "measured.json"
+
+    def recall(self) -> None:
+        """What earlier runs have measured; a group that is measured again takes the place of what it said."""
+        if self.kept.is_file():
+            said = json.loads(self.kept.read_text("utf-8"))
+            self.versions, self.bars = said["versions"], [Bar(**bar) for bar in said["bars"]]
+
+    def measure(self, group: str, rows: Callable[[Run], None]) -> None:
+        self.group = group
+        self.bars = [bar for bar in self.bars if bar.group != group]
+        try:
+            rows(self)
+        except Exception as error:
+            self.add(f"{group} rows", "", "", f"not measured: {error}", "", None)
+        self.bars.sort(key=lambda bar: list(ROWS).index(bar.group))
+        self.kept.write_text(
+            json.dumps({"versions": self.versions, "bars": [asdict(bar) for bar in self.bars]}), "utf-8"
+        )
 
     def programs(self, stack: ExitStack, model: Path, peers: Sequence[str]) -> list[Worker]:
         found = []
@@ -85,7 +111,7 @@ class Run:
     def add(
         self, what: str, ours: str, theirs: str, result: str, bar: str, met: bool | None, short: bool = False
     ) -> None:
-        self.bars.append(Bar(what, ours, theirs, result, bar, met, short))
+        self.bars.append(Bar(what, ours, theirs, result, bar, met, short, self.group))
         verdict = {True: "met", False: "MISSED", None: "not measured"}[met]
         print(f"{what}: {ours} | {theirs} | {result} | {bar} | {verdict}", flush=True)
 
@@ -315,11 +341,9 @@ def main() -> None:
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     work = Run(options.rounds, options.threads, options.work)
+    work.recall()
     for name in options.only.split(","):
-        try:
-            ROWS[name](work)
-        except Exception as error:
-            work.add(f"{name} rows", "", "", f"not measured: {error}", "", None)
+        work.measure(name, ROWS[name])
     if options.write:
         write(work, "python " + " ".join(sys.argv))
 

@@ -114,7 +114,10 @@ def pick_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
         return dtype
     if isinstance(dtype, str) and dtype in DTYPES:
         return DTYPES[dtype]
-    raise UsageError(f"{dtype} is not a dtype for a model", f"Say auto, {', '.join(DTYPES)}; or int4 to hornbook.load, for its weights.")
+    raise UsageError(
+        f"{dtype} is not a dtype for a model",
+        f"Say auto, {', '.join(DTYPES)}; or int4 to hornbook.load, for its weights.",
+    )
 
 
 # -------------------------------------------------------------------------------------------------------- formats

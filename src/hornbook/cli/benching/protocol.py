@@ -20,6 +20,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 
@@ -67,6 +68,9 @@ def peak_memory() -> int | None:
         import resource
     except ImportError:  # Windows
         return None
+    if sys.platform == "linux":  # where ru_maxrss is inherited from the process that started this one
+        lines = Path("/proc/self/status").read_text("ascii").splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

@@ -30,7 +30,7 @@ def command_of(peer: str) -> list[str]:
             if known
             else "The programs are in benchmarks/peers of Hornbook's source: give the path of one.",
         )
-    return [sys.executable, str(script)]
+    return [sys.executable, "-P", str(script)]  # its own folder is not searched: it may bear the name of its library
 
 
 class Worker:

@@ -1,6 +1,6 @@
 // The next token from a row of logits, without sorting the vocabulary.
 //
-//   weights  exp((x - max) / temperature)                                         one pass, V
+//   weights  exp((x - max) / temperature)                                         one pass, V; after top-k, k
 //   top-k    a threshold that rises while the row is read: few ever pass it        V, then about k
 //   top-p    what has less than (1 - p) / V of the mass each cannot be kept;       V, then the candidates
 //            of the others, buckets of like weight say where the mass is reached, and one bucket is sorted
@@ -24,7 +24,7 @@ namespace {
 
 // This thread's memory, kept for the next token.
 struct Room {
-    std::vector<float> masked, weight, values;
+    std::vector<float> masked, weight, values, kept;
     std::vector<double> sums;
     std::vector<int32_t> ids;
 };
@@ -133,21 +133,31 @@ int64_t draw_from_all(int64_t n, double uniform, const Room& room) {
     return draw(room.weight, first, std::min(first + sum_block, n), [](int64_t i) { return i; }, before, target);
 }
 
+// The weights of room.ids alone, each where it has its place; -> their sum.
+double weigh_some(const float* x, int64_t count, float maximum, float temperature, Room& room) {
+    room.values.resize(static_cast<size_t>(count));
+    room.kept.resize(static_cast<size_t>(count));
+    for (int64_t i = 0; i < count; ++i) room.values[i] = x[room.ids[i]];
+    kernels().sample->weigh(room.values.data(), count, maximum, temperature, room.kept.data(), room.sums.data());
+    double total = 0;
+    for (int64_t i = 0; i < count; ++i) total += room.weight[room.ids[i]] = room.kept[i];
+    return total;
+}
+
 int64_t choose(const float* x, int64_t n, const hb_sampling& how, double uniform, int64_t best, Room& room) {
     const SampleKernels& passes = *kernels().sample;
     room.weight.resize(static_cast<size_t>(n));
     room.sums.resize(static_cast<size_t>((n + sum_block - 1) / sum_block));
-    passes.weigh(x, n, x[best], how.temperature, room.weight.data(), room.sums.data());
     const bool some = how.top_k > 0 && how.top_k < n, mass = how.top_p < 1;
-    if (!some && !mass && !(how.min_p > 0)) return draw_from_all(n, uniform, room);
-
     room.ids.resize(static_cast<size_t>(n) + 16);
     double total = 0;
     int64_t count;
     if (some) {
         count = top_k(x, n, how.top_k, room);
-        for (int64_t i = 0; i < count; ++i) total += room.weight[room.ids[i]];
+        total = weigh_some(x, count, x[best], how.temperature, room);
     } else {
+        passes.weigh(x, n, x[best], how.temperature, room.weight.data(), room.sums.data());
+        if (!mass && !(how.min_p > 0)) return draw_from_all(n, uniform, room);
         for (double sum : room.sums) total += sum;
         // A little less than what can be kept, so that rounding excludes nothing.
         const double least = std::max(mass ? 0.999 * (1 - how.top_p) * total / static_cast<double>(n) : 0.0,
