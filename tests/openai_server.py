@@ -209,7 +209,18 @@ class Behind:
 
 
 def _params(body: dict[str, Any], logprobs: bool) -> SamplingParams:
-    names = "max_tokens temperature top_p top_k min_p repetition_penalty seed stop ignore_eos n".split()
+    names = [
+        "max_tokens",
+        "temperature",
+        "top_p",
+        "top_k",
+        "min_p",
+        "repetition_penalty",
+        "seed",
+        "stop",
+        "ignore_eos",
+        "n",
+    ]
     return SamplingParams(logprobs=logprobs, **{name: body[name] for name in names if name in body})
 
 
