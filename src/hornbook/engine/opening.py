@@ -81,8 +81,8 @@ def native_decoder(packed: Packed, settings: Settings) -> Opened:
 
 
 def native_encoder(packed: Packed, settings: Settings) -> Encoder:
-    """Matrices of floats are rounded to eight bits a weight, 32 of them sharing a scale: vectors turn by less than the last
-    digit that a search looks at (cosine 0.999 and more), and take half the time."""
+    """Matrices of floats are rounded to eight bits a weight, 32 of them sharing a scale: vectors turn by next to nothing (their
+    cosine to the full ones is above 0.999), and come sooner."""
     from hornbook.engine.encode import NativeEncoder
 
     plan = lower(replace(packed.config, language_head=False))
