@@ -14,6 +14,7 @@ import pytest
 from toy_executor import Answer, ToyExecutor, engine_of, expected
 
 from hornbook.engine.driver import Driver, Stream, _acquire
+from hornbook.engine.executor import Stopped
 from hornbook.engine.requests import Request
 from hornbook.errors import ModelClosed, UsageError
 from hornbook.types import SamplingParams
@@ -291,3 +292,72 @@ def test_an_interruption_just_after_the_lock_was_had_is_raised_with_the_lock_hel
     assert lock.tries == 2 and lock._is_owned()
     lock.lock.release()
     assert not lock._is_owned()
+
+
+class Slow(ToyExecutor):
+    """A run goes on until it is stopped."""
+
+    def __init__(self) -> None:
+        super().__init__(pages=40)
+        self.runs, self.slow = threading.Event(), True
+        self._stopped = threading.Event()
+
+    def run(self, batch: Any) -> Any:
+        if not self.slow:
+            return super().run(batch)
+        self.runs.set()
+        assert self._stopped.wait(30), "nobody stops the step"
+        self._stopped.clear()
+        raise Stopped
+
+    def stop(self) -> None:
+        self.slow = False
+        self._stopped.set()
+
+
+def test_a_step_that_nobody_wants_any_more_is_not_waited_for() -> None:
+    executor = Slow()
+    driver = Driver(engine_of(executor))
+    stream = driver.ask([ENDLESS])
+    reader = threading.Thread(target=lambda: list(stream), daemon=True)
+    reader.start()
+    assert executor.runs.wait(30)
+    stream.close()
+    reader.join(30)
+    assert not reader.is_alive()
+    wanted = Request(prompt(20, 3), SamplingParams(max_tokens=5, ignore_eos=True))
+    ((answer,),) = heard(driver.ask([wanted]), 1)
+    assert [answer] == expected(executor, wanted)
+
+
+def test_a_step_for_others_too_goes_on() -> None:
+    executor = Slow()
+    driver = Driver(engine_of(executor))
+    streams = [driver.ask([ENDLESS]), driver.ask([ENDLESS])]
+    reader = threading.Thread(target=lambda: list(streams[0]), daemon=True)
+    reader.start()
+    assert executor.runs.wait(30)
+    streams[1].close()
+    assert executor.slow, "one of two wants the step"
+    streams[0].close()
+    reader.join(30)
+    assert not executor.slow and not reader.is_alive()
+
+
+def test_closing_does_not_wait_for_the_step() -> None:
+    executor = Slow()
+    driver = Driver(engine_of(executor))
+    errors: list[Exception] = []
+
+    def read() -> None:
+        try:
+            list(driver.ask([ENDLESS]))
+        except ModelClosed as error:
+            errors.append(error)
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    assert executor.runs.wait(30)
+    driver.close()
+    reader.join(30)
+    assert errors and executor.closed

@@ -121,6 +121,23 @@ def test_in_a_mix_every_answer_is_that_of_the_request_alone(name: str) -> None:
     executor.close()
 
 
+@pytest.mark.parametrize("name", EXECUTORS)
+def test_steps_that_are_stopped_change_no_answer(name: str) -> None:
+    executor = EXECUTORS[name]()
+    plain = engine(executor, share=False, step_tokens=16)
+    expected = drain(plain, [plain.submit(request) for request in pool()[:4]])
+    steps, stopped = plain.stats().steps, engine(executor, share=False, step_tokens=16)
+    rng = random.Random(1)
+    found = drain(
+        stopped,
+        [stopped.submit(request) for request in pool()[:4]],
+        each_step=lambda: executor.stop() if rng.random() < 0.3 else None,
+    )
+    assert [ids_of(answers) for answers in found] == [ids_of(answers) for answers in expected]
+    assert stopped.stats().steps > steps
+    executor.close()
+
+
 def test_the_answers_are_those_of_the_plain_generator() -> None:
     """Paged = contiguous, and the seeds of the two mean the same."""
     generator = Generator(

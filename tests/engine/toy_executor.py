@@ -113,6 +113,9 @@ class ToyExecutor:
     def scratch_bytes(self, tokens: int, rows: int) -> int:
         return 100 * tokens + 4 * self.vocab_size * rows
 
+    def stop(self) -> None:
+        """A toy is done before it could be stopped."""
+
     def close(self) -> None:
         self.closed = True
 

@@ -45,11 +45,14 @@ class Driver:
         return stream
 
     @contextmanager
-    def alone(self) -> Iterator[Engine]:
-        """The engine between two steps: to load or forget an adapter, to read its books."""
+    def alone(self, *, at_once: bool = False) -> Iterator[Engine]:
+        """The engine between two steps: to load or forget an adapter, to read its books. ``at_once``: nothing need come of the
+        step that runs."""
         with self._lock:
             self._reserved += 1
             try:
+                if at_once and self._stepping:
+                    self.engine.stop()
                 while self._stepping:
                     self._idle.wait()
             except BaseException:
@@ -69,7 +72,7 @@ class Driver:
 
     def close(self) -> None:
         """Free the model's memory. Streams that are open end with ModelClosed, and so does any later use."""
-        with self.alone() as engine:
+        with self.alone(at_once=True) as engine:
             engine.close()
         with self._lock:
             for stream in self._waiting:

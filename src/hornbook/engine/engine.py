@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from hornbook.engine.adapters import Adapters
 from hornbook.engine.budget import step_within
 from hornbook.engine.choose import Choice, Chooser, NativeSample, Sample, sample
-from hornbook.engine.executor import PAGE, Executor, Floats
+from hornbook.engine.executor import PAGE, Executor, Floats, Stopped
 from hornbook.engine.grammar import Compiled, Vocabulary, of_params
 from hornbook.engine.likelihood import judge
 from hornbook.engine.pages import Pages
@@ -127,6 +127,7 @@ class Engine:
         self._under_way = UnderWay(self.scheduler, self._speculation, clock)
         self._made = 0
         self._submitted = 0
+        self._taking_part: tuple[Handle, ...] = ()  # in the step that runs
         self._closed = False
         self._steps = self._prompt_tokens = self._computed = 0
         self._seconds = 0.0
@@ -159,8 +160,15 @@ class Engine:
         return of_params(self._vocabulary, params)
 
     def cancel(self, handle: Handle) -> None:
-        """Stop a request: at the next step its answers end with "cancelled". One that is over is left alone."""
+        """Stop a request: at the next step its answers end with "cancelled". One that is over is left alone. A step that runs
+        for cancelled requests alone is not waited for."""
         self._under_way.cancel(handle)
+        if (running := self._taking_part) and all(one.cancelled for one in running):
+            self.executor.stop()
+
+    def stop(self) -> None:
+        """From any thread: the step under way ends as soon as it can, and nothing has come of it."""
+        self.executor.stop()
 
     @property
     def has_work(self) -> bool:
@@ -249,12 +257,17 @@ class Engine:
         batch = self.scheduler.batch(spans)
         self._steps += 1
         begun = time.perf_counter()
+        self._taking_part = tuple(dict.fromkeys(one.handle for one in spans))
         try:
             logits = self.executor.run(batch)[:, : self.vocab_size]
+        except Stopped:
+            return
         except Exception as error:
             for handle in dict.fromkeys(one.handle for one in spans):
                 self._under_way.fail(handle, error)
             return
+        finally:
+            self._taking_part = ()
         if all(tokens == 1 + len(one.drafts) for one, tokens in spans.items()):
             self._speculation.took(len(batch.ids), time.perf_counter() - begun)
         self._computed += len(batch.ids)

@@ -33,6 +33,10 @@ class Batch(NamedTuple):
     adapters: Ints | None = None  # [T]: a number from add_adapter, or -1
 
 
+class Stopped(Exception):
+    """A run was stopped before its end. What it has written to pages lies beyond what counts there."""
+
+
 class Executor(Protocol):
     """Runs batches one at a time; not for several threads at once (the engine takes care of that)."""
 
@@ -44,6 +48,10 @@ class Executor(Protocol):
 
     def run(self, batch: Batch) -> Floats:
         """-> logits [R, vocab_size] float32, which are valid until the next run. Raises GenerationError where it cannot."""
+        ...
+
+    def stop(self) -> None:
+        """From any thread: the run under way, or else the next, raises Stopped as soon as it can."""
         ...
 
     def copy_page(self, source: int, target: int) -> None:

@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 
 from hornbook.checkpoint.packed import PackedTensor
-from hornbook.engine.executor import PAGE, Batch, Floats
+from hornbook.engine.executor import PAGE, Batch, Floats, Stopped
 from hornbook.engine.native_adapters import NativeAdapters
 from hornbook.engine.native_plan import NativePlan, obstacle
 from hornbook.engine.plan import HeadNorm, Plan, Select, Turn
@@ -98,6 +98,7 @@ class NativeExecutor:
             self._close_cache.atexit = False
         self.page_bytes = page_bytes(plan, cache, settings)
         self._out = np.empty((0, self._width), np.float32)
+        self._stop = np.zeros(1, np.int32)  # looked at between two operations of a step
 
     @property
     def weight_bytes(self) -> int:
@@ -126,11 +127,22 @@ class NativeExecutor:
             self._out = np.empty((rows, self._width), np.float32)
         out = self._out[:rows]
         self._native.reach(int(batch.positions.max(initial=0)) + 1)
+        step.cancel = self._stop.ctypes.data
         try:
-            self._kernels.hb_step(self._model, self._cache, ctypes.byref(step), out.ctypes.data)
+            if (
+                self._kernels.hb_step(self._model, self._cache, ctypes.byref(step), out.ctypes.data)
+                == library.CANCELLED
+            ):
+                raise Stopped
         except KernelError as error:
             raise GenerationError(f"the native kernels could not run a step: {error.what}", error.remedy) from error
+        finally:
+            self._stop[0] = 0
         return out
+
+    def stop(self) -> None:
+        """See Executor."""
+        self._stop[0] = 1
 
     def copy_page(self, source: int, target: int) -> None:
         """See Executor."""

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hornbook.engine.executor import Batch, Floats
+from hornbook.engine.executor import Batch, Floats, Stopped
 from hornbook.engine.four_bit import PIECE, FourBit
 from hornbook.engine.plan import Act, Add, Attend, Cap, Embed, Gate, HeadNorm, Linear, Mix, Norm, Op, Plan, Select, Turn
 from hornbook.engine.torch_attention import GATHERED, Layout, PagedKeys, attend_packed, lay_out
@@ -106,7 +106,7 @@ class TorchExecutor:
         self._static = static and plan.causal and config.language_head and not self._mixtures
         self._decodes: dict[tuple[int, int], Decode] = {}
         self._memory = GraphMemory()
-        self._closed = False
+        self._closed = self._stopping = False
         self._run_op: dict[type, Callable[[Any, _Step], Tensor]] = {
             Embed: self._embed, Norm: self._norm, Add: self._add, Linear: self._linear, Gate: self._gate, Act: self._act,
             HeadNorm: self._head_norm, Turn: self._turn, Attend: self._attend, Mix: self._mix, Select: self._select,
@@ -119,6 +119,16 @@ class TorchExecutor:
     def run(self, batch: Batch) -> Floats:
         """See Executor; the final hidden states [T, C] where the plan has no Select."""
         self._check(batch)
+        try:
+            return self._run(batch)
+        finally:
+            self._stopping = False
+
+    def stop(self) -> None:
+        """See Executor; a step in fixed buffers runs to its end."""
+        self._stopping = True
+
+    def _run(self, batch: Batch) -> Floats:
         adapted = batch.adapters is not None and bool((batch.adapters >= 0).any())
         shape = bucket(batch) if self._static and not adapted else None
         if shape is None:
@@ -210,6 +220,8 @@ class TorchExecutor:
 
     def _forward(self, step: _Step) -> Tensor:
         for op in self.plan.ops:
+            if self._stopping:
+                raise Stopped
             self._apply(op, step)
         last = self.plan.ops[-1]
         return step.registers[last.a if isinstance(last, (HeadNorm, Turn)) else last.out]
