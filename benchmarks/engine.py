@@ -90,7 +90,7 @@ class Run:
 
     def programs(self, stack: ExitStack, model: Path, peers: Sequence[str]) -> list[Worker]:
         found = []
-        for command in [OURS, *map(command_of, peers)]:
+        for command in [OURS, *(command_of(str(ROOT / "benchmarks" / "peers" / f"{peer}.py")) for peer in peers)]:
             worker = Worker(command, model, self.threads)
             stack.callback(worker.close)
             self.versions[worker.name] = " · ".join(filter(None, (worker.about["version"], worker.about["features"])))

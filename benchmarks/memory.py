@@ -74,17 +74,27 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def generate(model: str, context: int, batch: int, dtype: str) -> dict[str, Any]:
-    """Load a model and let it read and write until ``batch`` rows hold ``context`` tokens each."""
-    import hornbook.llm
+    """Load a model and let the plain generator read and write until ``batch`` rows hold ``context`` tokens each."""
+    from hornbook.checkpoint import loading
     from hornbook.checkpoint.anatomy import Anatomy
     from hornbook.checkpoint.memory import Request, plan
+    from hornbook.engine.generate import Generator
+    from hornbook.model.rolling import RollingCache
+    from hornbook.text.stream import StreamDecoder
     from hornbook.types import SamplingParams
 
     def work(context: int, batch: int) -> int:
-        llm = hornbook.llm.load(model, dtype=dtype, device="cpu")
-        loaded = peak()
+        opened = loading.load(model, dtype=dtype, device="cpu")
+        loaded, made, tokenizer = peak(), opened.model, opened.tokenizer
+        generator = Generator(
+            made,
+            new_cache=lambda rows, capacity: RollingCache(opened.config, rows, capacity, made.dtype, made.device),
+            new_decoder=lambda: StreamDecoder(tokenizer),
+            context_length=opened.config.context_length,
+            vocab_size=opened.config.vocab_size,
+        )
         prompts = [[1 + (row + 7 * i) % 1000 for i in range(context - 8)] for row in range(batch)]
-        llm.generate(prompts, SamplingParams(max_tokens=8, temperature=0.0, ignore_eos=True))
+        list(generator.run(prompts, [SamplingParams(max_tokens=8, temperature=0.0, ignore_eos=True)] * batch))
         return loaded
 
     predicted = plan(Request(Anatomy.read(Path(model)), context, batch, dtype)).peak

@@ -122,7 +122,7 @@ def in_pieces(
     return [np.concatenate(pieces) for pieces in found]
 
 
-def close(found: Any, expected: Any, within: float = 1e-5) -> None:
+def close(found: Any, expected: Any, within: float = 2e-5) -> None:
     found, expected = torch.as_tensor(found), torch.as_tensor(expected)
     assert found.shape == expected.shape
     error = ((found - expected).abs().max() / expected.abs().max()).item()

@@ -12,6 +12,7 @@ Legend: T tokens of S sequences, G rows of n tokens in a group, L keys, H query 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,7 +39,7 @@ class PagedKeys:
     ) -> None:
         self.zero, self.scratch = pages * PAGE, (pages + 1) * PAGE
         shape = (layers, 2, (pages + 2) * PAGE, kv_heads, head_width)
-        self.held = torch.zeros(shape, dtype=dtype, device=device)
+        self.held = _untouched(shape, dtype) if device.type == "cpu" else torch.zeros(shape, dtype=dtype, device=device)
 
     @property
     def page_bytes(self) -> int:
@@ -58,6 +59,11 @@ class PagedKeys:
         """slots [G,L] -> keys and values, each [G,K,L,D]."""
         keys, values = (held[slots.flatten()].view(*slots.shape, *held.shape[1:]) for held in self.held[layer])
         return keys.transpose(1, 2), values.transpose(1, 2)
+
+
+def _untouched(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Zeros that take memory as they are written to: torch's own would take all of it at once."""
+    return torch.from_numpy(np.zeros(math.prod(shape) * dtype.itemsize, np.uint8)).view(dtype).view(shape)
 
 
 @dataclass(slots=True)
