@@ -23,6 +23,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from hornbook.errors import UsageError
+
 
 class Peer(ABC):
     """A program under measurement. Every prompt is made of new random ids, so that no cache of prompts can help."""
@@ -46,7 +48,7 @@ class Peer(ABC):
 
     def likelihood(self, text: str) -> tuple[float, int]:
         """The natural log-likelihood of a text after the begin token, and how many tokens it has."""
-        raise NotImplementedError(f"{self.name} does not tell likelihoods here")
+        raise UsageError(f"{self.name} does not tell likelihoods here", "Measure another program.")
 
     @abstractmethod
     def close(self) -> None: ...
