@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import subprocess
 import sys
@@ -27,6 +29,13 @@ def room(device: str) -> Room | None:
         return Room(torch.cuda.get_device_name(device), left)
     free = available()
     return None if free is None else Room("this machine", free)
+
+
+def give_back() -> None:
+    """Hand what was freed, and is kept for later by C's allocator, to the system: where glibc is."""
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError):  # another allocator than glibc's
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def available() -> int | None:
@@ -77,8 +86,6 @@ def _macos() -> int | None:
 
 
 def _windows() -> int | None:
-    import ctypes
-
     class Status(ctypes.Structure):
         _fields_ = (
             ("length", ctypes.c_ulong),

@@ -13,6 +13,9 @@ Legend: T tokens of S sequences, G rows of n tokens in a group, L keys, H query 
 from __future__ import annotations
 
 import math
+import mmap
+import sys
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,8 +65,17 @@ class PagedKeys:
 
 
 def _untouched(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Zeros that take memory as they are written to: torch's own would take all of it at once."""
-    return torch.from_numpy(np.zeros(math.prod(shape) * dtype.itemsize, np.uint8)).view(dtype).view(shape)
+    """Zeros that take memory as they are written to: torch's own would take all of it at once, and numpy's, which asks for
+    large pages, 2 MB for each layer's first key and 2 MB for its first value."""
+    size = math.prod(shape) * dtype.itemsize
+    if sys.platform == "win32":
+        memory = mmap.mmap(-1, size)
+    else:
+        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if sys.platform == "linux":
+        with suppress(OSError):  # of a kernel without large pages
+            memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return torch.frombuffer(memory, dtype=dtype).view(shape)
 
 
 @dataclass(slots=True)

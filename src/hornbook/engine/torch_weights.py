@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hornbook.checkpoint.machine import give_back
 from hornbook.engine.executor import Floats
 from hornbook.engine.four_bit import FourBit, stacked
 from hornbook.engine.plan import Linear, Mix, Plan
@@ -89,6 +90,10 @@ class Parameters:
             if isinstance(given, Tensor) and given.device == weight.device and given.dtype == weight.dtype:
                 given.data = weight[start : start + part.shape[0]]
             start += part.shape[0]
+        del parts, part, given
+        # The parts lie between others that stay: an allocator keeps such holes, and of all layers together they are half a model.
+        if weight.device.type == "cpu":
+            give_back()
         return weight
 
     def _find(self, name: str) -> Weight:
