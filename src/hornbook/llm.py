@@ -104,10 +104,11 @@ def _with_torch(
 ) -> Opened | Seq2Seq | LocalEmbedder:
     from hornbook.checkpoint import loading
     from hornbook.engine import opening
+    from hornbook.engine.lower import read_together
 
     if dtype == "int4":
         return opening.four_bit_decoder(path, device, stretch, settings)
-    opened = loading.load(path, dtype=dtype, device=device, stretch=stretch)
+    opened = loading.load(path, dtype=dtype, device=device, stretch=stretch, together=read_together)
     if opened.config.language_head and opened.config.encoder is not None:
         from hornbook.engine.seq2seq import Seq2Seq
 

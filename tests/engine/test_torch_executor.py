@@ -37,7 +37,7 @@ from hornbook.checkpoint.packed import held
 from hornbook.engine.executor import PAGE
 from hornbook.engine.four_bit import KINDS, FourBit, rounded, taken_over
 from hornbook.engine.generate import Generator
-from hornbook.engine.lower import lower
+from hornbook.engine.lower import lower, read_together
 from hornbook.engine.torch_attention import lay_out
 from hornbook.engine.torch_decode import Decode, bucket
 from hornbook.engine.torch_executor import TorchExecutor
@@ -57,6 +57,21 @@ def test_the_model_shares_the_executors_memory_and_still_answers() -> None:
     assert torch.equal(model(torch.tensor(texts()[:1])).logits, expected)
     held = {each.weight.untyped_storage().data_ptr() for each in runs._linears}
     assert {weight.untyped_storage().data_ptr() for name, weight in model.named_parameters() if "up" in name} <= held
+
+
+def test_weights_that_were_read_together_are_not_copied(tiny_llm_path: Path) -> None:
+    apart = load(tiny_llm_path, dtype="float32", device="cpu").model.state_dict()
+    model = load(tiny_llm_path, dtype="float32", device="cpu", together=read_together).model
+    assert all(torch.equal(weight, apart[name]) for name, weight in model.state_dict().items())
+    weights = dict(model.named_parameters())
+    lay = {name: weight.data_ptr() for name, weight in weights.items()}
+    linears = executor(model)._linears
+    assert {name: weight.data_ptr() for name, weight in weights.items()} == lay
+    joined = [names for names in read_together(model.config) if len(names) > 1]
+    assert len(joined) == 2 * model.config.layers
+    for names in joined:
+        (found,) = (each.weight for each in linears if each.weight.data_ptr() == lay[names[0]])
+        assert torch.equal(found, torch.cat([apart[name] for name in names]))
 
 
 def test_greedy_tokens_are_the_generators(tiny_llm_path: Any) -> None:

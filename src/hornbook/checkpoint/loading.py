@@ -10,7 +10,7 @@ that says which. Peak memory is the model and the few tensors that are on their 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +36,7 @@ from hornbook.text.tokenizer import Tokenizer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 Change = Callable[[ModelConfig], ModelConfig]
+Groups = Iterable[tuple[str, ...]]
 READERS = 4  # tensors on their way at once
 
 
@@ -76,12 +77,14 @@ def load(
     dtype: str | torch.dtype = "auto",
     device: str | torch.device = "auto",
     stretch: str | None = None,
+    together: Callable[[ModelConfig], Groups] | None = None,
 ) -> Checkpoint:
     """Load a .gguf file or a folder with config.json and safetensors, in eval mode.
 
     dtype    float32, bfloat16, float16; auto: float32 on a CPU, bfloat16 elsewhere
     device   any device of torch; auto: CUDA, else Apple's, else the CPU
     stretch  a longer context than the model was trained for: "yarn:4" (see checkpoint/stretch.py)
+    together which matrices will be read as one: the rows of each group's are put one behind the other in one tensor
     Raises ModelNotFound, ModelFileError (damaged, or contradicts itself), UnsupportedModel, UsageError.
     """
     path, device = Path(path), pick_device(device)
@@ -89,7 +92,8 @@ def load(
     if not path.exists():
         raise ModelNotFound(f"there is no file or folder {path}", "Check the path.")
     change: Change = (lambda config: stretched(config, stretch)) if stretch else (lambda config: config)
-    return (_load_folder if path.is_dir() else _load_gguf)(path, dtype, device, change)
+    groups = together or (lambda config: ())
+    return (_load_folder if path.is_dir() else _load_gguf)(path, dtype, device, change, groups)
 
 
 def pick_device(device: str | torch.device) -> torch.device:
@@ -123,24 +127,28 @@ def pick_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
 # -------------------------------------------------------------------------------------------------------- formats
 
 
-def _load_gguf(path: Path, dtype: torch.dtype, device: torch.device, change: Change) -> Checkpoint:
+def _load_gguf(
+    path: Path, dtype: torch.dtype, device: torch.device, change: Change, together: Callable[[ModelConfig], Groups]
+) -> Checkpoint:
     with GGUF.open(path) as file:
         family, config = gguf_config(file)
         config = change(config)
         with ThreadPoolExecutor(1) as aside:
             tokenizer = aside.submit(Tokenizer.from_gguf, file.metadata)
-            model = build(config, family, file, dtype, device)
+            model = build(config, family, file, dtype, device, together(config))
         found = tokenizer.result()
         template = ChatTemplate.from_gguf(file.metadata, found)
     return Checkpoint(model, config, family, path, file.metadata, {}, (found, template))
 
 
-def _load_folder(path: Path, dtype: torch.dtype, device: torch.device, change: Change) -> Checkpoint:
+def _load_folder(
+    path: Path, dtype: torch.dtype, device: torch.device, change: Change, together: Callable[[ModelConfig], Groups]
+) -> Checkpoint:
     raw = read_raw(path)
     with SafetensorsFolder.open(path) as source:
         family, config = folder_config(path, raw, source)
         config = change(config)
-        model = build(config, family, source, dtype, device)
+        model = build(config, family, source, dtype, device, together(config))
     try:
         tokenizer = Tokenizer.from_folder(path)
         text: Any = tokenizer, ChatTemplate.from_folder(path, tokenizer)
@@ -154,11 +162,17 @@ def _load_folder(path: Path, dtype: torch.dtype, device: torch.device, change: C
 
 
 def build(
-    config: ModelConfig, family: Family, source: TorchSource, dtype: torch.dtype, device: torch.device
+    config: ModelConfig,
+    family: Family,
+    source: TorchSource,
+    dtype: torch.dtype,
+    device: torch.device,
+    together: Groups = (),
 ) -> Transformer:
-    """A Transformer with the weights of ``source``, every one of them accounted for."""
+    """A Transformer with the weights of ``source``, every one of them accounted for. ``together``: see ``load``."""
     model = empty(config)
     wanted = dict(model.named_parameters())
+    places = _places(together, wanted, dtype, device)
     rules, names = fit(config, family, source, {name: tuple(weight.shape) for name, weight in wanted.items()})
 
     def read(rule: Rule) -> dict[str, Tensor]:
@@ -167,8 +181,12 @@ def build(
         tensors = rule.transform.ours(tuple(source.torch(names[name], wanted_as) for name in rule.theirs))
         for tensor in tensors:
             _check_numbers(rule, tensor)
-        ours = (tensor.to(device=device, dtype=dtype).contiguous() for tensor in tensors)
-        return dict(zip(rule.ours, ours, strict=True))
+        return {name: put(name, tensor) for name, tensor in zip(rule.ours, tensors, strict=True)}
+
+    def put(name: str, tensor: Tensor) -> Tensor:
+        if name in places:
+            return places[name].copy_(tensor)
+        return tensor.to(device=device, dtype=dtype).contiguous()
 
     weights: dict[str, Tensor] = {}
     with ThreadPoolExecutor(min(READERS, os.cpu_count() or 1)) as readers:
@@ -178,6 +196,19 @@ def build(
             weights |= part
     model.load_state_dict(weights, assign=True)
     return model.eval()
+
+
+def _places(
+    groups: Groups, wanted: Mapping[str, Tensor], dtype: torch.dtype, device: torch.device
+) -> dict[str, Tensor]:
+    """Where the matrices [out, in] of each group belong: rows of one tensor, which takes memory as it is written to."""
+    places: dict[str, Tensor] = {}
+    for names in groups:
+        if len(names) > 1 and places.keys().isdisjoint(names):
+            rows = [wanted[name].shape[0] for name in names]
+            whole = torch.empty(sum(rows), wanted[names[0]].shape[1], dtype=dtype, device=device)
+            places |= zip(names, torch.split(whole, rows), strict=True)
+    return places
 
 
 def empty(config: ModelConfig) -> Transformer:

@@ -14,6 +14,7 @@ from pathlib import Path
 from hornbook.engine import opening
 from hornbook.engine.choose import NativeSample, sample
 from hornbook.engine.draft_model import ModelDrafter
+from hornbook.engine.lower import read_together
 from hornbook.engine.native import NativeExecutor
 from hornbook.engine.opening import Opened
 from hornbook.engine.remote import is_remote
@@ -81,7 +82,7 @@ def _open(source: str, device: str, settings: Settings, progress: Progress | Non
             return opening.native_decoder(packed, settings)
     from hornbook.checkpoint import loading
 
-    checkpoint = loading.load(entry.path, device=device)
+    checkpoint = loading.load(entry.path, device=device, together=read_together)
     config = checkpoint.config
     _check_writes(config.language_head and config.causal and config.encoder is None, entry.name)
     return opening.torch_decoder(checkpoint, settings)

@@ -45,6 +45,13 @@ def obstacle(config: ModelConfig) -> str | None:
     return None
 
 
+def read_together(config: ModelConfig) -> list[tuple[str, ...]]:
+    """The weights that a decoder's executor with torch joins: read so, they need not be copied (loading.load)."""
+    if not (config.language_head and config.causal) or obstacle(config) is not None:
+        return []
+    return [op.weights for op in lower(config).ops if isinstance(op, Linear)]
+
+
 class _Building:
     """The operations so far; each method appends some and returns the register that they leave their result in."""
 

@@ -83,6 +83,8 @@ class Parameters:
         packed = [part for part in parts if isinstance(part, FourBit)]
         if len(packed) == len(parts):
             return stacked(packed)
+        if not packed and (whole := _side_by_side([part for part in parts if isinstance(part, Tensor)])) is not None:
+            return whole
         weight = torch.cat([part.whole(self.dtype) if isinstance(part, FourBit) else part for part in parts])
         start = 0
         for name, part in zip(names, parts, strict=True):
@@ -100,6 +102,18 @@ class Parameters:
         if name not in self._given:
             raise ModelFileError(f"the model has no weight {name}", "Its file is incomplete, or its description wrong.")
         return self._given[name]
+
+
+def _side_by_side(parts: list[Tensor]) -> Tensor | None:
+    """The tensor whose rows the parts [n, in] are, one behind the other; None where they lie elsewhere."""
+    first, rows = parts[0], 0
+    for part in parts:
+        same = part.untyped_storage().data_ptr() == first.untyped_storage().data_ptr() and part.dtype == first.dtype
+        place = first.storage_offset() + rows * first.stride(0)
+        if not (same and part.is_contiguous() and part.storage_offset() == place and part.shape[1] == first.shape[1]):
+            return None
+        rows += len(part)
+    return first.as_strided((rows, first.shape[1]), first.stride())
 
 
 def stack_linears(plan: Plan, parameters: Parameters) -> list[Stacked]:
