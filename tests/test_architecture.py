@@ -13,7 +13,7 @@ CEILING = 450
 
 # The longest prefix decides. A new room must be given its floor here.
 FLOORS = {
-    "types": 0, "errors": 0, "settings": 0, "__init__": 6,
+    "types": 0, "errors": 0, "settings": 0, "forking": 0, "__init__": 6,
     "text": 1, "model": 1, "kernels": 1,
     "checkpoint": 2, "adapt": 2, "engine": 2,
     "data": 3, "train": 3, "llm": 3, "retrieve": 3,

@@ -91,6 +91,10 @@ class ModelDrafter:
         if (one := self._sequences.pop(key, None)) is not None:
             self._pages.release(one.pages)
 
+    def begin_anew(self) -> None:
+        self._sequences = {}
+        self._pages.reset()
+
     def close(self) -> None:
         self._sequences.clear()
         self._executor.close()

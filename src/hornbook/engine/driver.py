@@ -6,6 +6,10 @@
 
 There is no thread in the background: while nobody waits, nothing runs. A stream that is closed or dropped cancels what it
 asked for, and its pages come back at once, or with the step that is running.
+
+The child of a fork goes on with the thread that forked. Where nobody else stepped, that thread's streams go on in it too, and
+known pages stay known. Where another thread did, its books are half-written: the child's engine begins anew, and streams
+from before fail by name.
 """
 
 from __future__ import annotations
@@ -15,11 +19,11 @@ import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 from hornbook.engine.engine import Engine
 from hornbook.engine.requests import Event, Handle, Request
-from hornbook.errors import ModelClosed
+from hornbook.errors import GenerationError, ModelClosed
+from hornbook.forking import Lock, in_child, is_held, reopen
 
 
 class Driver:
@@ -29,13 +33,17 @@ class Driver:
         self.engine = engine
         self._lock = threading.RLock()  # which knows who holds it; it is never taken twice
         self._stepping = False
-        self._reserved = 0  # how many wait to have the engine alone
+        self._leader = 0  # the thread that does, or has it alone
+        self._reserved: set[int] = set()  # the threads that wait to have the engine alone
+        self._streams: weakref.WeakSet[Stream] = weakref.WeakSet()
         self._waiting: dict[Stream, None] = {}  # asleep, in the order they came
         self._idle = threading.Condition(self._lock)  # told when a step has ended
+        in_child(self._begin_child)
 
     def ask(self, requests: Sequence[Request]) -> Stream:
         """Submit requests together. Raises what Engine.submit raises, before any work, and then asks for none of them."""
         stream = Stream(self)
+        self._streams.add(stream)
         try:
             for request in requests:
                 stream.add(self.engine.submit(request))
@@ -49,19 +57,19 @@ class Driver:
         """The engine between two steps: to load or forget an adapter, to read its books. ``at_once``: nothing need come of the
         step that runs."""
         with self._lock:
-            self._reserved += 1
+            self._reserved.add(threading.get_ident())
             try:
                 if at_once and self._stepping:
                     self.engine.stop()
                 while self._stepping:
                     self._idle.wait()
             except BaseException:
-                self._reserved -= 1
+                self._reserved.discard(threading.get_ident())
                 self._idle.notify()  # what woke this one was meant for another then
                 self._hand_over()
                 raise
-            self._reserved -= 1
-            self._stepping = True
+            self._reserved.discard(threading.get_ident())
+            self._begin_step()
         try:
             yield self.engine
         finally:
@@ -104,7 +112,7 @@ class Driver:
     def _lead(self) -> None:
         """One step for all. The lock is held before and after, and not meanwhile, whatever interrupts the step."""
         events: list[Event] = []
-        self._stepping = True
+        self._begin_step()
         try:
             self._lock.release()
             try:
@@ -116,14 +124,16 @@ class Driver:
             self._deliver(events)
             self._idle.notify()
 
+    def _begin_step(self) -> None:
+        self._leader = threading.get_ident()
+        self._stepping = True
+
     def forget(self, stream: Stream, *, patient: bool) -> None:
         """Cancel what a stream still waits for. ``patient``: wait for the lock, which a finaliser must not."""
         for handle in tuple(stream.open):
             self.engine.cancel(handle)
         stream.open.clear()
-        if _is_held(
-            self._lock
-        ):  # by this very thread: a finaliser has come in between, and what it cancelled is found later
+        if is_held(self._lock):  # by this very thread: a finaliser came in between; what it cancelled is found later
             return
         if self._lock.acquire(blocking=patient):
             try:
@@ -155,6 +165,34 @@ class Driver:
                 stream.awake.notify()
                 return
 
+    # --- in the child of a fork
+
+    def _begin_child(self) -> None:
+        """Only the thread that forked goes on here. What others had asked for is over; what they were in the middle of is
+        half-done, and nothing of it is used."""
+        me = threading.get_ident()
+        was_held = reopen(self._lock)
+        half_done = self._leader != me if self._stepping else was_held
+        if half_done:
+            self._stepping = False
+            self.engine.begin_anew()
+        self._reserved &= {me}
+        with self._lock:
+            for stream in list(self._streams):
+                stream.awake.notify_all()  # a signal's handler may have forked during a wait, which then goes on here
+                if half_done or stream.reader != me:
+                    self._lose(stream)
+            self._idle.notify_all()
+
+    def _lose(self, stream: Stream) -> None:
+        what = "the request was under way when this process forked from its parent, where it goes on"
+        for handle in tuple(stream.open):
+            self.engine.cancel(handle)
+            error = GenerationError(what, "Ask again in this process, with the same model.")
+            stream.events.append(Event(handle, error=error, last=True))
+        stream.open.clear()
+        self._waiting.pop(stream, None)
+
 
 class Stream:
     """The events of some requests, in the order they happen, each with its request's place. For one thread at a time."""
@@ -163,6 +201,7 @@ class Stream:
         self.events: deque[Event] = deque()
         self.open: set[Handle] = set()
         self.awake = threading.Condition(driver._lock)
+        self.reader = threading.get_ident()  # the thread that reads it, or has asked for it
         self._driver = driver
         self._places: dict[Handle, int] = {}
 
@@ -176,6 +215,7 @@ class Stream:
 
     def __next__(self) -> tuple[int, Event]:
         """Raises ModelClosed where the engine was closed before the end."""
+        self.reader = threading.get_ident()
         if not self.events:
             self._driver.wait(self)
         if not self.events:
@@ -193,16 +233,10 @@ class Stream:
             self._driver.forget(self, patient=False)
 
 
-def _is_held(lock: Any) -> bool:
-    """Whether this thread holds it."""
-    held: bool = lock._is_owned()
-    return held
-
-
-def _acquire(lock: Any) -> None:
+def _acquire(lock: Lock) -> None:
     """Wait for the lock; an interruption (Ctrl-C) meanwhile is raised when it is held, for the books must be put in order."""
     interruption: BaseException | None = None
-    while not _is_held(lock):
+    while not is_held(lock):
         try:
             lock.acquire()
         except BaseException as error:  # it may have come just before the lock was had, or just after

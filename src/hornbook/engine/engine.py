@@ -12,15 +12,15 @@ tokens there are, so that nothing is ever read from a cache that a broken step h
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from hornbook.engine.adapters import Adapters
 from hornbook.engine.budget import step_within
-from hornbook.engine.choose import Choice, Chooser, NativeSample, Sample, sample
+from hornbook.engine.choose import Choice, Chooser, Draw, NativeSample, Sample, sample
 from hornbook.engine.executor import PAGE, Executor, Floats, Stopped
 from hornbook.engine.grammar import Compiled, Vocabulary, of_params
 from hornbook.engine.likelihood import judge
@@ -34,6 +34,7 @@ from hornbook.engine.speculative import Drafter, Probabilities
 from hornbook.engine.underway import UnderWay
 from hornbook.engine.uniforms import fresh_seed
 from hornbook.errors import GenerationError, ModelClosed, UsageError
+from hornbook.forking import lock
 from hornbook.kernels.library import Library
 from hornbook.types import Score
 
@@ -107,7 +108,7 @@ class Engine:
         self._longest = min(self.context_length, PAGE * executor.pages)  # tokens of one sequence
         self._new_decoder = new_decoder
         self._vocabulary = vocabulary
-        self._lock = threading.Lock()  # of submission alone
+        self._lock = lock()  # of submission alone
         self._clock = clock
         self._sample: Sample = NativeSample(kernels) if kernels is not None else sample
         self._kernels = kernels
@@ -128,6 +129,7 @@ class Engine:
         self._made = 0
         self._submitted = 0
         self._taking_part: tuple[Handle, ...] = ()  # in the step that runs
+        self._chosen: dict[Running, tuple[Draw, int, float]] = {}  # in this step, for those whose turn it is not yet
         self._closed = False
         self._steps = self._prompt_tokens = self._computed = 0
         self._seconds = 0.0
@@ -186,6 +188,19 @@ class Engine:
             self._arrivals.clear()
             self._under_way.answers.clear()
             self.executor.close()
+
+    def begin_anew(self) -> None:
+        """Forget all requests, answers and pages, whatever state a step has left them in, without a word to anybody: for
+        the child of a fork, where the thread that stepped is no more. Adapters and counts stay."""
+        if self._closed:
+            return
+        self._arrivals.clear()
+        self._taking_part = ()
+        self._speculation.begin_anew()
+        self.scheduler.begin_anew()
+        told = self._under_way.new_tokens
+        self._under_way = UnderWay(self.scheduler, self._speculation, self._clock)
+        self._under_way.new_tokens = told
 
     def stats(self) -> Stats:
         return Stats(
@@ -271,6 +286,7 @@ class Engine:
         if all(tokens == 1 + len(one.drafts) for one, tokens in spans.items()):
             self._speculation.took(len(batch.ids), time.perf_counter() - begun)
         self._computed += len(batch.ids)
+        self._chosen = self._choose_together(spans, logits)
         row = 0
         for one, tokens in spans.items():
             rows = wanted_rows(one, tokens)
@@ -293,6 +309,23 @@ class Engine:
                 what = "the step was interrupted while this answer was being written"
                 self._under_way.fail(one.handle, GenerationError(what, "Ask again."), one.answer)
                 raise
+
+    def _choose_together(self, spans: dict[Running, int], logits: Floats) -> dict[Running, tuple[Draw, int, float]]:
+        """What the kernels choose for those who are given one token, side by side. Others choose when it is their turn, and
+        so does one whose choice cannot be prepared: what is wrong with it is said then."""
+        found: dict[Running, Draw] = {}
+        row = 0
+        if isinstance(self._sample, NativeSample) and len(spans) > 1:
+            for one, tokens in spans.items():
+                rows = wanted_rows(one, tokens)
+                if rows and one.chooser is not None and not (one.drafts or one.forks or one.chooser.has_processors):
+                    with suppress(Exception):
+                        found[one] = one.chooser.draw(one.ids, logits[row])
+                row += rows
+        if len(found) < 2:
+            return {}
+        results = self._sample.rows(list(found.values()))  # type: ignore[attr-defined]
+        return {one: (draw, *result) for (one, draw), result in zip(found.items(), results, strict=True)}
 
     def _speak(self, one: Running, logits: Floats) -> None:
         """Choose its next token and, where its prompt has just ended, the first of the answers that begin there."""
@@ -326,7 +359,10 @@ class Engine:
     ) -> Choice:
         chooser = one.chooser
         assert chooser is not None
-        choice = chooser.choose(one.ids, logits, guess, chances)
+        if drawn := self._chosen.pop(one, None):
+            choice = chooser.chosen(*drawn)
+        else:
+            choice = chooser.choose(one.ids, logits, guess, chances)
         chooser.accept(choice.id)
         return choice
 

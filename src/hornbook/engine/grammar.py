@@ -22,7 +22,6 @@ floats round it up to 1.
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -31,6 +30,7 @@ import numpy as np
 
 from hornbook.engine.schema import prepared
 from hornbook.errors import GenerationError, UsageError
+from hornbook.forking import lock
 from hornbook.text.tokenizer import Tokenizer
 from hornbook.types import SamplingParams, schema_text
 
@@ -61,7 +61,7 @@ class Vocabulary:
         self.size = max(size or 0, tokenizer.vocab_size)
         self.words = (self.size + 31) // 32
         self.end_ids = tuple(sorted(tokenizer.stop_ids))
-        self._lock = threading.Lock()
+        self._lock = lock()
         self._built: LLTokenizer | None = None
         self._compiled: OrderedDict[tuple[str, str], Compiled] = OrderedDict()
 

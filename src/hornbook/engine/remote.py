@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -24,6 +23,7 @@ from hornbook.engine import openai
 from hornbook.engine.prompts import as_prompts, plain_chat, turns_of, with_schema
 from hornbook.engine.wire import Events, Wire, checked_url, is_loopback
 from hornbook.errors import OfflineError, RemoteError, RemoteRefused, UsageError
+from hornbook.forking import lock
 from hornbook.settings import Settings
 from hornbook.types import Completion, Message, Prompt, SamplingParams, Score, Token
 
@@ -77,7 +77,7 @@ class RemoteLLM:
         self._wire = Wire(
             base_url, key=_key(base_url) if api_key is None else api_key, timeout=timeout, retries=retries
         )
-        self._lock = threading.Lock()
+        self._lock = lock()
         self._tokenizes: bool | None = None  # None: not asked yet
         try:
             self.name, length = self._describe(model or named)

@@ -125,6 +125,11 @@ class Scheduler:
         self.running = []
         self._refused = None
 
+    def begin_anew(self) -> None:
+        """Nobody waits or runs any more, whatever the books say."""
+        self.waiting, self.running = [], []
+        self.restart()
+
     # --- the next step
 
     def schedule(self) -> dict[Running, int]:
@@ -232,19 +237,21 @@ class Scheduler:
     # --- what the executor is given
 
     def batch(self, spans: dict[Running, int]) -> Batch:
-        """The arrays of a step."""
+        """The arrays of a step. With a token for each they are made with few calls: the memory is cold after a step."""
         count = len(spans)
-        lengths = np.fromiter((one.computed + tokens for one, tokens in spans.items()), np.int32, count)
-        slots = np.fromiter((one.slot for one in spans), np.intp, count)
-        pages = self._tables[slots, : pages_of(int(lengths.max()))]
-        adapters = np.fromiter((one.adapter for one in spans), np.int32, count)
+        ends = [one.computed + tokens for one, tokens in spans.items()]
+        slots = [one.slot for one in spans]
+        lengths = np.array(ends, np.int32)
+        wide = pages_of(max(ends))
+        pages = self._tables[slots[0] : slots[0] + 1, :wide] if count == 1 else self._tables[slots, :wide]
+        numbers = [one.adapter for one in spans]
+        adapters = np.array(numbers, np.int32) if max(numbers) >= 0 else None
         if sum(spans.values()) == count:
-            sequence = self._range[:count]
-            ids = np.fromiter((one.ids[one.computed] for one in spans), np.int32, count)
-            select = sequence
+            sequence = select = self._range[:count]
+            ids = np.array([one.ids[one.computed] for one in spans], np.int32)
             if any(one.rows_from > one.computed for one in spans):
                 select = np.flatnonzero([one.rows_from <= one.computed for one in spans]).astype(np.int32)
-            return Batch(ids, lengths - 1, sequence, pages, lengths, select, adapters if adapters.max() >= 0 else None)
+            return Batch(ids, lengths - 1, sequence, pages, lengths, select, adapters)
         counts = np.fromiter(spans.values(), np.int32, count)
         sequence = np.repeat(np.arange(count, dtype=np.int32), counts)
         begins = np.cumsum(counts, dtype=np.int32) - counts
@@ -254,7 +261,7 @@ class Scheduler:
         )  # fmt: skip
         rows_from = np.fromiter((one.rows_from for one in spans), np.int32, count)
         select = np.flatnonzero(positions >= np.repeat(rows_from, counts)).astype(np.int32)
-        of_tokens = np.repeat(adapters, counts) if adapters.max() >= 0 else None
+        of_tokens = None if adapters is None else np.repeat(adapters, counts)
         return Batch(ids, positions, sequence, np.ascontiguousarray(pages), lengths, select, of_tokens)
 
     def check(self) -> None:

@@ -8,7 +8,6 @@ goes first.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,6 +17,7 @@ import torch
 from hornbook.engine.beam import BeamParams, Hypothesis, beam_search
 from hornbook.engine.generation_config import Said, beam_fields, processors, start_token
 from hornbook.errors import ContextTooLong, ModelClosed, UnsupportedModel, UsageError
+from hornbook.forking import lock
 from hornbook.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Seq2Seq:
         self._longest = config.context_length
         self._processors = processors(said)
         self._model: Any = checkpoint.model
-        self._lock = threading.Lock()
+        self._lock = lock()
 
     def generate(
         self,

@@ -109,6 +109,12 @@ class Speculation:
             self._drafter.forget(one.number)
             self._payoff.forget(one.number)
 
+    def begin_anew(self) -> None:
+        """Follow nobody any more, whatever the books say."""
+        self._followed, self._guessed, self._payoff = set(), set(), Payoff()
+        if self._drafter is not None:
+            self._drafter.begin_anew()
+
     def _give_up(self) -> None:
         drafter, self._drafter = self._drafter, None
         self._followed.clear()

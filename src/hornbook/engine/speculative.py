@@ -57,6 +57,10 @@ class Drafter(Protocol):
         """A draft for each sequence, of at most so many tokens."""
         ...
 
+    def begin_anew(self) -> None:
+        """Forget all sequences, whatever state they were left in."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -110,9 +114,11 @@ class PromptLookup:
         self._sequences.pop(key, None)
         self._followed.pop(key, None)
 
+    def begin_anew(self) -> None:
+        self._sequences, self._followed = {}, {}
+
     def close(self) -> None:
-        self._sequences.clear()
-        self._followed.clear()
+        self.begin_anew()
 
     def propose(self, keys: Sequence[int], counts: Sequence[int]) -> list[Draft]:
         return [self._guess(key, count) for key, count in zip(keys, counts, strict=True)]

@@ -10,6 +10,7 @@ Legend: T tokens, S sequences, R rows of logits, V vocabulary.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -107,6 +108,7 @@ class TorchExecutor:
         self._decodes: dict[tuple[int, int], Decode] = {}
         self._memory = GraphMemory()
         self._closed = self._stopping = False
+        self._process = os.getpid()
         self._run_op: dict[type, Callable[[Any, _Step], Tensor]] = {
             Embed: self._embed, Norm: self._norm, Add: self._add, Linear: self._linear, Gate: self._gate, Act: self._act,
             HeadNorm: self._head_norm, Turn: self._turn, Attend: self._attend, Mix: self._mix, Select: self._select,
@@ -185,6 +187,11 @@ class TorchExecutor:
     def _open(self) -> None:
         if self._closed:
             raise ModelClosed("the executor was closed")
+        if self.device.type != "cpu" and os.getpid() != self._process:
+            raise GenerationError(
+                f"the model lies on {self.device.type}, which the child of a fork cannot use",
+                'Load it again, in a process of multiprocessing.get_context("spawn").',
+            )
 
     def _check(self, batch: Batch) -> None:
         """What would be read out of bounds is refused: a GPU would stop for good, a CPU in the middle of a step."""

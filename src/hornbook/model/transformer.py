@@ -11,6 +11,8 @@ length: they take the longest text's).
 
 from __future__ import annotations
 
+import os
+from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
@@ -34,6 +36,10 @@ from hornbook.model.positions import (
     sinusoids,
     turn,
 )
+
+if hasattr(os, "register_at_fork"):
+    # GNU OpenMP waits for ever, in the child of a fork, for threads that only its parent has; for one thread it asks nobody.
+    os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
 
 
 class Output(NamedTuple):

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -22,6 +21,7 @@ import numpy as np
 from hornbook.checkpoint.sentence_folder import read_limit
 from hornbook.engine.encode import Encoder
 from hornbook.errors import ModelClosed, ModelFileError, UnsupportedModel, UsageError
+from hornbook.forking import lock
 
 if TYPE_CHECKING:
     from hornbook.model.config import ModelConfig
@@ -56,7 +56,7 @@ class LocalEmbedder:
         self.fingerprint = fingerprint(path, (*layout, self.max_tokens, config.pooling or "mean"))
         self._encoder: Encoder | None = encoder
         self._layout = layout
-        self._lock = threading.Lock()
+        self._lock = lock()
         # How many special tokens end a text ([SEP]): a text that is cut keeps them.
         empty, some = tokenizer.encode(""), tokenizer.encode("a")
         begin = next((i for i, (a, b) in enumerate(zip(empty, some, strict=False)) if a != b), len(empty))

@@ -7,6 +7,7 @@
 #define WIN32_LEAN_AND_MEAN
 #include <windows.h>
 #else
+#include <pthread.h>
 #include <sys/mman.h>
 #endif
 
@@ -76,6 +77,15 @@ Chunk* new_chunk(int64_t size) {
     else ASAN_POISON_MEMORY_REGION(base, static_cast<size_t>(size));
     return chunk;
 }
+
+#if !defined(_WIN32)
+// A fork waits until nobody is at the books, so that the child finds them whole and open.
+struct Hooks {
+    Hooks() {
+        pthread_atfork([] { one_at_a_time.lock(); }, [] { one_at_a_time.unlock(); }, [] { one_at_a_time.unlock(); });
+    }
+} hooks;
+#endif
 
 }  // namespace
 
