@@ -122,7 +122,7 @@ def packed_as(transform: Transform, type: str, shape: tuple[int, ...], theirs: s
 
 
 CHANGES = {"turned": (Transposed(), (32, 16), "a"), "shifted": (Shift(1.0), (16, 32), "a")}
-CHANGES |= {"padded": (Behind(2), (18, 32), "a"), "stacked": (Stacked(), (2, 16, 32), "ab")}
+CHANGES |= {"padded": (Behind(2), (18, 32), "a")}
 
 
 @pytest.mark.parametrize("name", CHANGES)
@@ -135,6 +135,30 @@ def test_what_does_more_than_move_rows_is_done_to_floats_and_refused_to_blocks(n
     np.testing.assert_array_equal(unpacked(tensor), expected)
     with pytest.raises(UnsupportedModel, match="a is of type Q8_0, and more than the order of its rows"):
         packed_as(transform, "Q8_0", shape, theirs)
+
+
+@pytest.mark.parametrize("type", ["F16", "Q8_0"])
+def test_experts_in_tensors_of_their_own_are_put_one_behind_the_other_as_they_are(type: str) -> None:
+    tensor = packed_as(Stacked(), type, (2, 16, 32), "ab")
+    assert (tensor.type, tensor.order) == (type, None)
+    source = np.arange(16 * 32, dtype=np.float32).reshape(16, 32)
+    assert tensor.raw.tobytes() == 2 * quantize(source, type).tobytes()
+    np.testing.assert_array_equal(tensor.values(), np.stack([source, source]))
+
+
+def test_experts_of_different_types_are_one_stack_of_floats_or_none() -> None:
+    values = np.arange(16 * 32, dtype=np.float32).reshape(16, 32)
+    rule, names = Rule(("a", "b"), ("ours",), Stacked()), {"a": "a", "b": "b"}
+    for second, words in (("F32", None), ("Q8_0", "b is of type Q8_0")):
+        source = Source(values, "F16")
+        source.tensors["b"] = TensorInfo("b", values.shape, second, 0)
+        if words is None:
+            tensor = pack(Fitted([rule], names), source, {"ours": (2, 16, 32)})["ours"]
+            assert tensor.type == "F32"
+            np.testing.assert_array_equal(unpacked(tensor), np.stack([values, values]))
+        else:
+            with pytest.raises(UnsupportedModel, match=words):
+                pack(Fitted([rule], names), source, {"ours": (2, 16, 32)})
 
 
 def test_a_square_matrix_that_is_turned_is_not_taken_for_moved_rows() -> None:

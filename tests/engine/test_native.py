@@ -7,6 +7,7 @@ import subprocess
 import sys
 import weakref
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from hornbook.engine.plan import Linear
 from hornbook.errors import GenerationError, ModelClosed, ModelFileError, UnsupportedModel, UsageError
 from hornbook.kernels import library
 from hornbook.model.cache import ContiguousCache
-from hornbook.model.config import Experts, LayerKind, ModelConfig, Rotary, RotaryScaling
+from hornbook.model.config import LayerKind, ModelConfig, Rotary, RotaryScaling
 from hornbook.model.transformer import Transformer
 from hornbook.settings import Settings
 
@@ -31,7 +32,7 @@ sys.path.append(str(Path(__file__).parents[1] / "checkpoint"))
 import test_family_decoders
 from family_parity import CLOSE, Case, loaded, relative
 
-CASES = [case for case in test_family_decoders.CASES if "moe" not in case.name.lower() and "ixt" not in case.model]
+CASES = test_family_decoders.CASES
 
 
 @pytest.fixture(autouse=True)
@@ -365,12 +366,15 @@ def test_what_is_closed_says_so() -> None:
             use()
 
 
-def test_a_mixture_is_not_for_the_native_kernels_and_says_why() -> None:
-    sparse = config(experts=Experts(4, 2, 32), pattern=(LayerKind(None, Rotary(), sparse=True),), qkv_bias=False)
-    assert "has a mixture of experts" in (supports(lower(sparse)) or "")
-    with pytest.raises(UnsupportedModel, match="has a mixture of experts"):
-        made(sparse)
-    assert supports(lower(config())) is None
+def test_what_the_kernels_do_not_know_is_not_for_them_and_says_why() -> None:
+    model = Transformer(config()).requires_grad_(False)
+    weights = {name: held(name, weight.numpy()) for name, weight in model.named_parameters()}
+    name = "blocks.1.feedforward.up.weight"
+    strange = weights | {name: replace(weights[name], type="IQ2_XS")}
+    assert f"holds {name} as IQ2_XS" in (supports(lower(config()), strange) or "")
+    with pytest.raises(UnsupportedModel, match="as IQ2_XS"):
+        NativeExecutor(lower(config()), strange, 4)
+    assert supports(lower(config()), weights) is None
     assert "turned off" in (supports(lower(config()), settings=Settings(native=False)) or "")
 
 

@@ -147,7 +147,65 @@ void products(Results& results) {
     hb_free(nullptr);
 }
 
-// Two layers with everything a plan may hold: grouped heads, norms of heads, rotary, a window, an adapter, a cap.
+void same(const std::vector<float>& a, const float* b, const char* what) {
+    if (std::memcmp(a.data(), b, a.size() * 4) != 0) die(what);
+}
+
+// Five experts of which three are chosen, one of every type; a sigmoid weighs what comes out, which is added to the token.
+void mixtures(Results& results) {
+    constexpr int32_t rows = 21, E = 5;
+    for (const Type& type : types) {
+        if (type.block == 256 && type.number != HB_Q2_K && type.number != HB_Q6_K) continue;
+        const int32_t cols = type.block == 1 ? 24 : type.block, inner = type.block == 1 ? 19 : type.block;
+        const Weight table(rows, cols), router(E, cols), sigmoid(1, cols);
+        std::vector<std::unique_ptr<hb_weight, void (*)(hb_weight*)>> stacks;
+        const auto stack = [&](int64_t out, int64_t in) {
+            const std::vector<uint8_t> source = blocks(type, E * out * (in / type.block));
+            stacks.emplace_back(hb_pack_experts(type.number, E, out, in, source.data()), hb_free);
+            must(stacks.back() != nullptr, std::string("hb_pack_experts ") + type.name);
+            std::vector<float> all(static_cast<size_t>(E * out * in)), last(static_cast<size_t>(in));
+            must(hb_unpack(stacks.back().get(), 0, E * out, all.data()) == 0, "hb_unpack");
+            must(hb_unpack(stacks.back().get(), E * out - 1, 1, last.data()) == 0, "hb_unpack");
+            if (std::memcmp(last.data(), all.data() + all.size() - last.size(), last.size() * 4) != 0) die("the last expert");
+            return stacks.back().get();
+        };
+        const hb_weight *gate = stack(inner, cols), *up = stack(inner, cols), *down = stack(cols, inner);
+        enum { X, SCORES, S, Y, REGISTERS };
+        const int32_t widths[REGISTERS] = {cols, E, 1, cols};
+        for (int32_t renormalise : {0, 1}) {
+            std::vector<hb_op> ops(6, hb_op{});
+            ops[0].kind = HB_EMBED, ops[0].out = X, ops[0].weight[0] = table.packed.get(), ops[0].f[0] = 1;
+            ops[1].kind = HB_LINEAR, ops[1].a = X, ops[1].out = SCORES, ops[1].weight[0] = router.packed.get();
+            ops[2].kind = HB_LINEAR, ops[2].a = X, ops[2].out = S, ops[2].weight[0] = sigmoid.packed.get();
+            for (hb_op* linear : {&ops[1], &ops[2]}) linear->i[0] = 1, linear->i[1] = -1;
+            ops[3].kind = HB_MIX, ops[3].a = X, ops[3].b = SCORES, ops[3].out = Y;
+            ops[3].i[0] = 3, ops[3].i[1] = renormalise, ops[3].i[2] = HB_SILU;
+            ops[3].weight[0] = gate, ops[3].weight[1] = up, ops[3].weight[2] = down;
+            ops[4].kind = HB_WEIGH, ops[4].a = Y, ops[4].b = S, ops[4].out = Y;
+            ops[5].kind = HB_ADD, ops[5].a = X, ops[5].b = Y, ops[5].out = Y;
+            const std::unique_ptr<hb_model, void (*)(hb_model*)> model(
+                hb_model_create(ops.data(), static_cast<int32_t>(ops.size()), widths, REGISTERS), hb_model_free);
+            must(model != nullptr, "hb_model_create of a mixture");
+            const auto run = [&](int32_t first, int32_t count) {
+                std::vector<int32_t> ids, positions, sequence(static_cast<size_t>(count), 0);
+                for (int32_t t = 0; t < count; ++t) ids.push_back((first + t) % rows), positions.push_back(t);
+                hb_batch batch = {};
+                batch.tokens = batch.rows = count, batch.sequences = 1;
+                batch.ids = ids.data(), batch.positions = positions.data(), batch.sequence = sequence.data();
+                batch.lengths = &batch.tokens;
+                std::vector<float> out(static_cast<size_t>(count * cols), NAN);
+                must(hb_step(model.get(), nullptr, &batch, out.data()) == 0, "hb_step of a mixture");
+                return out;
+            };
+            must(hb_set_threads(3) == 0, "hb_set_threads");
+            const std::vector<float> all = run(0, 43);
+            for (int32_t t : {0, 20}) same(run(t, 1), all.data() + t * cols, "a mixture depends on the batch");
+            results.push_back({std::string("mixture of ") + type.name, 1e-2f, all});
+        }
+    }
+}
+
+// Two layers with everything else a plan may hold: grouped heads, norms of heads, rotary, a window, an adapter, a cap.
 constexpr int32_t V = 50, C = 64, H = 4, K = 2, D = 16, F = 96, context = 64;
 constexpr int32_t page_count = 12, max_pages = 4;
 
@@ -276,10 +334,6 @@ std::vector<float> step(Model& model, hb_cache* cache, const std::vector<Part>& 
     return out;
 }
 
-void same(const std::vector<float>& a, const float* b, const char* what) {
-    if (std::memcmp(a.data(), b, a.size() * 4) != 0) die(what);
-}
-
 void steps(Results& results) {
     Model model;
     const std::vector<float> a = floats(3 * C), b = floats((H + 2 * K) * D * 3);
@@ -377,6 +431,8 @@ Results everything() {
     Results results;
     products(results);
     steps(results);
+    random_bits.seed(22);
+    mixtures(results);
     random_bits.seed(21);
     samples(results);
     together();

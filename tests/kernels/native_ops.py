@@ -12,7 +12,7 @@ from hornbook.kernels import library
 from hornbook.kernels.weight import Weight
 from hornbook.settings import Settings
 
-EMBED, NORM, ADD, LINEAR, GATE, ACT, HEAD_NORM, ROTARY, ATTEND, SELECT, CAP = range(1, 12)
+EMBED, NORM, ADD, LINEAR, GATE, ACT, HEAD_NORM, ROTARY, ATTEND, SELECT, CAP, MIX, WEIGH = range(1, 14)
 PAGE = 16
 F32, F16, I8 = range(3)
 
@@ -40,7 +40,8 @@ class Ops:
         op.i[: len(i)], op.f[: len(f)] = list(i), list(f)
         for at, weight in enumerate(weights):
             weight = np.ascontiguousarray(weight, np.float32)
-            packed = Weight(self.kernels, "F32", *weight.shape, weight)
+            *stack, rows, cols = weight.shape
+            packed = Weight(self.kernels, "F32", rows, cols, weight, experts=stack[0] if stack else None)
             self._kept.append(packed)
             op.weight[at] = packed.handle
         for at, vector in enumerate(vectors):

@@ -4,7 +4,8 @@
                                              weights: our name -> PackedTensor: type "Q4_1", bytes of the file, order of rows
 
 A family's rules say how a tensor of theirs becomes one of ours. What only moves rows is found by moving their numbers:
-the blocks of a quantised row stay what they are, and ``order`` says where each row comes from. What changes numbers is
+the blocks of a quantised row stay what they are, and ``order`` says where each row comes from. Experts that a file has one
+by one are put one behind the other as they are. What changes numbers is
 done in float32 to tensors that the file has as floats; a quantised matrix of which more is asked is refused by name.
 """
 
@@ -28,7 +29,7 @@ from hornbook.checkpoint.gguf import GGUF
 from hornbook.checkpoint.header import folder_config, gguf_config, read_raw
 from hornbook.checkpoint.mapped import Bytes
 from hornbook.checkpoint.quantize import quantize as quantized
-from hornbook.checkpoint.rules import SAME, Rule, TensorSource
+from hornbook.checkpoint.rules import SAME, Rule, Stacked, TensorSource
 from hornbook.checkpoint.safetensors import SafetensorsFolder
 from hornbook.checkpoint.stretch import stretched
 from hornbook.errors import ModelFileError, ModelNotFound, UnsupportedModel
@@ -213,6 +214,11 @@ def _tensors(
         for name in theirs:
             source.release(name)
 
+    if isinstance(rule.transform, Stacked) and len({info.type for info in infos}) == 1:
+        (name,) = rule.ours
+        raw = partial(_one_behind_the_other, source, theirs)
+        yield PackedTensor(name, infos[0].type, shapes[name], None, raw, partial(values, 0), release)
+        return
     if orders is None:
         _computable(infos)
     for i, name in enumerate(rule.ours):
@@ -231,6 +237,10 @@ def _computable(infos: list[Any]) -> None:
                 f"{info.name} is of type {info.type}, and more than the order of its rows would have to be changed",
                 "Take the model in float32 or float16, or run it with torch.",
             )
+
+
+def _one_behind_the_other(source: FileSource, names: tuple[str, ...]) -> Bytes:
+    return np.concatenate([source.raw(name) for name in names])
 
 
 def _bytes_of(values: Callable[[], Floats]) -> Bytes:
@@ -268,7 +278,8 @@ def held(name: str, values: Floats, *, quantize: str | None = None) -> PackedTen
         type = "F32"
     values = np.ascontiguousarray(values, np.float32)
     flat = partial(values.view(np.uint8).reshape, -1)
-    raw = flat if type == "F32" else partial(quantized, values, type, name=name)
+    rows = values.reshape(-1, values.shape[-1])  # of a stack, those of all its matrices
+    raw = flat if type == "F32" else partial(quantized, rows, type, name=name)
     return PackedTensor(name, type, values.shape, None, raw, lambda: values, lambda: None)
 
 

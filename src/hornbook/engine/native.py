@@ -33,7 +33,7 @@ CACHE_TYPES: dict[CacheType, int] = {"float32": 0, "float16": 1, "int8": 2}
 def supports(
     plan: Plan, weights: Mapping[str, PackedTensor] | None = None, settings: Settings | None = None
 ) -> str | None:
-    """Why this model cannot run natively here ("the native kernels cannot run it: it has a mixture of experts"), or None."""
+    """Why this model cannot run natively here ("the native kernels cannot run it: it holds ... as IQ2_XS"), or None."""
     if library.library(settings) is None:
         return f"there are no native kernels: {library.why_not(settings)}"
     reason = obstacle(plan, weights)

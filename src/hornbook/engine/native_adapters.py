@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hornbook.engine.executor import Floats
-from hornbook.engine.plan import Linear, Plan
+from hornbook.engine.plan import Linear, Mix, Plan
 from hornbook.errors import UsageError
 from hornbook.kernels import library
 
@@ -42,6 +42,7 @@ class NativeAdapters:
     def __init__(self, plan: Plan, shapes: Mapping[str, tuple[int, ...]]) -> None:
         self._shapes = shapes
         self._tied = plan.config.tied_head
+        self._mixed = tuple(f"{op.prefix}." for op in plan.ops if isinstance(op, Mix))
         self._parts: dict[str, list[_Part]] = {}  # blocks may serve several layers
         for op in plan.ops:
             if isinstance(op, Linear):
@@ -93,7 +94,12 @@ class NativeAdapters:
 
     def _check(self, name: str, down: Floats, up: Floats, scale: float) -> None:
         if name not in self._parts:
-            raise UsageError(f"the adapter changes {name}, which is no linear layer of the model", FOREIGN)
+            why = (
+                "holds experts, which adapters do not reach"
+                if name.startswith(self._mixed)
+                else "is no linear layer of it"
+            )
+            raise UsageError(f"the adapter changes {name}, which {why}", FOREIGN)
         if self._tied and name == "embed.tokens.weight":
             raise UsageError(
                 f"the adapter changes {name}, which is both the table of tokens and the head",

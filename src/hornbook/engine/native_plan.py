@@ -2,6 +2,7 @@
 
     Linear(qkv, normed, (query, key, value))  ->  HB_LINEAR, registers by number, three hb_weight, biases
     Turn(qkv, 0, 12, 64, rotary)              ->  HB_ROTARY, a table of cosines and sines [positions, 64]
+    Mix(y, normed, "blocks.0.feedforward")    ->  HB_LINEAR of the router, HB_MIX (native_mixture.py)
 
 Each weight is packed once, however many operations read it: a head that is tied costs nothing. What a file of floats
 says of a norm or a bias is a vector here; all else is a packed matrix. See native/hornbook.h for what an hb_op says.
@@ -17,23 +18,9 @@ import numpy as np
 from hornbook.checkpoint.family import AGAIN
 from hornbook.checkpoint.packed import PackedTensor
 from hornbook.engine.executor import Floats
-from hornbook.engine.plan import (
-    Act,
-    Add,
-    Attend,
-    Cap,
-    Embed,
-    Gate,
-    HeadNorm,
-    Linear,
-    Mix,
-    Norm,
-    Op,
-    Plan,
-    Select,
-    Turn,
-)  # fmt: skip
-from hornbook.errors import ModelFileError, UnsupportedModel
+from hornbook.engine.native_mixture import Experts, NativeOp, Weigh, parts
+from hornbook.engine.plan import Act, Add, Attend, Cap, Embed, Gate, HeadNorm, Linear, Mix, Norm, Plan, Select, Turn
+from hornbook.errors import ModelFileError
 from hornbook.kernels import library
 from hornbook.kernels.library import Library
 from hornbook.kernels.weight import TYPES, Weight
@@ -41,16 +28,14 @@ from hornbook.model.config import Rotary
 from hornbook.model.position_tables import RotaryTable, alibi_slopes, sinusoids
 
 # hb_kind and hb_activation of native/hornbook.h
-EMBED, NORM, ADD, LINEAR, GATE, ACT, HEAD_NORM, ROTARY, ATTEND, SELECT, CAP = range(1, 12)
+EMBED, NORM, ADD, LINEAR, GATE, ACT, HEAD_NORM, ROTARY, ATTEND, SELECT, CAP, MIX, WEIGH = range(1, 14)
 ACTIVATIONS = {"silu": 0, "gelu": 1, "gelu_tanh": 2, "relu": 3}
 WIDEST = 4096  # what the kernels take of key heads, and as the width of a head
 FURTHEST = 2**31 - 1  # an hb_op's integers have 32 bits
 
 
 def obstacle(plan: Plan, weights: Mapping[str, PackedTensor] | None = None) -> str | None:
-    """Why the native kernels cannot run this plan ("has a mixture of experts"), or None."""
-    if any(isinstance(op, Mix) for op in plan.ops):
-        return "has a mixture of experts"
+    """Why the native kernels cannot run this plan ("has 8,192 dimensions in a head, and ..."), or None."""
     for what, count in (("key heads", plan.config.kv_heads), ("dimensions in a head", plan.config.head_width)):
         if count > WIDEST:
             return f"has {count:,} {what}, and {WIDEST:,} is the most"
@@ -61,11 +46,25 @@ def obstacle(plan: Plan, weights: Mapping[str, PackedTensor] | None = None) -> s
 
 
 def _matrices(plan: Plan) -> Iterator[str]:
-    for op in plan.ops:
+    for op in _native_ops(plan)[0]:
         if isinstance(op, Embed):
             yield op.tokens
-        elif isinstance(op, Linear):
+        elif isinstance(op, (Linear, Experts)):
             yield from op.weights
+
+
+def _native_ops(plan: Plan) -> tuple[list[NativeOp], dict[str, int]]:
+    """The plan's operations with those of its mixtures in place of them, and the widths of all their registers."""
+    ops: list[NativeOp] = []
+    widths = dict(plan.widths)
+    for op in plan.ops:
+        if isinstance(op, Mix):
+            own, more = parts(op, plan.config)
+            ops += own
+            widths |= more
+        else:
+            ops.append(op)
+    return ops, widths
 
 
 class NativePlan:
@@ -85,9 +84,10 @@ class NativePlan:
         self._vectors: dict[tuple[str, float], Floats] = {}
         self._tables: dict[Rotary, RotaryTable] = {}
         self._kept: list[Floats] = []
-        self._registers = {name: number for number, name in enumerate(plan.widths)}
-        self.widths = np.array(list(plan.widths.values()), np.int32)
-        self.ops = (library.Op * len(plan.ops))(*map(self._encode, plan.ops))
+        ops, widths = _native_ops(plan)
+        self._registers = {name: number for number, name in enumerate(widths)}
+        self.widths = np.array(list(widths.values()), np.int32)
+        self.ops = (library.Op * len(ops))(*map(self._encode, ops))
         self._source = {}  # what it was made from may be a whole model in float32
 
     @property
@@ -102,7 +102,7 @@ class NativePlan:
 
     # ------------------------------------------------------------------------------------------------ operations
 
-    def _encode(self, op: Op) -> library.Op:
+    def _encode(self, op: NativeOp) -> library.Op:
         if isinstance(op, Embed):
             table = self._positions_table(op)
             sizes: tuple[int, ...] = (op.offset, 0 if table is None else len(table))
@@ -139,8 +139,12 @@ class NativePlan:
             return self._op(SELECT, op.a, "", op.out)
         if isinstance(op, Cap):
             return self._op(CAP, op.a, "", op.out, (), (op.scale, op.cap or 0.0))
-        if isinstance(op, Mix):
-            raise UnsupportedModel("the native kernels have no mixture of experts", "Run the model with torch.")
+        if isinstance(op, Experts):
+            sizes = (op.top, int(op.renormalise), ACTIVATIONS[op.activation])
+            return self._op(MIX, op.a, op.scores, op.out, sizes, (), list(op.weights))
+        if isinstance(op, Weigh):
+            return self._op(WEIGH, op.a, op.weight, op.out)
+        assert not isinstance(op, Mix), "its parts stand in its place"
         assert_never(op)
 
     def _op(
@@ -161,8 +165,9 @@ class NativePlan:
     def _weight(self, name: str) -> Weight:
         if name not in self.weights:
             tensor = self._source[name]
-            rows, cols = tensor.shape
-            self.weights[name] = Weight(self._kernels, tensor.type, rows, cols, tensor.raw, tensor.order)
+            *stack, rows, cols = tensor.shape  # a mixture's [E, I, C], any other [out, in]
+            experts = stack[0] if stack else None
+            self.weights[name] = Weight(self._kernels, tensor.type, rows, cols, tensor.raw, tensor.order, experts)
             tensor.release()  # the file's pages and the packed weight must not be in memory together
         return self.weights[name]
 

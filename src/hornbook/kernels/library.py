@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple
 from hornbook.errors import KernelError, UsageError
 from hornbook.settings import Settings
 
-ABI: Final = 1  # HB_ABI of the header that the declarations below follow
+ABI: Final = 2  # HB_ABI of the header that the declarations below follow
 CANCELLED: Final = 2  # what hb_step returns where the flag of its batch was raised
 PATH: Final = Path(__file__).with_name("_native.dll" if sys.platform == "win32" else "_native.so")
 
@@ -76,6 +76,7 @@ _FUNCTIONS: Final[dict[str, tuple[Any, list[Any]]]] = {
     "hb_threads": (c_int, []),
     "hb_can_pack": (c_int, [c_int]),
     "hb_pack": ("handle", [c_int, c_int64, c_int64, c_void_p, c_void_p]),
+    "hb_pack_experts": ("handle", [c_int, c_int64, c_int64, c_int64, c_void_p]),
     "hb_free": (None, [c_void_p]),
     "hb_weight_bytes": (c_int64, [c_void_p]),
     "hb_unpack": ("status", [c_void_p, c_int64, c_int64, c_void_p]),

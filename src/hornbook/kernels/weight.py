@@ -43,13 +43,22 @@ TYPES: Final[Mapping[str, WeightType]] = MappingProxyType(
 
 
 class Weight:
-    """A matrix [rows, cols] for ``x W'``. Freed with the object; ``handle`` is its hb_weight."""
+    """A matrix [rows, cols] for ``x W'``, or a stack of them, one for each expert of a mixture. Freed with the object;
+    ``handle`` is its hb_weight."""
 
     def __init__(
-        self, kernels: Library, type: str, rows: int, cols: int, source: np.ndarray[Any, Any], order: Any = None
+        self,
+        kernels: Library,
+        type: str,
+        rows: int,
+        cols: int,
+        source: np.ndarray[Any, Any],
+        order: Any = None,
+        experts: int | None = None,
     ) -> None:
         """``source``: the rows as they lie in the file, of any dtype. ``order``: [rows], which row of the source becomes
-        each row of the weight; without it they are as many and stay in place.
+        each row of the weight; without it they are as many and stay in place. ``experts``: how many matrices of ``rows``
+        the source holds, one behind the other, all in place; None: one, which is no stack.
 
         Raises KernelError where the kernels do not know the type, sizes contradict each other, or memory runs out.
         """
@@ -58,22 +67,26 @@ class Weight:
                 f"the native kernels do not know weights of type {type}", f"They know {', '.join(TYPES)}."
             )
         number, block, size = TYPES[type]
+        assert experts is None or order is None, "experts stand in place"
         if rows < 1 or cols < 1 or cols % block:
             raise KernelError(f"a {type} weight cannot be {rows} x {cols}: columns come in blocks of {block}")
         row_bytes = cols // block * size
         there, odd = divmod(source.nbytes, row_bytes)
+        wanted = rows * (1 if experts is None else experts)
         picks = None if order is None else np.ascontiguousarray(order, np.int32)
-        if odd or (there < 1 if picks is not None else there != rows):
+        if odd or (there < 1 if picks is not None else there != wanted):
             raise KernelError(
-                f"{source.nbytes} bytes are not {rows} rows of {cols} {type} values ({row_bytes} bytes each)"
+                f"{source.nbytes} bytes are not {wanted} rows of {cols} {type} values ({row_bytes} bytes each)"
             )
         if picks is not None and (picks.shape != (rows,) or picks.min() < 0 or picks.max() >= there):
             raise KernelError(f"the order of rows must be {rows} numbers from 0 to {there - 1}")
         data = np.ascontiguousarray(source)
-        self.type, self.rows, self.cols = type, rows, cols
+        self.type, self.rows, self.cols, self.experts = type, rows, cols, experts
         self._kernels = kernels
-        self.handle: int = kernels.hb_pack(
-            number, rows, cols, data.ctypes.data, None if picks is None else picks.ctypes.data
+        self.handle: int = (
+            kernels.hb_pack(number, rows, cols, data.ctypes.data, None if picks is None else picks.ctypes.data)
+            if experts is None
+            else kernels.hb_pack_experts(number, experts, rows, cols, data.ctypes.data)
         )
         # Not at Python's end, when a thread may still multiply with it.
         weakref.finalize(self, kernels.hb_free, self.handle).atexit = False
@@ -84,10 +97,12 @@ class Weight:
         return int(self._kernels.hb_weight_bytes(self.handle))
 
     def unpack(self, first: int = 0, rows: int | None = None) -> Floats:
-        """-> [rows, cols] float32: the values of rows ``first ..``, exactly those that the file's format stands for."""
-        rows = self.rows - first if rows is None else rows
-        if not 0 <= first <= first + rows <= self.rows:
-            raise KernelError(f"rows {first} to {first + rows - 1} of a weight of {self.rows} rows")
+        """-> [rows, cols] float32: the values of rows ``first ..``, exactly those that the file's format stands for. A stack's
+        rows count on from expert to expert."""
+        there = self.rows * (self.experts or 1)
+        rows = there - first if rows is None else rows
+        if not 0 <= first <= first + rows <= there:
+            raise KernelError(f"rows {first} to {first + rows - 1} of a weight of {there} rows")
         out = np.empty((rows, self.cols), np.float32)
         self._kernels.hb_unpack(self.handle, first, rows, out.ctypes.data)
         return out

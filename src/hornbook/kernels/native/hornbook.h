@@ -21,7 +21,7 @@
 extern "C" {
 #endif
 
-#define HB_ABI 1        // goes up with any change to this file; the loader refuses another
+#define HB_ABI 2        // goes up with any change to this file; the loader refuses another
 #define HB_PAGE 16      // tokens in a page of the cache
 #define HB_TILE 16      // rows of a weight that are interleaved
 
@@ -45,6 +45,9 @@ HB_API int hb_can_pack(int type);
 // source: rows of `cols` values each, in the type's blocks, packed densely. order: NULL, or for each of the `rows` packed
 // rows the row of the source that goes there (how heads are re-paired and parts of fused tensors taken, without loss).
 HB_API hb_weight* hb_pack(int type, int64_t rows, int64_t cols, const void* source, const int32_t* order);
+// A stack of as many matrices of one shape, [experts, rows, cols] in the source: each in tiles of its own. For HB_MIX only;
+// hb_unpack counts its rows on from expert to expert.
+HB_API hb_weight* hb_pack_experts(int type, int64_t experts, int64_t rows, int64_t cols, const void* source);
 HB_API void hb_free(hb_weight* weight);
 HB_API int64_t hb_weight_bytes(const hb_weight* weight);
 HB_API int hb_unpack(const hb_weight* weight, int64_t first, int64_t rows, float* out);  // [rows, cols], dequantised
@@ -66,6 +69,10 @@ enum hb_kind {
                      //   everything), causal; f: scale, softcap (0: none); w[0] NULL or ALiBi slopes [H]
     HB_SELECT,       // out [R, :] = a[rows of the batch, :]; what follows has R rows
     HB_CAP,          // out = f[1] > 0 ? f[1] * tanh(a * f[0] / f[1]) : a * f[0]
+    HB_MIX,          // out = sum over the i[0] experts with the highest scores b [T, E], the best first, of share * expert(a):
+                     //   shares are softmax of b, over those chosen where i[1] is 1, over all where it is 0; i[2] activation;
+                     //   weight: gate and up [E, I, width of a], down [E, width of out, I], each from hb_pack_experts
+    HB_WEIGH,        // out = a * sigmoid(b), b [T, 1]
 };
 enum hb_activation { HB_SILU = 0, HB_GELU = 1, HB_GELU_TANH = 2, HB_RELU = 3 };
 

@@ -42,6 +42,8 @@ struct Kernels {
     void (*act)(const float* x, int activation, int64_t n, float* out);
     void (*rotate)(float* head, const float* cos, const float* sin, int64_t turned, bool interleaved);
     void (*cap)(const float* x, float scale, float cap, int64_t n, float* out);
+    float (*exps)(const float* x, float shift, int64_t n, float* out);        // out = exp(x - shift); returns its sum
+    void (*add_scaled)(const float* x, float scale, int64_t n, float* y);     // y += scale * x
     // y += scale * (x A') B': A [rank, in], B [out, rank], inner [rank] is room for x A'
     void (*adapt)(const float* x, int64_t in, const float* a, const float* b, int64_t rank, float scale, int64_t out, float* y,
                   float* inner);

@@ -49,7 +49,7 @@ private:
     bool registers_exist(const hb_op& op) const {
         const bool in_place = op.kind == HB_HEAD_NORM || op.kind == HB_ROTARY;
         if (op.kind != HB_EMBED && !readable(op.a)) return false;
-        if (op.kind == HB_ADD && !readable(op.b)) return false;
+        if ((op.kind == HB_ADD || op.kind == HB_MIX || op.kind == HB_WEIGH) && !readable(op.b)) return false;
         if (!in_place && (op.out < 0 || op.out >= static_cast<int32_t>(model_.widths.size())))
             return wrong("it writes a register that is none");
         return true;
@@ -95,12 +95,14 @@ private:
                 if (op.a == op.out) return wrong("Select cannot work in place");
                 return equal_widths(op);
             case HB_CAP: return equal_widths(op);
+            case HB_MIX: return mix_fits(op);
+            case HB_WEIGH: return equal_widths(op) && (width(op.b) == 1 || wrong("width of b", width(op.b), 1));
             default: return wrong("there is no such kind");
         }
     }
 
     bool embed_fits(const hb_op& op) {
-        if (!op.weight[0]) return wrong("an embedding without a weight");
+        if (!op.weight[0] || op.weight[0]->experts != 1) return wrong("an embedding without a weight that is one matrix");
         if (model_.selects) return wrong("an embedding after Select");
         if (op.weight[0]->cols != width(op.out)) return wrong("columns of the weight", op.weight[0]->cols, width(op.out));
         model_.vocabulary = std::min(model_.vocabulary, op.weight[0]->rows);
@@ -116,7 +118,7 @@ private:
         if (op.a == op.out) return wrong("a product cannot work in place");
         int64_t rows = 0;
         for (int p = 0; p < op.i[0]; ++p) {
-            if (!op.weight[p]) return wrong("a part without a weight");
+            if (!op.weight[p] || op.weight[p]->experts != 1) return wrong("a part without a weight that is one matrix");
             if (op.weight[p]->cols != width(op.a)) return wrong("columns of the weight", op.weight[p]->cols, width(op.a));
             rows += op.weight[p]->rows;
         }
@@ -137,6 +139,22 @@ private:
         return true;
     }
 
+    bool mix_fits(const hb_op& op) {
+        if (model_.selects) return wrong("a mixture after Select");
+        const hb_weight *gate = op.weight[0], *up = op.weight[1], *down = op.weight[2];
+        if (!gate || !up || !down) return wrong("a mixture without its weights");
+        for (const hb_weight* weight : {gate, up, down})
+            if (weight->experts != width(op.b)) return wrong("experts of a weight", weight->experts, width(op.b));
+        for (const hb_weight* weight : {gate, up})
+            if (weight->cols != width(op.a)) return wrong("columns of the weight", weight->cols, width(op.a));
+        if (up->rows != gate->rows) return wrong("rows of up", up->rows, gate->rows);
+        if (down->cols != gate->rows) return wrong("columns of down", down->cols, gate->rows);
+        if (down->rows != width(op.out)) return wrong("rows of down", down->rows, width(op.out));
+        if (op.i[0] < 1 || op.i[0] > width(op.b)) return wrong("experts for a token", op.i[0], width(op.b));
+        model_.mixes = true;
+        return known(op.i[2]);
+    }
+
     // ------------------------------------------------------------------------------------------------------ stages
     Stage& tokens_stage() {
         if (model_.stages.empty() || model_.stages.back().kind != Stage::by_tokens ||
@@ -151,18 +169,27 @@ private:
         stage.cost += cost;
     }
 
+    void quantize(int32_t reg) {
+        if (!quantized_now_[reg]) add(Task::quantize, at_, width(reg));
+        quantized_now_[reg] = model_.quantized[reg] = 1;
+    }
+
     void place(const hb_op& op) {
         const bool in_place = op.kind == HB_HEAD_NORM || op.kind == HB_ROTARY;
         const int32_t written = in_place ? op.a : op.out;
         if (op.kind == HB_LINEAR) {
             bool bytes = false;
             for (int p = 0; p < op.i[0]; ++p) bytes |= wants_blocks(op.weight[p]->type);
-            if (bytes && !quantized_now_[op.a]) add(Task::quantize, at_, width(op.a));
-            if (bytes) quantized_now_[op.a] = model_.quantized[op.a] = 1;
+            if (bytes) quantize(op.a);
             model_.stages.push_back({Stage::linear, model_.selects, {}, at_, 0});
             // Adapters change what has just been written, before anyone reads it. They cost by their rank, which nobody knows
             // here; a stage that holds nothing else costs nothing where no token has one.
             if (op.i[1] >= 0) add(Task::adapt, at_, 64);
+        } else if (op.kind == HB_MIX) {
+            if (wants_blocks(op.weight[0]->type) || wants_blocks(op.weight[1]->type)) quantize(op.a);
+            add(Task::route, at_, 8 * width(op.b));
+            model_.stages.push_back({Stage::mix, false, {}, at_, 0});
+            add(Task::combine, at_, static_cast<int64_t>(op.i[0]) * width(op.out));
         } else if (op.kind == HB_ATTEND) {
             add(Task::store, at_, 4 * static_cast<int64_t>(op.i[1]) * op.i[2]);
             model_.stages.push_back({Stage::attend, false, {}, at_, 0});

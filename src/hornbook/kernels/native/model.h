@@ -6,7 +6,7 @@
 //
 // What concerns one token alone and stands together is one stage, whichever ops they are; some of its work is not in the plan
 // but follows from it: quantising what a Linear reads, storing keys and values, putting together the parts of an attention,
-// adding adapters. One token's share of it is so small that the calling thread does it without waking another.
+// adding adapters, choosing experts and adding up what they gave. One token's share of it is so small that the calling thread does it without waking another.
 #pragma once
 #include <cstdint>
 #include <cstdlib>
@@ -19,18 +19,18 @@
 namespace hb {
 
 // Work on one token, in a stage by tokens: an op of the plan, or what follows from one.
-enum class Task { op, quantize, store, merge, adapt };
+enum class Task { op, quantize, store, merge, adapt, route, combine };
 
 struct Piece {
     Task task;
-    int32_t op;  // its number in the plan; of quantize: the Linear's
+    int32_t op;  // its number in the plan; of quantize: the Linear's or the mixture's
 };
 
 struct Stage {
-    enum Kind { by_tokens, linear, attend } kind;
+    enum Kind { by_tokens, linear, attend, mix } kind;
     bool selected;              // rows are those of Select
     std::vector<Piece> pieces;  // by_tokens
-    int32_t op = -1;            // linear, attend
+    int32_t op = -1;            // linear, attend, mix
     int64_t cost = 0;           // by_tokens: floats touched for a token, about
 };
 
@@ -55,7 +55,7 @@ struct hb_model {
     std::vector<hb::Stage> stages;
     std::vector<uint8_t> before, after;  // whether the register is written before Select, from it on
     std::vector<uint8_t> quantized;      // whether a Linear multiplies its bytes
-    bool selects = false, causal = false, looks_ahead = false;
+    bool selects = false, causal = false, looks_ahead = false, mixes = false;
     int64_t context = INT64_MAX;         // positions that the tables have
     int64_t vocabulary = INT32_MAX;      // ids that the embeddings have
     std::mutex one_step;

@@ -158,7 +158,9 @@ int64_t hb::block_values(int type) { return float_bytes(type) ? 1 : format_of(ty
 
 int hb_can_pack(int type) { return hb::block_values(type) > 0; }
 
-hb_weight* hb_pack(int type, int64_t rows, int64_t cols, const void* source, const int32_t* order) {
+namespace {
+
+hb_weight* pack(int type, int64_t experts, int64_t rows, int64_t cols, const void* source, const int32_t* order) {
     const int64_t values = hb::block_values(type), most = std::numeric_limits<int64_t>::max();
     const auto refuse = [](auto... message) {
         hb::fail(message...);
@@ -168,6 +170,8 @@ hb_weight* hb_pack(int type, int64_t rows, int64_t cols, const void* source, con
     if (!source) return refuse("there is nothing to pack");
     if (rows <= 0 || cols <= 0 || cols > 1 << 30 || rows > most / (8 * cols) - HB_TILE)
         return refuse("a weight of %lld rows and %lld columns cannot be", (long long)rows, (long long)cols);
+    if (experts <= 0 || experts > most / (8 * cols) / (rows + HB_TILE))
+        return refuse("a weight of %lld experts of %lld rows cannot be", (long long)experts, (long long)rows);
     if (cols % values)
         return refuse("rows of %lld are no multiple of the %lld values of a block", (long long)cols, (long long)values);
     for (int64_t row = 0; order && row < rows; row++)
@@ -175,20 +179,35 @@ hb_weight* hb_pack(int type, int64_t rows, int64_t cols, const void* source, con
 
     hb_weight* weight = new (std::nothrow) hb_weight;
     if (!weight) return refuse("there is no memory for a weight");
-    weight->type = type, weight->rows = rows, weight->cols = cols;
+    weight->type = type, weight->experts = experts, weight->rows = rows, weight->cols = cols;
     weight->tiles = (rows + HB_TILE - 1) / HB_TILE;
     const int bytes = hb::float_bytes(type);
     weight->tile_bytes = bytes ? cols * HB_TILE * bytes : cols / values * hb::format_of(type).tile_bytes();
-    weight->memory = hb::take(weight->tiles * weight->tile_bytes);
+    weight->memory = hb::take(experts * weight->tiles * weight->tile_bytes);
     weight->data = weight->memory.data;
     if (!weight->data) {
         hb_free(weight);
         return refuse("there is no memory for a weight of %lld rows and %lld columns", (long long)rows, (long long)cols);
     }
-    hb::parallel_for(weight->tiles, 1, [&](int64_t begin, int64_t end) {
-        for (int64_t tile = begin; tile < end; tile++) pack_tile(*weight, tile, static_cast<const uint8_t*>(source), order);
+    const int64_t source_bytes = rows * (bytes ? cols * bytes : cols / values * hb::format_of(type).file_bytes);
+    hb::parallel_for(experts * weight->tiles, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t tile = begin; tile < end; tile++) {
+            const int64_t expert = tile / weight->tiles;
+            const uint8_t* own = static_cast<const uint8_t*>(source) + expert * source_bytes;
+            pack_tile(hb::expert_of(*weight, expert), tile % weight->tiles, own, order);
+        }
     });
     return weight;
+}
+
+}  // namespace
+
+hb_weight* hb_pack(int type, int64_t rows, int64_t cols, const void* source, const int32_t* order) {
+    return pack(type, 1, rows, cols, source, order);
+}
+
+hb_weight* hb_pack_experts(int type, int64_t experts, int64_t rows, int64_t cols, const void* source) {
+    return pack(type, experts, rows, cols, source, nullptr);
 }
 
 void hb_free(hb_weight* weight) {
@@ -198,15 +217,20 @@ void hb_free(hb_weight* weight) {
 }
 
 int64_t hb_weight_bytes(const hb_weight* weight) {
-    return weight->tiles * weight->tile_bytes + static_cast<int64_t>(sizeof *weight);
+    return weight->experts * weight->tiles * weight->tile_bytes + static_cast<int64_t>(sizeof *weight);
 }
 
 int hb_unpack(const hb_weight* weight, int64_t first, int64_t rows, float* out) {
-    if (first < 0 || rows < 0 || first > weight->rows - rows)
+    const int64_t there = weight->experts * weight->rows;
+    if (first < 0 || rows < 0 || first > there - rows)
         return hb::fail("rows %lld to %lld are not in a weight of %lld", (long long)first, (long long)(first + rows),
-                        (long long)weight->rows);
+                        (long long)there);
     hb::parallel_for(rows, HB_TILE, [&](int64_t begin, int64_t end) {
-        for (int64_t row = begin; row < end; row++) hb::kernels().unpack_row(*weight, first + row, out + row * weight->cols);
+        for (int64_t at = begin; at < end; at++) {
+            const int64_t row = first + at;
+            const hb_weight own = hb::expert_of(*weight, row / weight->rows);
+            hb::kernels().unpack_row(own, row % weight->rows, out + at * weight->cols);
+        }
     });
     return 0;
 }
@@ -226,6 +250,7 @@ void hb::multiply(const hb_weight& weight, const Activations& x, int64_t tokens,
 }
 
 int hb_linear(const hb_weight* weight, const float* bias, const float* x, int64_t tokens, float* y) {
+    if (weight->experts != 1) return hb::fail("a stack of %lld experts is no one matrix", (long long)weight->experts);
     if (tokens < 0) return hb::fail("%lld tokens", (long long)tokens);
     if (tokens == 0) return 0;
     hb::Activations activations;

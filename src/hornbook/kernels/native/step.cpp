@@ -11,11 +11,6 @@
 namespace hb {
 namespace {
 
-// Work below this is done before another thread would have noticed it: floats touched, bytes of weights times tokens.
-constexpr int64_t small_work = 16384, small_product = 32768;
-
-int64_t aligned(int64_t bytes) { return (bytes + 63) / 64 * 64; }
-
 long long number(int64_t n) { return static_cast<long long>(n); }
 
 }  // namespace
@@ -125,7 +120,8 @@ int64_t Step::bytes(const hb_model& model, int64_t tokens, int64_t rows, int64_t
         if (static_cast<int32_t>(r) != answer(model) || !answers_directly(model)) total += aligned(n * width * 4);
         if (model.quantized[r]) total += aligned(n * (width / 32) * static_cast<int64_t>(sizeof(ActivationBlock)));
     }
-    return total + aligned(look_ahead_bytes(model) * pages) + (attends(model) ? part_bytes : 0);
+    return total + aligned(look_ahead_bytes(model) * pages) + (attends(model) ? part_bytes : 0) +
+           Mixing().lay(model, tokens, nullptr);
 }
 
 bool Step::lay_out() {
@@ -154,6 +150,7 @@ bool Step::lay_out() {
     }
     pages_ = take(look_ahead_bytes(model_) * pages);
     if (attends(model_)) parts_ = reinterpret_cast<float*>(take(part_bytes));
+    mixing_.lay(model_, batch_.tokens, at);
     return true;
 }
 
@@ -164,7 +161,8 @@ int Step::run() {
         if (batch_.cancel && *batch_.cancel) return 2;
         if (stage.kind == Stage::by_tokens) by_tokens(stage);
         else if (stage.kind == Stage::linear) linear(stage);
-        else attend(model_.ops[stage.op]);
+        else if (stage.kind == Stage::attend) attend(model_.ops[stage.op]);
+        else mix(model_.ops[stage.op]);
     }
     if (!answers_directly(model_)) {
         const int32_t reg = answer(model_);
@@ -174,13 +172,10 @@ int Step::run() {
 }
 
 void Step::by_tokens(const Stage& stage) {
-    const int64_t count = rows(stage.selected);
-    const auto body = [&](int64_t begin, int64_t end) {
+    share_out(rows(stage.selected), stage.cost, [&](int64_t begin, int64_t end) {
         for (int64_t t = begin; t < end; ++t)
             for (const Piece& one : stage.pieces) piece(one, t, stage.selected);
-    };
-    if (count * stage.cost < small_work) return body(0, count);
-    parallel_for(count, std::max<int64_t>(1, small_work / 2 / std::max<int64_t>(stage.cost, 1)), body);
+    });
 }
 
 Activations Step::activations(const hb_op& op) const {
@@ -195,6 +190,8 @@ void Step::piece(const Piece& piece, int64_t t, bool selected) const {
         case Task::store: return store(its, t);
         case Task::merge: return merge(its, t);
         case Task::adapt: return adapt(its, t, selected);
+        case Task::route: return route(its, t);
+        case Task::combine: return combine(its, t);
     }
 }
 
@@ -224,6 +221,11 @@ void Step::op(const hb_op& op, int64_t t) const {
         }
         case HB_SELECT: std::memcpy(out, a, sizeof(float) * static_cast<size_t>(width)); return;
         case HB_CAP: return kernels_.cap(a, op.f[0], op.f[1], width, out);
+        case HB_WEIGH: {
+            float e = -*row(op.b, t);
+            kernels_.exps(&e, 0, 1, &e);
+            return kernels_.cap(a, 1.0f / (1.0f + e), 0, width, out);
+        }
     }
 }
 
@@ -236,6 +238,17 @@ void Step::adapt(const hb_op& op, int64_t t, bool selected) const {
         if (one.adapter == wanted && one.site == op.i[1])
             kernels_.adapt(row(op.a, t), model_.widths[op.a], one.a, one.b, one.rank, one.scale, model_.widths[op.out],
                            row(op.out, t), thread_space(most_rank_));
+    }
+}
+
+void Step::product(const hb_weight* const* weights, const float* const* biases, int parts, int64_t tile, int64_t stop,
+                   const Activations& x, int64_t tokens, float* y, int64_t stride) const {
+    for (int p = 0; p < parts && tile < stop; ++p) {
+        const hb_weight& weight = *weights[p];
+        const int64_t end = std::min(stop, weight.tiles);
+        if (tile < end) kernels_.tiles(weight, tile, end, x, tokens, biases[p], y, stride);
+        tile = std::max<int64_t>(tile - weight.tiles, 0), stop -= weight.tiles;
+        y += weight.rows;
     }
 }
 
@@ -252,24 +265,17 @@ void Step::linear(const Stage& stage) {
     const int64_t shares = 6 * threads();
     const int64_t blocks = std::max<int64_t>(1, std::min(shares / tiles, tokens / 32)), block = (tokens + blocks - 1) / blocks;
 
-    const auto product = [&](int64_t tile, int64_t stop, int64_t token, int64_t count) {
+    const auto some_tokens = [&](int64_t tile, int64_t stop, int64_t token, int64_t count) {
         Activations some = x;
         some.x += token * x.stride;
         if (some.blocks) some.blocks += token * (x.cols / 32);
-        float* y = row(op.out, token);
-        for (int p = 0; p < op.i[0] && tile < stop; ++p) {
-            const hb_weight& weight = *op.weight[p];
-            const int64_t end = std::min(stop, weight.tiles);
-            if (tile < end) kernels_.tiles(weight, tile, end, some, count, op.w[p], y, stride);
-            tile = std::max<int64_t>(tile - weight.tiles, 0), stop -= weight.tiles;
-            y += weight.rows;
-        }
+        product(op.weight, op.w, op.i[0], tile, stop, some, count, row(op.out, token), stride);
     };
     const auto body = [&](int64_t begin, int64_t end) {
         while (begin < end) {  // along the tiles of one block of tokens, then of the next
             const int64_t token = begin / tiles * block, tile = begin % tiles;
             const int64_t stop = std::min(tiles, tile + end - begin);
-            if (token < tokens) product(tile, stop, token, std::min(block, tokens - token));
+            if (token < tokens) some_tokens(tile, stop, token, std::min(block, tokens - token));
             begin += stop - tile;
         }
     };
