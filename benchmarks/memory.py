@@ -69,8 +69,51 @@ def child(*jobs: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def measure(job: dict[str, Any]) -> dict[str, Any]:
-    work = {"generate": generate, "train": train, "load": load}[job.pop("job")]
+    work = {"answer": answer, "generate": generate, "train": train, "load": load}[job.pop("job")]
     return work(**job)
+
+
+def answer(model: str, context: int, batch: int, native: bool = True, dtype: str = "auto") -> dict[str, Any]:
+    """Load a model as anybody does, and let ``batch`` texts, no two alike, reach ``context`` tokens each. Counted is all
+    that comes on top of an interpreter that has imported nothing."""
+    began = empty()
+    from hornbook.llm import LocalLLM, load
+    from hornbook.settings import Settings
+    from hornbook.types import SamplingParams
+
+    llm = load(model, device="cpu", dtype=dtype, settings=Settings.load(native=native))
+    assert isinstance(llm, LocalLLM)
+    with llm:
+        prompts = [[1 + (37 * row + 7 * i) % 1000 for i in range(context - 8)] for row in range(batch)]
+        llm.generate(prompts, SamplingParams(max_tokens=8, temperature=0.0, ignore_eos=True))
+        return {"measured": peak() - began, "executor": llm.runs_on}
+
+
+def empty() -> int:
+    """What is resident of an interpreter that does nothing, in bytes."""
+    script = "print(next(line for line in open('/proc/self/status') if line.startswith('VmRSS:')).split()[1])"
+    return 1024 * int(subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, check=True).stdout)
+
+
+def foreseen(job: dict[str, Any]) -> dict[str, Any]:
+    """What ``hornbook plan`` says of a job "answer": not in the process that is measured, for it imports torch."""
+    from hornbook.checkpoint.anatomy import Anatomy
+    from hornbook.checkpoint.memory import Request
+    from hornbook.engine.forecast import foresee
+    from hornbook.settings import Settings
+
+    path, dtype = Path(job["model"]), job.get("dtype", "auto")
+    anatomy = Anatomy.read(path)
+    settings = Settings.load(native=job.get("native", True))
+    running = foresee(path, anatomy.config, "cpu", dtype, settings)
+    planned = running.plan(Request(anatomy, job["context"], job["batch"], "float32" if dtype == "auto" else dtype))
+    worst = planned.worst
+    return {
+        "predicted": planned.peak + running.program,
+        "executor": running.executor,
+        "parts": (running.program + worst.tokenizer, worst.weights, worst.cache, worst.working + worst.allocator),
+        "moment": worst.name,
+    }
 
 
 def generate(model: str, context: int, batch: int, dtype: str) -> dict[str, Any]:
@@ -247,6 +290,7 @@ def compare(result: dict[str, Any]) -> tuple[str, str, str]:
 
 def main(*models: str) -> None:
     loading(*models)
+    answering(*models[:2])
     running(models[0])
     training()
 
@@ -263,8 +307,23 @@ def loading(*models: str) -> None:
             row(Path(model).name, dtype, weights, measured, times, program, f"{found['seconds']:.1f}")
 
 
+def answering(*models: str) -> None:
+    print("\nAnswering, MB:\n")
+    row("model", "executor", "batch x context", "program", "weights", "cache", "working", "plan", "measured", "error")
+    row(*["---"] * 10)
+    for model, native in [*((model, True) for model in models), (models[0], False)]:
+        for batch, context in ((1, 512), (1, 2048), (16, 512), (16, 2048)):
+            job = {"job": "answer", "model": model, "context": context, "batch": batch, "native": native}
+            said = foreseen(job)
+            (found,) = child(job)
+            assert said["executor"] == found["executor"]
+            parts = (f"{part / 1e6:,.0f}" for part in said["parts"])
+            name = Path(model).name
+            row(name, said["executor"], f"{batch} x {context:,}", *parts, *compare(said | found))
+
+
 def running(model: str) -> None:
-    print("\nRunning, MB:\n")
+    print("\nThe plain generator, MB:\n")
     row("batch x context", "dtype", "predicted", "measured", "error", "the program")
     row(*["---"] * 6)
     for batch, context, dtype in (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -19,3 +20,13 @@ def child(*jobs: dict[str, Any]) -> list[dict[str, Any]]:
     assert done.returncode == 0, done.stderr
     answers: list[dict[str, Any]] = json.loads(done.stdout)
     return answers
+
+
+def foreseen(job: dict[str, Any]) -> dict[str, Any]:
+    """What ``hornbook plan`` says of a job "answer"."""
+    spec = importlib.util.spec_from_file_location("benchmarks_memory", SCRIPT)
+    assert spec is not None and spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    said: dict[str, Any] = script.foreseen(job)
+    return said

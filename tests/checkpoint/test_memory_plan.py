@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from measured_memory import child
+from measured_memory import child, foreseen
 from torch import Tensor
 
 from hornbook.checkpoint.activations import Pass
@@ -18,6 +18,7 @@ from hornbook.checkpoint.anatomy import Anatomy
 from hornbook.checkpoint.machine import available
 from hornbook.checkpoint.memory import Request, largest, plan
 from hornbook.errors import UsageError
+from hornbook.kernels.library import library
 from hornbook.model.cache import ContiguousCache
 from hornbook.model.config import Experts, LayerKind, ModelConfig, Rotary
 from hornbook.model.transformer import Transformer
@@ -93,9 +94,14 @@ def test_training_steps_take_what_was_planned() -> None:
 
 @pytest.mark.models
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is measured through /proc")
-def test_generation_takes_what_was_planned(smollm2_path: Path) -> None:
-    (found,) = child({"job": "generate", "model": str(smollm2_path), "context": 512, "batch": 1, "dtype": "float32"})
-    assert close(found), found
+@pytest.mark.parametrize("native", [True, False], ids=["native", "torch"])
+def test_answers_take_what_was_planned_on_the_executor_that_was_named(smollm2_path: Path, native: bool) -> None:
+    if native and library() is None:
+        pytest.skip("there are no native kernels here")
+    job = {"job": "answer", "model": str(smollm2_path), "context": 512, "batch": 1, "native": native}
+    said, (found,) = foreseen(job), child(job)
+    assert said["executor"] == found["executor"]
+    assert said["predicted"] == pytest.approx(found["measured"], rel=0.1), (said, found)
 
 
 def test_the_cache_is_counted_to_the_byte() -> None:

@@ -1,4 +1,5 @@
-"""How much memory a model will need, before any of it is loaded: running it, or training all of it or adapters.
+"""How much memory a model will need, before any of it is loaded: training all of it or adapters, or running its modules as
+they stand. What the engine needs, which runs most models, is in engine/forecast.py.
 
     running    weights + cache + what one piece of the prompt has in hand
     training   weights + optimiser + the most of these four moments
@@ -37,7 +38,7 @@ from hornbook.checkpoint.loading import DTYPES
 from hornbook.errors import UsageError
 
 NF4_BITS = 4.127  # with scales of scales, arXiv 2305.14314, section 3
-PROGRAM = 340_000_000  # Python, torch and Hornbook themselves, as measured on Linux: docs/results/memory-plan.md
+PROGRAM = 340_000_000  # Python, torch and Hornbook with what they import to train: docs/results/memory-plan.md
 PREFILL = 1024  # tokens of a prompt that are read at once: engine.generate.Generator's
 HOLES = 0.5  # of what comes and goes
 METHODS = ("full", "lora", "qlora")
@@ -48,7 +49,8 @@ Method = Literal["full", "lora", "qlora"]
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What is held at one time, in bytes. ``scores``: the logits, when training; ``allocator``: holes between tensors."""
+    """What is held at one time, in bytes. ``scores``: the logits, when training; ``allocator``: holes between tensors;
+    ``tokenizer``: where it is not counted as the program's."""
 
     name: str
     weights: int
@@ -59,6 +61,7 @@ class Moment:
     scores: int = 0
     working: int = 0
     allocator: int = 0
+    tokenizer: int = 0
 
     @property
     def passing(self) -> int:
@@ -67,7 +70,8 @@ class Moment:
 
     @property
     def total(self) -> int:
-        return self.weights + self.gradients + self.optimiser + self.cache + self.passing + self.allocator
+        held = self.weights + self.gradients + self.optimiser + self.cache + self.tokenizer
+        return held + self.passing + self.allocator
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ from hornbook.checkpoint.quantize import quantize as quantized
 from hornbook.checkpoint.rules import SAME, Rule, Stacked, TensorSource
 from hornbook.checkpoint.safetensors import SafetensorsFolder
 from hornbook.checkpoint.stretch import stretched
-from hornbook.errors import ModelFileError, ModelNotFound, UnsupportedModel
+from hornbook.errors import ModelFileError, ModelNotFound, UnsupportedModel, UsageError
 from hornbook.model.config import ModelConfig
 from hornbook.model.parameters import parameters
 
@@ -128,20 +128,21 @@ class Packed:
         self.close()
 
 
-def open_packed(path: str | Path, *, stretch: str | None = None) -> Packed:
+def open_packed(path: str | Path, *, stretch: str | None = None, text: bool = True) -> Packed:
     """Open a .gguf file, or a folder with config.json and safetensors; every name and shape is checked, no weight read.
 
     stretch  a longer context than the model was trained for: "yarn:4" (see checkpoint/stretch.py)
+    text     whether its tokenizer and its template are wanted, which are read in a thread of their own
     Raises ModelNotFound, ModelFileError (damaged, or contradicts itself), UsageError, UnsupportedModel: also where only
     the rows of a quantised matrix, changed in more than their order, would make the model.
     """
     path = Path(path)
     if not path.exists():
         raise ModelNotFound(f"there is no file or folder {path}", "Check the path.")
-    return (_open_folder if path.is_dir() else _open_gguf)(path, stretch)
+    return (_open_folder if path.is_dir() else _open_gguf)(path, stretch, text)
 
 
-def _open_gguf(path: Path, stretch: str | None) -> Packed:
+def _open_gguf(path: Path, stretch: str | None, wanted: bool) -> Packed:
     file = GGUF.open(path)
     try:
         family, config = gguf_config(file)
@@ -153,13 +154,13 @@ def _open_gguf(path: Path, stretch: str | None) -> Packed:
             tokenizer = Tokenizer.from_gguf(file.metadata)
             return tokenizer, ChatTemplate.from_gguf(file.metadata, tokenizer)
 
-        return _packed(path, config, family, file.metadata, file, stretch, text)
+        return _packed(path, config, family, file.metadata, file, stretch, text if wanted else _unread)
     except BaseException:
         file.close()
         raise
 
 
-def _open_folder(path: Path, stretch: str | None) -> Packed:
+def _open_folder(path: Path, stretch: str | None, wanted: bool) -> Packed:
     raw = read_raw(path)
     source = SafetensorsFolder.open(path)
     try:
@@ -172,7 +173,7 @@ def _open_folder(path: Path, stretch: str | None) -> Packed:
             tokenizer = Tokenizer.from_folder(path)
             return tokenizer, ChatTemplate.from_folder(path, tokenizer)
 
-        return _packed(path, config, family, raw, source, stretch, text)
+        return _packed(path, config, family, raw, source, stretch, text if wanted else _unread)
     except BaseException:
         source.close()
         raise
@@ -191,6 +192,10 @@ def _packed(
         return Packed(path, config, family, metadata, weights, source, aside.submit(text))
     finally:
         aside.shutdown(wait=False)
+
+
+def _unread() -> Text:
+    raise UsageError("the model was opened without its tokenizer", "Open it with text=True.")
 
 
 def pack(fitted: Fitted, source: FileSource, shapes: Mapping[str, Shape]) -> dict[str, PackedTensor]:

@@ -1,7 +1,9 @@
-"""``hornbook plan``: how much memory a model will need, and whether this machine has it; only the header is read."""
+"""``hornbook plan``: how much memory a model will need, what would run it, and whether this machine has it; only the header
+is read."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +16,7 @@ from hornbook.settings import Settings
 if TYPE_CHECKING:
     from hornbook.checkpoint.machine import Room
     from hornbook.checkpoint.memory import Moment, Plan, Request
+    from hornbook.engine.forecast import Running
 
 DEFAULT_CONTEXT = 4096  # tokens, or the model's own where it has fewer
 _PARTS = {
@@ -22,6 +25,7 @@ _PARTS = {
     "optimiser": "optimiser",
     "activations": "activations",
     "cache": "key-value cache",
+    "tokenizer": "tokenizer",
     "scores": "logits",
     "working": "working space",
     "allocator": "allocator",
@@ -39,7 +43,8 @@ def plan(
     ] = None,
     rank: Annotated[int, typer.Option("--rank", help="Rank of the adapters of lora and qlora.")] = 16,
     dtype: Annotated[
-        str, typer.Option("--dtype", help="float32, bfloat16, float16; auto: float32 on a CPU, else bfloat16.")
+        str,
+        typer.Option("--dtype", help="float32, bfloat16, float16 (with torch); auto: the best that runs it here."),
     ] = "auto",
     optimizer: Annotated[str, typer.Option("--optimizer", help="adamw, adamw8bit or adafactor.")] = "adamw",
     as_json: AsJson = False,
@@ -51,9 +56,11 @@ def plan(
     from hornbook.checkpoint.anatomy import Anatomy
     from hornbook.checkpoint.loading import pick_device, pick_dtype
     from hornbook.checkpoint.store import Store
+    from hornbook.engine.forecast import foresee
 
     settings = Settings.load()
-    anatomy = Anatomy.read(Store(settings).get(model).path)
+    path = Store(settings).get(model).path
+    anatomy = Anatomy.read(path)
     device = pick_device(settings.device)
     request = memory.Request(
         anatomy,
@@ -64,20 +71,31 @@ def plan(
         optimizer,
         rank,
     )
-    planned = memory.plan(request)
+    running = foresee(path, anatomy.config, settings.device, dtype, settings) if train is None else None
+    make = memory.plan if running is None else running.plan
+    program = running.program if running is not None else memory.PROGRAM if device.type == "cpu" else 0
+    planned = make(request)
     room = machine.room(str(device))
-    program = memory.PROGRAM if device.type == "cpu" else 0
     needs = planned.peak + program
     fits = None if room is None else needs <= room.free
-    remedies = [] if room is None or fits else _remedies(request, room.free - program)
+    remedies = []
+    if room is not None and not fits:
+        remedies = _remedies(request, make, room.free - program, dtypes=running is None or not running.native)
     if as_json:
-        console.print_json(_data(model, request, planned, program, room, fits, remedies))
+        console.print_json(_data(model, request, planned, program, running, room, fits, remedies))
         return
-    way = "run" if train is None else f"train {train} · {optimizer}" + (f" · rank {rank}" * (train != "full"))
+    if running is not None:
+        way = f"run · {running.executor}"
+    else:
+        way = f"train {train} · {optimizer}" + (f" · rank {rank}" * (train != "full")) + f" · {request.dtype}"
     print(model)
-    print(f"  {way} · {request.dtype} · {batch:,} x {request.context:,} tokens")
+    print(f"  {way} · {batch:,} x {request.context:,} tokens")
+    if running is not None and running.reason is not None:
+        print(f"  with torch: {running.reason}")
     print()
     print("\n".join(_breakdown(planned.worst, program)))
+    if running is not None and running.at_once(request) < batch:
+        print(f"  {running.at_once(request):,} of {batch:,} run side by side, and the others wait for their turn")
     print()
     when = "" if len(planned.moments) == 1 else f", when {planned.worst.name}"
     print(f"  peak {console.bytes_text(needs)}{when}")
@@ -95,19 +113,20 @@ def _breakdown(moment: Moment, program: int) -> list[str]:
     return [f"  {label:<16}{console.bytes_text(size):>10}" for label, size in rows if size]
 
 
-def _remedies(request: Request, free: int) -> list[dict[str, Any]]:
-    """What would fit: fewer tokens, fewer rows, a smaller dtype, a lighter way to train; the last word if nothing does."""
+def _remedies(request: Request, make: Callable[[Request], Plan], free: int, *, dtypes: bool) -> list[dict[str, Any]]:
+    """What would fit: fewer tokens, fewer rows, a smaller dtype (``dtypes``: where there is a choice), a lighter way to train;
+    the last word if nothing does."""
     from hornbook.checkpoint import memory
 
     def fits(**changes: Any) -> bool:
-        return memory.plan(replace(request, **changes)).peak <= free
+        return make(replace(request, **changes)).peak <= free
 
     found: list[dict[str, Any]] = []
     if context := memory.largest(lambda n: fits(context=n), request.context):
         found.append({"context": context, "text": f"--context {context} fits, the longest with batch {request.batch}"})
     if request.batch > 1 and (batch := memory.largest(lambda n: fits(batch=n), request.batch)):
         found.append({"batch": batch, "text": f"--batch {batch} fits, the most with {request.context:,} tokens"})
-    if request.dtype == "float32" and fits(dtype="bfloat16"):
+    if dtypes and request.dtype == "float32" and fits(dtype="bfloat16"):
         found.append({"dtype": "bfloat16", "text": "--dtype bfloat16 fits"})
     for lighter in ("lora", "qlora") if request.method == "full" else ("qlora",) if request.method == "lora" else ():
         if fits(method=lighter):
@@ -121,6 +140,7 @@ def _data(
     request: Request,
     planned: Plan,
     program: int,
+    running: Running | None,
     room: Room | None,
     fits: bool | None,
     remedies: list[dict[str, Any]],
@@ -137,6 +157,10 @@ def _data(
         "trained": planned.trained,
         "peak": planned.peak + program,
         "program": program,
+        "executor": None if running is None else running.executor,
+        "executor_reason": None if running is None else running.reason,
+        "at_once": None if running is None else running.at_once(request),
+        "cache_room": None if running is None else running.room,
         "moments": [{**asdict(moment), "total": moment.total} for moment in planned.moments],
         "free": None if room is None else room.free,
         "device": None if room is None else room.name,

@@ -65,12 +65,15 @@ def for_native(path: Path, device: str, dtype: str, stretch: str | None, setting
         yield None
         return
     with packed:
-        reason = obstacle(packed.config)
-        if reason is None:
-            reason = native.supports(lower(packed.config), packed.weights, settings)
+        reason = why_torch(packed, settings)
         if reason is not None and packed.config.encoder is None:
             _tell(path, reason, settings)
         yield packed if reason is None else None
+
+
+def why_torch(packed: Packed, settings: Settings) -> str | None:
+    """Why an open model does not run natively on this processor; None where it does."""
+    return obstacle(packed.config) or native.supports(lower(packed.config), packed.weights, settings)
 
 
 def native_decoder(packed: Packed, settings: Settings) -> Opened:
