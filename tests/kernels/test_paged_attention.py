@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from native_ops import ATTEND, EMBED, F16, F32, I8, PAGE, Batch, Cache, Ops, loaded
+from native_ops import ATTEND, EMBED, F16, F32, I8, PAGE, Batch, Cache, Ops
 
 from hornbook.kernels import twins
 
 V = 211  # ids are rows of random states
 TOLERANCE = {F32: 2e-6, F16: 1e-3, I8: 1.2e-2}
-
-
-@pytest.fixture
-def kernels() -> Iterator[Any]:
-    found = loaded()
-    if found is None:
-        pytest.skip("there are no native kernels here")
-    found.hb_set_threads(2)
-    yield found
-    found.hb_set_threads(0)
 
 
 def states(width: int, seed: int = 0) -> np.ndarray:

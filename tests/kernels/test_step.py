@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -28,7 +27,6 @@ from native_ops import (
     Batch,
     Cache,
     Ops,
-    loaded,
 )  # fmt: skip
 
 from hornbook.errors import KernelError
@@ -38,16 +36,6 @@ from hornbook.model.config import Rotary
 V = 97
 ACTIVATIONS = ["silu", "gelu", "gelu_tanh", "relu"]
 WIDTHS = [1, 5, 8, 31, 64, 100]
-
-
-@pytest.fixture
-def kernels() -> Iterator[Any]:
-    found = loaded()
-    if found is None:
-        pytest.skip("there are no native kernels here")
-    found.hb_set_threads(2)
-    yield found
-    found.hb_set_threads(0)
 
 
 def normal(*shape: int, seed: int = 0, scale: float = 1.0) -> np.ndarray:

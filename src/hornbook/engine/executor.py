@@ -10,10 +10,12 @@ An executor knows nothing of requests. Which page belongs to whom is the busines
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
+
+from hornbook.errors import GenerationError
 
 Ints: TypeAlias = "np.ndarray[Any, np.dtype[np.int32]]"
 Floats: TypeAlias = "np.ndarray[Any, np.dtype[np.float32]]"
@@ -35,6 +37,13 @@ class Batch(NamedTuple):
 
 class Stopped(Exception):
     """A run was stopped before its end. What it has written to pages lies beyond what counts there."""
+
+
+def check_pages(pages: Iterable[int], count: int) -> None:
+    """Raises GenerationError for a page that is none of ``count``."""
+    for page in pages:
+        if not 0 <= page < count:
+            raise GenerationError(f"page {page} is out of range: there are {count} pages")
 
 
 class Executor(Protocol):

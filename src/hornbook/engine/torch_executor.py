@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hornbook.engine.executor import Batch, Floats, Stopped
+from hornbook.engine.executor import Batch, Floats, Stopped, check_pages
 from hornbook.engine.four_bit import PIECE, FourBit
 from hornbook.engine.plan import Act, Add, Attend, Cap, Embed, Gate, HeadNorm, Linear, Mix, Norm, Op, Plan, Select, Turn
 from hornbook.engine.torch_attention import GATHERED, Layout, PagedKeys, attend_packed, lay_out
@@ -71,7 +71,7 @@ class TorchExecutor:
         static_decode: bool | None = None,
     ) -> None:
         config = plan.config
-        self.plan, self.pages = plan, pages
+        self.plan, self.pages = plan, pages if plan.causal else 0
         self.device, self.dtype = torch.device(device), dtype
         self.name = f"torch {self.device.type} {str(dtype).removeprefix('torch.')}"
         self.vocab_size = config.vocab_size
@@ -146,8 +146,8 @@ class TorchExecutor:
     def copy_page(self, source: int, target: int) -> None:
         """See Executor."""
         self._open()
-        if not (0 <= source < self.pages and 0 <= target < self.pages) or self._cache is None:
-            raise GenerationError(f"page {source} cannot be copied to page {target}: there are {self.pages} pages")
+        check_pages((source, target), self.pages)
+        assert self._cache is not None
         with torch.inference_mode():
             self._cache.copy(source, target)
 
@@ -205,8 +205,8 @@ class TorchExecutor:
             raise GenerationError(
                 f"a token stands at position {int(batch.positions.max())}: the context holds {self.context_length:,}"
             )
-        if self._cache is not None and not 0 <= int(batch.pages.min()) <= int(batch.pages.max()) < self.pages:
-            raise GenerationError(f"page {int(batch.pages.max())} is out of range: there are {self.pages} pages")
+        if self._cache is not None:
+            check_pages((int(batch.pages.min()), int(batch.pages.max())), self.pages)
         if batch.adapters is not None:
             self._adapters.check(set(batch.adapters.tolist()) - {-1})
 
