@@ -55,7 +55,7 @@ class Opened:
 @contextmanager
 def for_native(path: Path, device: str, dtype: str, stretch: str | None, settings: Settings) -> Iterator[Packed | None]:
     """The open file where the native kernels run it; None where torch must, of which the log says the reason once."""
-    if dtype != "auto" or on_accelerator(device):
+    if dtype != "auto" or not settings.native or on_accelerator(device):  # known before the file is read
         yield None
         return
     try:
