@@ -249,6 +249,19 @@ def test_a_child_generates_what_its_parent_does_while_others_generate(tiny_llm_p
         assert generate(llm) == wanted
 
 
+def test_a_model_on_a_gpu_is_refused_in_a_child(tiny_llm_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    with hornbook.load(str(tiny_llm_path), device="cpu", dtype="float32") as llm:
+        assert isinstance(llm, LocalLLM) and llm._driver is not None
+        wanted = generate(llm)
+        with monkeypatch.context() as patch:  # that it lies on a GPU is only said
+            patch.setattr(llm._driver.engine.executor, "device", torch.device("cuda"))
+            kind, name, words = in_child(lambda: generate(llm))
+        assert (kind, name) == ("error", "GenerationError") and "cuda" in words and "spawn" in words
+        assert generate(llm) == wanted
+
+
 def test_a_child_packs_weights_while_its_parent_packs_and_frees_them() -> None:
     kernels, stop = library(Settings()), threading.Event()
     if kernels is None:
