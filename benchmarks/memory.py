@@ -1,6 +1,6 @@
 """Predicted against measured memory: ``hornbook plan``'s figures beside the peak of a process that does the work.
 
-    python benchmarks/memory.py MODEL...              # prints the tables of docs/results/memory-plan.md
+    python benchmarks/memory.py DECODER DECODER ENCODER   # prints the tables of docs/results/memory-plan.md
     python benchmarks/memory.py child '[{"job": ...}]'  # measurements, as JSON: the tests' and the tables'
 
 A measurement of the tables is a process of its own. It first does the same in small, because torch imports 60 to 80 MB of
@@ -74,19 +74,21 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def answer(model: str, context: int, batch: int, native: bool = True, dtype: str = "auto") -> dict[str, Any]:
-    """Load a model as anybody does, and let ``batch`` texts, no two alike, reach ``context`` tokens each. Counted is all
-    that comes on top of an interpreter that has imported nothing."""
+    """Load a model as anybody does, and let ``batch`` texts, no two alike, reach ``context`` tokens each; an embedder reads
+    them. Counted is all that comes on top of an interpreter that has imported nothing."""
     began = empty()
     from hornbook.llm import LocalLLM, load
     from hornbook.settings import Settings
     from hornbook.types import SamplingParams
 
-    llm = load(model, device="cpu", dtype=dtype, settings=Settings.load(native=native))
-    assert isinstance(llm, LocalLLM)
-    with llm:
-        prompts = [[1 + (37 * row + 7 * i) % 1000 for i in range(context - 8)] for row in range(batch)]
-        llm.generate(prompts, SamplingParams(max_tokens=8, temperature=0.0, ignore_eos=True))
-        return {"measured": peak() - began, "executor": llm.runs_on}
+    opened: Any = load(model, device="cpu", dtype=dtype, settings=Settings.load(native=native))
+    with contextlib.closing(opened):
+        if isinstance(opened, LocalLLM):
+            prompts = [[1 + (37 * row + 7 * i) % 1000 for i in range(context - 8)] for row in range(batch)]
+            opened.generate(prompts, SamplingParams(max_tokens=8, temperature=0.0, ignore_eos=True))
+        else:
+            opened.embed(["word " * (context - opened.special_tokens)] * batch)
+        return {"measured": peak() - began, "executor": getattr(opened, "runs_on", None)}
 
 
 def empty() -> int:
@@ -290,7 +292,7 @@ def compare(result: dict[str, Any]) -> tuple[str, str, str]:
 
 def main(*models: str) -> None:
     loading(*models)
-    answering(*models[:2])
+    answering(*models)
     running(models[0])
     training()
 
@@ -311,15 +313,24 @@ def answering(*models: str) -> None:
     print("\nAnswering, MB:\n")
     row("model", "executor", "batch x context", "program", "weights", "cache", "working", "plan", "measured", "error")
     row(*["---"] * 10)
-    for model, native in [*((model, True) for model in models), (models[0], False)]:
-        for batch, context in ((1, 512), (1, 2048), (16, 512), (16, 2048)):
-            job = {"job": "answer", "model": model, "context": context, "batch": batch, "native": native}
-            said = foreseen(job)
-            (found,) = child(job)
-            assert said["executor"] == found["executor"]
-            parts = (f"{part / 1e6:,.0f}" for part in said["parts"])
-            name = Path(model).name
-            row(name, said["executor"], f"{batch} x {context:,}", *parts, *compare(said | found))
+    sizes = ((1, 512), (1, 2048), (16, 512), (16, 2048))
+    jobs: list[tuple[str, bool, str, int, int]] = [
+        (model, True, "auto", *size) for model in models[:2] for size in sizes
+    ]
+    jobs += [(models[0], False, "auto", *size) for size in sizes]
+    # What no figure of the plan was fitted to:
+    jobs += [
+        (models[0], False, "bfloat16", 1, 512),
+        (models[1], False, "auto", 1, 512),
+        (models[2], True, "auto", 8, 256),
+    ]
+    for model, native, dtype, batch, context in jobs:
+        job = {"job": "answer", "model": model, "context": context, "batch": batch, "native": native, "dtype": dtype}
+        said = foreseen(job)
+        (found,) = child(job)
+        assert found["executor"] in (None, said["executor"])
+        parts = (f"{part / 1e6:,.0f}" for part in said["parts"])
+        row(Path(model).name, said["executor"], f"{batch} x {context:,}", *parts, *compare(said | found))
 
 
 def running(model: str) -> None:
