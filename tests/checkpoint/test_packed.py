@@ -103,7 +103,7 @@ class Source:
         self.tensors = {name: TensorInfo(name, values.shape, type, self.bytes.nbytes) for name in "ab"}
 
     def raw(self, name: str) -> Any:
-        return self.bytes
+        return self.bytes.reshape(-1)
 
     def tensor(self, name: str) -> np.ndarray[Any, Any]:
         return self.values

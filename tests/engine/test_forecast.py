@@ -19,7 +19,7 @@ from hornbook.engine.lower import lower
 from hornbook.engine.native import NativeExecutor
 from hornbook.kernels.library import library
 from hornbook.llm import LocalLLM, load
-from hornbook.model.config import LayerKind, ModelConfig, Rotary
+from hornbook.model.config import Experts, LayerKind, ModelConfig, Rotary
 from hornbook.model.parameters import parameters
 from hornbook.settings import Settings
 
@@ -28,6 +28,9 @@ LLAMA = ModelConfig(
     vocab_size=512, layers=2, width=64, heads=4, kv_heads=2, head_width=16, feedforward_width=160, context_length=512,
     pattern=(LayerKind(rotary=Rotary()),),
 )  # fmt: skip
+MIXTURE = replace(
+    LLAMA, experts=Experts(6, 3, 96, True, 32, True), pattern=(LayerKind(rotary=Rotary(), sparse=True), *LLAMA.pattern)
+)
 BERT = replace(LLAMA, causal=False, language_head=False, norm="layer", norm_placement="post", gated=False)
 
 
@@ -37,7 +40,7 @@ def running(path: Path, dtype: str = "auto", **said: Any) -> tuple[Running, Anat
 
 
 @NATIVE
-@pytest.mark.parametrize("config", [LLAMA, BERT], ids=["decoder", "encoder"])
+@pytest.mark.parametrize("config", [LLAMA, BERT, MIXTURE], ids=["decoder", "encoder", "mixture"])
 @pytest.mark.parametrize("type", ["Q8_0", None])
 def test_a_step_is_counted_as_the_kernels_count_it(config: ModelConfig, type: str | None) -> None:
     plan = lower(config)

@@ -245,7 +245,14 @@ def _computable(infos: list[Any]) -> None:
 
 
 def _one_behind_the_other(source: FileSource, names: tuple[str, ...]) -> Bytes:
-    return np.concatenate([source.raw(name) for name in names])
+    joined = np.empty(sum(source.tensors[name].nbytes for name in names), np.uint8)
+    at = 0
+    for name in names:
+        raw = source.raw(name)
+        joined[at : at + raw.size] = raw
+        at += raw.size
+        source.release(name)  # else the file's pages, these and what is packed of them would be in memory at once
+    return joined
 
 
 def _bytes_of(values: Callable[[], Floats]) -> Bytes:

@@ -14,8 +14,9 @@ its modules are, by checkpoint/memory.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 
 from hornbook.checkpoint import memory
@@ -26,9 +27,10 @@ from hornbook.engine import native
 from hornbook.engine.encode import NativeEncoder
 from hornbook.engine.executor import PAGE
 from hornbook.engine.lower import lower, obstacle
+from hornbook.engine.native_mixture import Experts, NativeOp, matrices, native_ops
 from hornbook.engine.opening import on_accelerator, pages_for, why_torch
 from hornbook.engine.pages import pages_of
-from hornbook.engine.plan import Embed, HeadNorm, Linear, Mix, Plan, Select, Turn
+from hornbook.engine.plan import HeadNorm, Linear, Mix, Plan, Select, Turn
 from hornbook.engine.torch_attention import GATHERED
 from hornbook.errors import UnsupportedModel
 from hornbook.kernels.library import library
@@ -139,28 +141,20 @@ def _native(packed: Packed, settings: Settings) -> Running:
 
 def _bytes(tensor: PackedTensor, *, rounded: bool) -> int:
     """What a weight takes when it is packed: as much as in the file. ``rounded``: floats become eight bits (an encoder's)."""
-    rows, columns = tensor.shape if len(tensor.shape) == 2 else (1, tensor.shape[0])
-    type = TYPES[tensor.type if len(tensor.shape) == 2 else "F32"]
-    if rounded and len(tensor.shape) == 2 and tensor.type == "F32" and columns % TYPES["Q8_0"].block == 0:
+    matrix, columns = len(tensor.shape) > 1, tensor.shape[-1]
+    type = TYPES[tensor.type if matrix else "F32"]
+    if rounded and matrix and tensor.type == "F32" and columns % TYPES["Q8_0"].block == 0:
         type = TYPES["Q8_0"]
-    return rows * columns // type.block * type.size
+    return prod(tensor.shape) // type.block * type.size
 
 
 def _reading(plan: Plan, weights: Mapping[str, PackedTensor], sizes: Mapping[str, int], tokenizer: int) -> Moment:
     """When most is in memory while weights are packed: those before it, one as the file has it, and the same packed."""
     done, worst = 0, (0, 0)
-    for name in dict.fromkeys(_matrices(plan)):
+    for name in dict.fromkeys(matrices(plan)):
         done += sizes[name]
         worst = max(worst, (done, _bytes(weights[name], rounded=False)), key=sum)
     return Moment("the model is read", worst[0], working=worst[1], tokenizer=tokenizer)
-
-
-def _matrices(plan: Plan) -> Iterator[str]:
-    for op in plan.ops:
-        if isinstance(op, Embed):
-            yield op.tokens
-        elif isinstance(op, Linear):
-            yield from op.weights
 
 
 def _turns(plan: Plan) -> list[Turn]:
@@ -178,19 +172,36 @@ def registers(plan: Plan, weights: Mapping[str, PackedTensor], tokens: int, rows
     after: set[str] = set()
     quantised: set[str] = set()
     selected = False
-    for op in plan.ops:
+    ops, widths = native_ops(plan)
+    for op in ops:
         selected |= isinstance(op, Select)
-        if isinstance(op, Linear) and any(weights[name].type not in FLOATS for name in op.weights):
-            quantised.add(op.a)
+        if isinstance(op, (Linear, Experts)):
+            reading = op.weights if isinstance(op, Linear) else op.weights[:2]  # the last reads what these give
+            if any(weights[name].type not in FLOATS for name in reading):
+                quantised.add(op.a)
         out = op.a if isinstance(op, (HeadNorm, Turn)) else op.out
         (after if selected else before).add(out)
-    total = PARTS
-    for name, width in plan.widths.items():
+    total = PARTS + round(tokens * _mixing(ops, weights))
+    for name, width in widths.items():
         count = max(tokens if name in before else 0, rows if name in after else 0)
         total += round(count * width * (4 + (QUANTISED if name in quantised else 0)))
     if not plan.causal:  # keys and values of what looks ahead are put into pages for each layer
         total += 4 * 2 * plan.config.kv_heads * plan.config.head_width * tokens
     return total
+
+
+def _mixing(ops: Sequence[NativeOp], weights: Mapping[str, PackedTensor]) -> float:
+    """What a token's experts work on, in bytes: of each array, the largest that any mixture wants (native/mixture.cpp)."""
+    most = [0.0] * 6
+    for op in ops:
+        if isinstance(op, Experts):
+            (_, inner, width), (_, out, _) = weights[op.weights[0]].shape, weights[op.weights[2]].shape
+            gate, up, down = (weights[name].type not in FLOATS for name in op.weights)
+            chosen, halves = 12, 8 * inner  # an expert, a place, a share; gate and up
+            read = (0 if gate and up else 4 * width, QUANTISED * width if gate or up else 0)
+            own = (chosen, *read, halves, QUANTISED * inner if down else 0, 4 * out)
+            most = [max(before, op.top * size) for before, size in zip(most, own, strict=True)]
+    return sum(most)
 
 
 # ------------------------------------------------------------------------------------------------------------ torch

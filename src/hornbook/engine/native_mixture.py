@@ -11,10 +11,11 @@ Adapters do not reach any of it: its Linears have no site.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from hornbook.engine.plan import Act, Add, Gate, Linear, Mix, Op
+from hornbook.engine.plan import Act, Add, Embed, Gate, Linear, Mix, Op, Plan
 from hornbook.model.config import ModelConfig
 
 NO_SITE = -1
@@ -45,8 +46,31 @@ class Weigh:
 NativeOp: TypeAlias = Op | Experts | Weigh
 
 
-def parts(mix: Mix, config: ModelConfig) -> tuple[list[NativeOp], dict[str, int]]:
-    """The operations of a mixture, in order, and the widths of the registers that they need beside the plan's."""
+def native_ops(plan: Plan) -> tuple[list[NativeOp], dict[str, int]]:
+    """The plan's operations with the parts of each mixture in its place, and the widths of all their registers."""
+    ops: list[NativeOp] = []
+    widths = dict(plan.widths)
+    for op in plan.ops:
+        if isinstance(op, Mix):
+            own, more = _parts(op, plan.config)
+            ops += own
+            widths |= more
+        else:
+            ops.append(op)
+    return ops, widths
+
+
+def matrices(plan: Plan) -> Iterator[str]:
+    """The names of what is packed for the kernels, in the order in which operations read it."""
+    for op in native_ops(plan)[0]:
+        if isinstance(op, Embed):
+            yield op.tokens
+        elif isinstance(op, (Linear, Experts)):
+            yield from op.weights
+
+
+def _parts(mix: Mix, config: ModelConfig) -> tuple[list[NativeOp], dict[str, int]]:
+    """Its operations, in order, and the widths of the registers that they need beside the plan's."""
     experts, prefix = mix.experts, mix.prefix
     ops: list[NativeOp] = [_linear("scores", mix.a, f"{prefix}.router")]
     weights = (f"{prefix}.gate", f"{prefix}.up", f"{prefix}.down")

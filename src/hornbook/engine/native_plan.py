@@ -10,7 +10,7 @@ says of a norm or a bias is a vector here; all else is a packed matrix. See nati
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, assert_never
 
 import numpy as np
@@ -18,7 +18,7 @@ import numpy as np
 from hornbook.checkpoint.family import AGAIN
 from hornbook.checkpoint.packed import PackedTensor
 from hornbook.engine.executor import Floats
-from hornbook.engine.native_mixture import Experts, NativeOp, Weigh, parts
+from hornbook.engine.native_mixture import Experts, NativeOp, Weigh, matrices, native_ops
 from hornbook.engine.plan import Act, Add, Attend, Cap, Embed, Gate, HeadNorm, Linear, Mix, Norm, Plan, Select, Turn
 from hornbook.errors import ModelFileError
 from hornbook.kernels import library
@@ -39,32 +39,10 @@ def obstacle(plan: Plan, weights: Mapping[str, PackedTensor] | None = None) -> s
     for what, count in (("key heads", plan.config.kv_heads), ("dimensions in a head", plan.config.head_width)):
         if count > WIDEST:
             return f"has {count:,} {what}, and {WIDEST:,} is the most"
-    for name in () if weights is None else _matrices(plan):
+    for name in () if weights is None else matrices(plan):
         if weights is not None and weights[name].type not in TYPES:
             return f"holds {name} as {weights[name].type}"
     return None
-
-
-def _matrices(plan: Plan) -> Iterator[str]:
-    for op in _native_ops(plan)[0]:
-        if isinstance(op, Embed):
-            yield op.tokens
-        elif isinstance(op, (Linear, Experts)):
-            yield from op.weights
-
-
-def _native_ops(plan: Plan) -> tuple[list[NativeOp], dict[str, int]]:
-    """The plan's operations with those of its mixtures in place of them, and the widths of all their registers."""
-    ops: list[NativeOp] = []
-    widths = dict(plan.widths)
-    for op in plan.ops:
-        if isinstance(op, Mix):
-            own, more = parts(op, plan.config)
-            ops += own
-            widths |= more
-        else:
-            ops.append(op)
-    return ops, widths
 
 
 class NativePlan:
@@ -84,7 +62,7 @@ class NativePlan:
         self._vectors: dict[tuple[str, float], Floats] = {}
         self._tables: dict[Rotary, RotaryTable] = {}
         self._kept: list[Floats] = []
-        ops, widths = _native_ops(plan)
+        ops, widths = native_ops(plan)
         self._registers = {name: number for number, name in enumerate(widths)}
         self.widths = np.array(list(widths.values()), np.int32)
         self.ops = (library.Op * len(ops))(*map(self._encode, ops))
