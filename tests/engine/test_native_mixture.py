@@ -14,6 +14,8 @@ from test_native import Texts, config, expected, ids, made
 
 import hornbook
 from hornbook.checkpoint import export, load
+from hornbook.checkpoint.gguf import GGUF
+from hornbook.checkpoint.gguf_writer import OutTensor, write
 from hornbook.checkpoint.packed import held, open_packed
 from hornbook.engine.lower import lower
 from hornbook.engine.native import NativeExecutor
@@ -118,13 +120,16 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return published(request.param, tmp_path_factory.mktemp(request.param))
+
+
+def published(name: str, path: Path) -> Path:
     """In bfloat16, each expert in tensors of its own, as these families are published."""
     import transformers
 
-    path: Path = tmp_path_factory.mktemp(request.param)
-    said = SAID | FAMILIES[request.param] | {"vocab_size": small_tokenizer(path).vocab_size}
+    said = SAID | FAMILIES[name] | {"vocab_size": small_tokenizer(path).vocab_size}
     torch.manual_seed(6)
-    model = getattr(transformers, f"{request.param}ForCausalLM")
+    model = getattr(transformers, f"{name}ForCausalLM")
     model(model.config_class(**said)).to(torch.bfloat16).save_pretrained(path)
     return path
 
@@ -163,7 +168,30 @@ def test_a_quantised_file_keeps_what_it_says(folder: Path, type: str, tmp_path: 
     assert errors.median() < 0.05 and (errors < 0.1).float().mean() > 0.9
 
 
-def test_a_mixture_is_loaded_without_torch_and_writes(folder: Path) -> None:
+def test_experts_each_in_a_tensor_of_its_own_as_in_the_first_gguf_files(tmp_path: Path) -> None:
+    """Quantised, they go the same way as the stack, bit for bit."""
+    stacked, apart = tmp_path / "stacked.gguf", tmp_path / "apart.gguf"
+    checkpoint = load(published("Mixtral", tmp_path), device="cpu", dtype="float32")
+    export(checkpoint, stacked, to="gguf", quantise="Q4_0", max_kl=99.0, min_top1=0.0)
+    with GGUF.open(stacked) as file:
+        tensors = []
+        for name, info in file.tensors.items():
+            experts = [(name, file.raw(name))]
+            if "_exps" in name:
+                parts = np.split(file.raw(name), info.shape[0])
+                experts = [(name.replace("_exps", f".{e}"), part) for e, part in enumerate(parts)]
+            shape = info.shape[-2:]
+            tensors += [OutTensor(own, shape, info.type, lambda raw=raw: raw) for own, raw in experts]
+        write(apart, file.metadata, tensors)
+    text, found = ids(40), []
+    for path in (stacked, apart):
+        with open_packed(path) as packed:
+            executor = NativeExecutor(lower(packed.config), packed.weights, 8)
+        found.append(Texts(executor, text).step(40)[0])
+    np.testing.assert_array_equal(found[0], found[1])
+
+
+def test_a_mixture_is_loaded_natively_and_writes_the_same_in_company(folder: Path) -> None:
     with hornbook.load(str(folder), device="cpu") as llm:
         assert llm.runs_on.startswith("native")
         greedy = SamplingParams(temperature=0.0, max_tokens=12)

@@ -8,7 +8,6 @@
 // A row of a product is the same bits in whatever company, so it makes no difference who shares an expert with a token.
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <numeric>
 #include <vector>
 
@@ -25,7 +24,8 @@ int64_t Mixing::lay(const hb_model& model, int64_t tokens, uint8_t* at) {
     for (const hb_op& op : model.ops) {
         if (op.kind != HB_MIX) continue;
         const int64_t top = op.i[0], cols = op.weight[0]->cols, inner = op.weight[0]->rows;
-        const bool bytes[3] = {wants_blocks(op.weight[0]->type), wants_blocks(op.weight[1]->type), wants_blocks(op.weight[2]->type)};
+        bool bytes[3];
+        for (int p = 0; p < 3; ++p) bytes[p] = wants_blocks(op.weight[p]->type);
         pairs = std::max(pairs, top);
         if (!bytes[0] || !bytes[1]) wide = std::max(wide, top * cols);
         if (bytes[0] || bytes[1]) wide_blocks = std::max(wide_blocks, top * (cols / 32));
@@ -86,25 +86,26 @@ void Step::mix(const hb_op& op) {
     const hb_weight &gate = *op.weight[0], &up = *op.weight[1], &down = *op.weight[2];
     const int64_t top = op.i[0], pairs = top * batch_.tokens, inner_width = gate.rows;
     const Activations from = activations(op);
-    const bool floats = !wants_blocks(gate.type) || !wants_blocks(up.type);
-    Activations x{floats ? mixing_.x : nullptr, from.cols, from.cols, from.blocks ? mixing_.x_blocks : nullptr};
-    if (!wants_blocks(gate.type) && !wants_blocks(up.type)) x.blocks = nullptr;
+    const bool gate_bytes = wants_blocks(gate.type), up_bytes = wants_blocks(up.type);
+    const bool bytes = gate_bytes || up_bytes, floats = !gate_bytes || !up_bytes;
+    const Activations x{mixing_.x, from.cols, from.cols, bytes ? mixing_.x_blocks : nullptr};
     share_out(pairs, from.cols, [&](int64_t begin, int64_t end) {
         for (int64_t p = begin; p < end; ++p) {
             const int64_t t = p / top, to = mixing_.where[p], blocks = from.cols / 32;
-            if (floats) std::memcpy(mixing_.x + to * from.cols, from.x + t * from.stride, sizeof(float) * static_cast<size_t>(from.cols));
-            if (x.blocks) std::copy_n(from.blocks + t * blocks, blocks, x.blocks + to * blocks);
+            if (floats) std::copy_n(from.x + t * from.stride, from.cols, mixing_.x + to * from.cols);
+            if (bytes) std::copy_n(from.blocks + t * blocks, blocks, x.blocks + to * blocks);
         }
     });
     expert_products(op.weight, 2, x, mixing_.inner, 2 * inner_width);
 
-    const Activations inner{mixing_.inner, inner_width, 2 * inner_width, wants_blocks(down.type) ? mixing_.inner_blocks : nullptr};
+    ActivationBlock* rounded = wants_blocks(down.type) ? mixing_.inner_blocks : nullptr;
+    const Activations inner{mixing_.inner, inner_width, 2 * inner_width, rounded};
     share_out(pairs, 4 * inner_width, [&](int64_t begin, int64_t end) {
         for (int64_t p = begin; p < end; ++p) {
             float* gated = mixing_.inner + p * inner.stride;
             kernels_.gate(gated, gated + inner_width, op.i[2], inner_width, gated);
         }
-        if (inner.blocks) kernels_.quantize(inner, begin, end);
+        if (rounded) kernels_.quantize(inner, begin, end);
     });
     expert_products(op.weight + 2, 1, inner, mixing_.y, down.rows);
 }
