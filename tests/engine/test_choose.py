@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from hornbook.engine.choose import Chooser, NativeSample, Sample, likeliest, log_sum, sample
+from hornbook.engine.choose import Chooser, Draw, NativeSample, Sample, likeliest, log_sum, sample
 from hornbook.engine.executor import Floats
 from hornbook.engine.sampling import Sampler
 from hornbook.engine.uniforms import uniform
@@ -145,6 +145,33 @@ def test_processors_come_first_and_the_models_logits_stay_as_they_are(chosen_by:
     choice = Chooser(params, [1, 2], chosen_by, seed=1, processors=(only_five,)).choose([1, 2], raw)
     assert choice.id == 5 and np.array_equal(raw, before)
     assert choice.logprob == pytest.approx(float(raw[5]) - log_sum(raw), abs=1e-4)
+
+
+def test_rows_side_by_side_are_chosen_as_each_alone() -> None:
+    kernels = library()
+    if kernels is None:
+        pytest.skip("the native kernels are not built here")
+    native, size = NativeSample(kernels), 20_011
+    bits = np.zeros(-(-size // 32), np.uint32)
+    bits[100:140] = 0x55555555
+    draws = []
+    for seed in range(24):
+        raw = logits_of(seed, size)
+        changed = raw + logits_of(100 + seed, size) if seed % 3 == 0 else raw
+        if seed == 17:
+            raw[4_321] = np.nan
+        k = (0, 3, 40, 500)[seed % 4]
+        params = SamplingParams(temperature=seed % 5 / 3, top_k=k, top_p=0.9, logprobs=seed % 2 == 0)
+        draws.append(Draw(changed, raw, bits if seed % 7 == 0 else None, params, (seed * 0.618) % 1))
+    rows = native.rows(draws)
+    assert rows[17][0] == -1
+    for draw, (id, logprob) in zip(draws, rows, strict=True):
+        alone_id, alone_logprob = native(*draw)
+        twin_id, twin_logprob = sample(*draw)
+        assert id == alone_id == twin_id
+        if id >= 0:
+            assert logprob == alone_logprob
+            assert not draw.params.logprobs or logprob == pytest.approx(twin_logprob, abs=1e-4)
 
 
 def test_uniforms_are_uniform_and_differ_in_every_coordinate() -> None:

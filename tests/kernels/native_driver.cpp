@@ -447,6 +447,8 @@ void layout() {
     SIZE(hb_batch), FIELD(hb_batch, rows), FIELD(hb_batch, ids), FIELD(hb_batch, select), FIELD(hb_batch, adapter);
     FIELD(hb_batch, adapters), FIELD(hb_batch, adapter_count), FIELD(hb_batch, cancel);
     SIZE(hb_sampling), FIELD(hb_sampling, top_p), FIELD(hb_sampling, min_p), FIELD(hb_sampling, top_k);
+    SIZE(hb_choice), FIELD(hb_choice, raw), FIELD(hb_choice, allowed), FIELD(hb_choice, uniform), FIELD(hb_choice, how);
+    FIELD(hb_choice, id), FIELD(hb_choice, logprob);
 }
 
 }  // namespace

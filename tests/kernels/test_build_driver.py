@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from check_native import build, own_machine, run
 
-from hornbook.kernels.library import Adapter, Batch, Op, Sampling, library
+from hornbook.kernels.library import Adapter, Batch, Choice, Op, Sampling, library
 from hornbook.settings import Settings
 
 # What compiles in seconds: kernels work on buffers of the heap, and of the stack they use little.
@@ -41,7 +41,7 @@ def test_no_kernel_leaves_its_buffers_and_every_instruction_set_agrees(driver: P
 
 
 def test_structures_are_laid_out_as_the_compiler_has_them(driver: Path) -> None:
-    structures = {"hb_op": Op, "hb_adapter": Adapter, "hb_batch": Batch, "hb_sampling": Sampling}
+    structures = {"hb_op": Op, "hb_adapter": Adapter, "hb_batch": Batch, "hb_sampling": Sampling, "hb_choice": Choice}
     lines = run([str(driver), "--layout"]).splitlines()
     assert len(lines) > 15
     for line in lines:

@@ -1,7 +1,7 @@
 """The next token of one answer, without torch: the filters of sampling.py over one row, and the same random numbers.
 
     logits [V] -> processors -> biases -> penalties -+-> allowed, temperature, top-k, top-p, min-p, draw -> id
-                                                     |        native hb_sample, or its numpy twin here
+                                                     |        native hb_sample (rows side by side), or its numpy twin
                                                      +-> log softmax of the model's own logits -> logprob
 
 What the tokens before have done is counted as they come, not anew at every token. Ties go to the lowest id.
@@ -22,6 +22,7 @@ from hornbook.engine.requests import Processor
 from hornbook.engine.speculative import Probabilities, kept_or_replaced
 from hornbook.engine.uniforms import uniform
 from hornbook.errors import GenerationError
+from hornbook.kernels.library import Choice as NativeChoice
 from hornbook.kernels.library import Library, Sampling
 from hornbook.types import SamplingParams
 
@@ -32,6 +33,16 @@ class Choice(NamedTuple):
     id: int
     logprob: float  # under the model's own distribution
     top: tuple[tuple[int, float], ...] | None
+
+
+class Draw(NamedTuple):
+    """What a Sample takes: how one token is to be chosen."""
+
+    logits: Floats
+    raw: Floats
+    allowed: Bits | None
+    params: SamplingParams
+    number: float
 
 
 class Sample(Protocol):
@@ -79,21 +90,32 @@ class Chooser:
 
         guess: was sampled from ``chances`` [V], and is kept or replaced by the rule of speculative sampling.
         """
-        logits = self._changed(ids, raw) if self._changes else raw
-        allowed = self.matcher.allowed() if self.matcher is not None else None
+        draw = self.draw(ids, raw)
+        if guess is None or chances is None or not self.params.temperature:
+            return self.chosen(draw, *self._sample(*draw))
+        left, weights = filtered(only(draw.allowed, draw.logits), self.params)
+        mine = np.zeros(draw.logits.size)
+        mine[left] = weights / weights.sum() if left.size else 0.0
+        id, _ = kept_or_replaced(guess, mine, chances[: draw.logits.size], draw.number)
+        return self.chosen(draw, id, float(raw[id]) - log_sum(raw) if left.size else math.nan)
+
+    def draw(self, ids: Sequence[int], raw: Floats) -> Draw:
+        """How the token after ``ids`` is to be chosen."""
         params = self.params
-        number = uniform(self._seed, self._index, len(ids) - self._prompt_length) if params.temperature else 0.0
-        if guess is None or chances is None or not params.temperature:
-            id, logprob = self._sample(logits, raw, allowed, params, number)
-        else:
-            left, weights = filtered(only(allowed, logits), params)
-            mine = np.zeros(logits.size)
-            mine[left] = weights / weights.sum() if left.size else 0.0
-            id, _ = kept_or_replaced(guess, mine, chances[: logits.size], number)
-            logprob = float(raw[id]) - log_sum(raw) if left.size else math.nan
+        return Draw(
+            self._changed(ids, raw) if self._changes else raw,
+            raw,
+            self.matcher.allowed() if self.matcher is not None else None,
+            params,
+            uniform(self._seed, self._index, len(ids) - self._prompt_length) if params.temperature else 0.0,
+        )
+
+    def chosen(self, draw: Draw, id: int, logprob: float) -> Choice:
+        """What a Sample has found. Raises GenerationError where it is nothing."""
         if id < 0 or not math.isfinite(logprob):
-            raise unusable(logits, allowed)
-        return Choice(id, logprob, likeliest(raw, params.top_logprobs) if params.top_logprobs else None)
+            raise unusable(draw.logits, draw.allowed)
+        top = self.params.top_logprobs
+        return Choice(id, logprob, likeliest(draw.raw, top) if top else None)
 
     def accept(self, id: int) -> None:
         """Take the chosen token."""
@@ -103,6 +125,10 @@ class Chooser:
             self._counts[id] = self._counts.get(id, 0) + 1
         if self.matcher is not None:
             self.matcher.accept(id)
+
+    @property
+    def has_processors(self) -> bool:
+        return bool(self._processors)
 
     @property
     def is_done(self) -> bool:
@@ -225,10 +251,11 @@ def _draw(logits: Floats, params: SamplingParams, number: float) -> int:
 
 
 class NativeSample:
-    """hb_sample: one call, without copies."""
+    """hb_sample and hb_sample_rows: one call, without copies."""
 
     def __init__(self, kernels: Library) -> None:
         self._call: Any = kernels.hb_sample
+        self._rows: Any = kernels.hb_sample_rows
         self._logprob = ctypes.c_float()
         self._out = ctypes.pointer(self._logprob)
 
@@ -243,3 +270,17 @@ class NativeSample:
             return self._call(logits.ctypes.data, logits.size, None, how, number, None, None), 0.0
         id = self._call(logits.ctypes.data, logits.size, bits, how, number, raw.ctypes.data, self._out)
         return id, self._logprob.value
+
+    def rows(self, draws: Sequence[Draw]) -> list[tuple[int, float]]:
+        """The same for each of several draws from equally many logits, on all threads."""
+        choices = (NativeChoice * len(draws))()
+        for choice, (logits, raw, allowed, params, number) in zip(choices, draws, strict=True):
+            choice.logits = logits.ctypes.data
+            if raw is not logits or allowed is not None or params.logprobs:
+                choice.raw = raw.ctypes.data
+            if allowed is not None:
+                choice.allowed = allowed.ctypes.data
+            choice.uniform = number
+            choice.how = Sampling(params.temperature, params.top_p, params.min_p, params.top_k)
+        self._rows(choices, len(draws), draws[0].logits.size)
+        return [(choice.id, choice.logprob) for choice in choices]

@@ -17,11 +17,12 @@ from typing import Literal
 import numpy as np
 
 from hornbook.checkpoint.packed import PackedTensor
-from hornbook.engine.executor import PAGE, Batch, Floats, Stopped
+from hornbook.engine.executor import PAGE, Batch, Floats, Stopped, check_pages
 from hornbook.engine.native_adapters import NativeAdapters
 from hornbook.engine.native_plan import NativePlan, obstacle
 from hornbook.engine.plan import HeadNorm, Plan, Select, Turn
 from hornbook.errors import GenerationError, KernelError, ModelClosed, UnsupportedModel, UsageError
+from hornbook.forking import in_child
 from hornbook.kernels import library
 from hornbook.kernels.library import Library
 from hornbook.settings import Settings
@@ -85,11 +86,8 @@ class NativeExecutor:
         self._adapters = NativeAdapters(plan, {name: tensor.shape for name, tensor in weights.items()})
         self._rows_are_selected = any(isinstance(op, Select) for op in plan.ops)
         self._width = plan.widths[_last(plan)]
-        widths, ops = self._native.widths, self._native.ops
-        self._model = kernels.hb_model_create(ops, len(ops), widths.ctypes.data, len(widths))
-        self._close_model = weakref.finalize(self, kernels.hb_model_free, self._model)
-        # Python's end frees nothing: a thread that outlives it may be inside a step.
-        self._close_model.atexit = False
+        self._model: int | None
+        self._create_model()
         self._cache = None
         if plan.causal:
             kind = CACHE_TYPES[cache]
@@ -98,7 +96,10 @@ class NativeExecutor:
             self._close_cache.atexit = False
         self.page_bytes = page_bytes(plan, cache, settings)
         self._out = np.empty((0, self._width), np.float32)
+        self._laid, self._laid_at = np.empty(0, np.int32), 0
         self._stop = np.zeros(1, np.int32)  # looked at between two operations of a step
+        self._at_work = False
+        in_child(self._begin_child)
 
     @property
     def weight_bytes(self) -> int:
@@ -111,10 +112,9 @@ class NativeExecutor:
         # The kernels check what the numbers say; how many there are they cannot know.
         if not len(batch.ids) == len(batch.positions) == len(batch.sequence) or len(batch.pages) != len(batch.lengths):
             raise GenerationError("the arrays of a batch are not of one length")
-        arrays = [np.ascontiguousarray(array, np.int32) for array in batch[: len(_FIELDS)]]
-        step = library.Batch(len(batch.ids), len(batch.lengths), batch.pages.shape[1], len(batch.select))
-        for name, array in zip(_FIELDS, arrays, strict=True):
-            setattr(step, name, array.ctypes.data)
+        step = library.Batch(
+            len(batch.ids), len(batch.lengths), batch.pages.shape[1], len(batch.select), *self._laid_out(batch)
+        )
         if batch.adapters is not None:
             if len(batch.adapters) != len(batch.ids):
                 raise GenerationError("the arrays of a batch are not of one length")
@@ -126,8 +126,9 @@ class NativeExecutor:
         if len(self._out) < rows:
             self._out = np.empty((rows, self._width), np.float32)
         out = self._out[:rows]
-        self._native.reach(int(batch.positions.max(initial=0)) + 1)
+        self._native.reach(max(batch.positions.tolist(), default=0) + 1)
         step.cancel = self._stop.ctypes.data
+        self._at_work = True
         try:
             if (
                 self._kernels.hb_step(self._model, self._cache, ctypes.byref(step), out.ctypes.data)
@@ -137,8 +138,24 @@ class NativeExecutor:
         except KernelError as error:
             raise GenerationError(f"the native kernels could not run a step: {error.what}", error.remedy) from error
         finally:
+            self._at_work = False
             self._stop[0] = 0
         return out
+
+    def _laid_out(self, batch: Batch) -> list[int]:
+        """The batch's arrays one after the other in memory of our own; -> where each begins, in the order of hb_batch."""
+        arrays = batch.ids, batch.positions, batch.sequence, batch.pages, batch.lengths, batch.select
+        total = sum(array.size for array in arrays)
+        if total > self._laid.size:
+            laid = np.empty(2 * total, np.int32)
+            self._laid, self._laid_at = laid, laid.ctypes.data  # both or neither, where another thread forks
+        begins, at = [], 0
+        for array in arrays:
+            end = at + array.size
+            self._laid[at:end] = array.reshape(-1)
+            begins.append(self._laid_at + 4 * at)
+            at = end
+        return begins
 
     def stop(self) -> None:
         """See Executor."""
@@ -147,8 +164,7 @@ class NativeExecutor:
     def copy_page(self, source: int, target: int) -> None:
         """See Executor."""
         self._open()
-        if not (0 <= source < self.pages and 0 <= target < self.pages):
-            raise GenerationError(f"page {source} cannot be copied to page {target}: there are {self.pages} pages")
+        check_pages((source, target), self.pages)
         self._kernels.hb_cache_copy(self._cache, source, target)
 
     def add_adapter(self, weights: Mapping[str, tuple[Floats, Floats, float]]) -> int:
@@ -178,12 +194,25 @@ class NativeExecutor:
         self._native.close()
         self._out = np.empty((0, self._width), np.float32)
 
+    def _create_model(self) -> None:
+        widths, ops = self._native.widths, self._native.ops
+        self._model = self._kernels.hb_model_create(ops, len(ops), widths.ctypes.data, len(widths))
+        self._close_model = weakref.finalize(self, self._kernels.hb_model_free, self._model)
+        # Python's end frees nothing: a thread that outlives it may be inside a step.
+        self._close_model.atexit = False
+
+    def _begin_child(self) -> None:
+        """Where a thread was in the middle of a step when the process forked, its model is locked for ever, and its scratch
+        perhaps half made: both are left where they are, and another model stands on the same weights."""
+        if self._at_work and self._model is not None:
+            self._close_model.detach()
+            self._create_model()
+            self._at_work = False
+            self._stop[0] = 0
+
     def _open(self) -> None:
         if self._model is None:
             raise ModelClosed("the model was closed", "Load it again.")
-
-
-_FIELDS = ("ids", "positions", "sequence", "pages", "lengths", "select")
 
 
 def _last(plan: Plan) -> str:

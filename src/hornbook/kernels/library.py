@@ -14,10 +14,10 @@ import sys
 from ctypes import POINTER, Structure, c_char_p, c_double, c_float, c_int, c_int32, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
-from threading import Lock
 from typing import Any, Final, NamedTuple
 
 from hornbook.errors import KernelError, UsageError
+from hornbook.forking import lock
 from hornbook.settings import Settings
 
 ABI: Final = 2  # HB_ABI of the header that the declarations below follow
@@ -65,6 +65,18 @@ class Sampling(Structure):
     _fields_ = [("temperature", c_float), ("top_p", c_float), ("min_p", c_float), ("top_k", c_int32)]
 
 
+class Choice(Structure):
+    """hb_choice."""
+
+    _fields_ = [
+        *_each(c_void_p, "logits raw allowed"),
+        ("uniform", c_double),
+        ("how", Sampling),
+        ("id", c_int32),
+        ("logprob", c_float),
+    ]
+
+
 # name -> (what it returns, what it takes). "status": an int of which all but 0 and CANCELLED are failures.
 # "handle": an address of which 0 is a failure.
 _FUNCTIONS: Final[dict[str, tuple[Any, list[Any]]]] = {
@@ -91,6 +103,7 @@ _FUNCTIONS: Final[dict[str, tuple[Any, list[Any]]]] = {
     "hb_cache_read": ("status", [c_void_p, c_int32, c_void_p]),
     "hb_step": ("status", [c_void_p, c_void_p, POINTER(Batch), c_void_p]),
     "hb_sample": (c_int32, [c_void_p, c_int64, c_void_p, POINTER(Sampling), c_double, c_void_p, POINTER(c_float)]),
+    "hb_sample_rows": (None, [c_void_p, c_int64, c_int64]),
     "hb_logprobs": ("status", [c_void_p, c_int64, c_int64, c_void_p, c_void_p, c_void_p]),
 }
 
@@ -101,7 +114,7 @@ class Library(ctypes.CDLL):
     def __init__(self, path: Path) -> None:
         super().__init__(str(path))
         self._asked: tuple[str, int] | None = ("auto", 0)
-        self._setting_up = Lock()
+        self._setting_up = lock()
         if self.hb_abi() != ABI:
             raise KernelError(f"{path.name} has interface {self.hb_abi()}, this Hornbook needs {ABI}", _REBUILD)
         for name, (returns, takes) in _FUNCTIONS.items():

@@ -21,6 +21,7 @@ from functools import lru_cache
 from typing import Literal
 
 SPACE = "\u2581"  # how SentencePiece writes a space
+KNOWN = 8192  # tokens whose bytes are kept: the words of a text come again
 WORD_END = "</w>"  # how the first GPT marks the token that ends a word
 Style = Literal["byte-level", "sentencepiece", "wordpiece", "word-end", "plain"]
 
@@ -61,9 +62,10 @@ class Detokenizer:
         self._token = token
         self._tidies = tidies
         self._literal = literal
+        self.piece = lru_cache(KNOWN)(self._piece)
 
-    def piece(self, id: int, *, first: bool = False) -> bytes:
-        """The bytes of one token; ``first`` says that nothing stands before it in the text."""
+    def _piece(self, id: int, *, first: bool = False) -> bytes:
+        """``piece``: the bytes of one token; ``first`` says that nothing stands before it in the text."""
         text = self._token(id)
         if id in self._literal and self.style != "wordpiece":  # there an added token is a word as well
             return text.encode("utf-8", "surrogatepass")

@@ -134,6 +134,16 @@ typedef struct {
 // engine/sampling.py: temperature, top-k, top-p, min-p; the draw inverts the cumulative sum in the order of ids.
 HB_API int32_t hb_sample(const float* logits, int64_t n, const uint32_t* allowed, const hb_sampling* how, double uniform,
                          const float* raw, float* logprob);
+// The same for several rows side by side.
+typedef struct {
+    const float *logits, *raw;        // raw: NULL where no logprob is wanted
+    const uint32_t* allowed;
+    double uniform;
+    hb_sampling how;
+    int32_t id;                       // what was chosen, or -1
+    float logprob;
+} hb_choice;
+HB_API void hb_sample_rows(hb_choice* choices, int64_t rows, int64_t n);
 // For R rows of logits [R, n]: the natural logarithm of softmax at targets[r], and whether it is the best.
 HB_API int hb_logprobs(const float* logits, int64_t rows, int64_t n, const int32_t* targets, float* logprob, int32_t* best);
 

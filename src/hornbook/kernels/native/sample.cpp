@@ -1,7 +1,7 @@
 // The next token from a row of logits, without sorting the vocabulary.
 //
 //   weights  exp((x - max) / temperature)                                         one pass, V; after top-k, k
-//   top-k    a threshold that rises while the row is read: few ever pass it        V, then about k
+//   top-k    the k-th of the largest of each 256 is a threshold that few blocks pass  V / 256, then about k
 //   top-p    what has less than (1 - p) / V of the mass each cannot be kept;       V, then the candidates
 //            of the others, buckets of like weight say where the mass is reached, and one bucket is sorted
 //   min-p    a threshold
@@ -24,7 +24,7 @@ namespace {
 
 // This thread's memory, kept for the next token.
 struct Room {
-    std::vector<float> masked, weight, values, kept;
+    std::vector<float> masked, weight, values, kept, tops;
     std::vector<double> sums;
     std::vector<int32_t> ids;
 };
@@ -46,24 +46,40 @@ const float* masked(const float* x, int64_t n, const uint32_t* allowed, Room& ro
     return room.masked.data();
 }
 
-// The ids of the k largest and of those that tie with the last of them, ascending, in room.ids; how many.
+int64_t best_of(const float* x, int64_t n, Room& room) {
+    room.tops.resize(static_cast<size_t>((n + top_block - 1) / top_block));
+    return kernels().sample->best(x, n, room.tops.data());
+}
+
+float nth_largest(std::vector<float>& values, int64_t n) {
+    std::nth_element(values.begin(), values.begin() + (n - 1), values.end(), std::greater<float>());
+    return values[static_cast<size_t>(n - 1)];
+}
+
+// The ids of the k largest and of those that tie with the last of them, ascending, in room.ids; how many. room.tops is that
+// of x: as many blocks as k whose largest are not below the k-th of these have k logits that are not below it.
 int64_t top_k(const float* x, int64_t n, int64_t k, Room& room) {
-    constexpr int64_t stretch = 1024;
-    const SampleKernels& passes = *kernels().sample;
-    float least = -INFINITY;
-    int64_t count = 0, limit = 2 * k + stretch;
+    const auto collect = kernels().sample->collect;
+    const int64_t blocks = static_cast<int64_t>(room.tops.size());
     std::vector<float>& values = room.values;
+    float least = -INFINITY;
+    if (k <= blocks) {
+        values.assign(room.tops.begin(), room.tops.end());
+        least = nth_largest(values, k);
+    }
+    int64_t count = 0, limit = 2 * k + 4 * top_block;
     const auto prune = [&] {
         if (count <= k) return;
         values.resize(static_cast<size_t>(count));
         for (int64_t i = 0; i < count; ++i) values[i] = x[room.ids[i]];
-        std::nth_element(values.begin(), values.begin() + (k - 1), values.end(), std::greater<float>());
-        least = values[k - 1];
+        least = nth_largest(values, k);
         const auto end = std::remove_if(room.ids.begin(), room.ids.begin() + count, [&](int32_t id) { return x[id] < least; });
         count = end - room.ids.begin();
     };
-    for (int64_t at = 0; at < n; at += stretch) {
-        const int64_t found = passes.collect(x + at, std::min(stretch, n - at), least, room.ids.data() + count);
+    for (int64_t block = 0; block < blocks; ++block) {
+        if (room.tops[block] < least) continue;
+        const int64_t at = block * top_block;
+        const int64_t found = collect(x + at, std::min(top_block, n - at), least, room.ids.data() + count);
         for (int64_t i = count; i < count + found; ++i) room.ids[i] += static_cast<int32_t>(at);
         count += found;
         if (count >= limit) {
@@ -187,14 +203,21 @@ int32_t hb_sample(const float* logits, int64_t n, const uint32_t* allowed, const
     try {
         hb::Room& room = hb::room();
         const float* x = allowed ? hb::masked(logits, n, allowed, room) : logits;
-        const int64_t best = hb::kernels().sample->best(x, n);
+        const int64_t best = hb::best_of(x, n, room);
         if (best < 0) return hb::fail("of %lld logits none that is allowed is the largest finite number", static_cast<long long>(n)), -1;
         const int64_t id = how->temperature > 0 ? hb::choose(x, n, *how, uniform, best, room) : best;
-        if (raw && logprob) *logprob = hb::logprob_of(raw, n, id, raw == x ? best : hb::kernels().sample->best(raw, n));
+        if (raw && logprob) *logprob = hb::logprob_of(raw, n, id, raw == x ? best : hb::best_of(raw, n, room));
         return static_cast<int32_t>(id);
     } catch (const std::bad_alloc&) {
         return hb::fail("no memory to choose among %lld logits", static_cast<long long>(n)), -1;
     }
+}
+
+void hb_sample_rows(hb_choice* choices, int64_t rows, int64_t n) {
+    hb::parallel_for(rows, 1, [&](int64_t begin, int64_t end) {
+        for (hb_choice* c = choices + begin; c < choices + end; ++c)
+            c->id = hb_sample(c->logits, n, c->allowed, &c->how, c->uniform, c->raw, &c->logprob);
+    });
 }
 
 int hb_logprobs(const float* logits, int64_t rows, int64_t n, const int32_t* targets, float* logprob, int32_t* best) {
@@ -203,13 +226,17 @@ int hb_logprobs(const float* logits, int64_t rows, int64_t n, const int32_t* tar
     for (int64_t r = 0; r < rows; ++r)
         if (targets[r] < 0 || targets[r] >= n)
             return hb::fail("row %lld asks for token %d of %lld", static_cast<long long>(r), targets[r], static_cast<long long>(n));
-    hb::parallel_for(rows, 1, [&](int64_t begin, int64_t end) {
-        for (; begin < end; ++begin) {
-            const float* x = logits + begin * n;
-            const int64_t its_best = hb::kernels().sample->best(x, n);
-            logprob[begin] = hb::logprob_of(x, n, targets[begin], its_best);
-            if (best) best[begin] = its_best == targets[begin];
-        }
-    });
+    try {
+        hb::parallel_for(rows, 1, [&](int64_t begin, int64_t end) {
+            for (; begin < end; ++begin) {
+                const float* x = logits + begin * n;
+                const int64_t its_best = hb::best_of(x, n, hb::room());
+                logprob[begin] = hb::logprob_of(x, n, targets[begin], its_best);
+                if (best) best[begin] = its_best == targets[begin];
+            }
+        });
+    } catch (const std::bad_alloc&) {
+        return hb::fail("no memory to judge %lld rows", static_cast<long long>(rows));
+    }
     return 0;
 }
