@@ -18,20 +18,29 @@ from typing import Any, TypeAlias
 
 Lock: TypeAlias = Any  # threading.RLock is no type: Python has two of them
 
-_methods: dict[weakref.WeakMethod[Callable[[], None]], None] = {}  # in the order they came
+_methods: dict[weakref.ref[Any], Callable[[Any], None]] = {}  # of what object, in the order they came
 _locks: dict[weakref.ref[Lock], None] = {}
 
 
 def in_child(method: Callable[[], None]) -> None:
-    """Call a method in each child of a fork, as long as its object lives: before anything else runs there, all locks of
-    ``lock`` open."""
-    _methods[weakref.WeakMethod(method, lambda gone: _methods.pop(gone, None))] = None
+    """Call a bound method in each child of a fork, as long as its object lives: before anything else runs there, all locks
+    of ``lock`` open."""
+    _methods[weakref.ref(method.__self__, _forgetting(_methods))] = method.__func__  # type: ignore[attr-defined]
+
+
+def _forgetting(table: dict[weakref.ref[Any], Any]) -> Callable[[weakref.ref[Any]], None]:
+    """A callback that still knows the table when Python's end has taken the module's names away."""
+
+    def forget(gone: weakref.ref[Any]) -> None:
+        table.pop(gone, None)
+
+    return forget
 
 
 def lock() -> Lock:
     """A lock that each child finds open, unless the very thread that forked holds it."""
     made: Lock = threading.RLock()
-    _locks[weakref.ref(made, lambda gone: _locks.pop(gone, None))] = None
+    _locks[weakref.ref(made, _forgetting(_locks))] = None
     return made
 
 
@@ -54,9 +63,9 @@ def _begin_child() -> None:
     for lock in [found() for found in list(_locks)]:
         if lock is not None:
             reopen(lock)
-    for method in [found() for found in list(_methods)]:
-        if method is not None:
-            method()
+    for found, method in list(_methods.items()):
+        if (its := found()) is not None:
+            method(its)
 
 
 if hasattr(os, "register_at_fork"):
