@@ -1,0 +1,22 @@
+// What the frame knows of the server, and the frame's own moves.
+
+import { api } from "./api.js";
+import { house, isNarrow, memory, railFolded, railOpen } from "./state.js";
+
+/** Ask the server how it is: its version, models, collections. Silent where it cannot be reached: the frame says so. */
+export async function refreshHouse() {
+  try {
+    house.set(await api.get("/api/hornbook/status"));
+  } catch (error) {
+    if (error.status) console.info(error.what);
+  }
+}
+
+export function toggleRail() {
+  if (isNarrow()) {
+    railOpen.set((open) => !open);
+    return;
+  }
+  railFolded.set((folded) => !folded);
+  memory.set("rail-folded", railFolded.get());
+}
