@@ -124,20 +124,19 @@ class ChatTemplate:
         marked, spans = job.run(len(turns), reply), None
         if "endgeneration" in program.source:
             marked, spans = _cut_marks(marked, mark, *generation)
-        encoded = self._with_one_bos(self._fence.encode(marked, mark))
+        encoded = with_one_bos(self._fence.encode(marked, mark), self._tokenizer)
         text = marked.replace(mark, "")
         return Rendered(text, encoded.ids, lambda: job.mask(encoded, text, spans))
 
-    def _with_one_bos(self, encoded: Encoded) -> Encoded:
-        bos = self._tokenizer.bos_id
-        ids, offsets = encoded.ids, encoded.offsets
-        if bos is None:
-            return encoded
-        while ids[:2] == [bos, bos]:
-            ids, offsets = ids[1:], offsets[1:]
-        if self._tokenizer.add_bos and ids[:1] != [bos]:
-            ids, offsets = [bos, *ids], [(0, 0), *offsets]
-        return Encoded(ids, offsets)
+
+def with_one_bos(encoded: Encoded, tokenizer: Tokenizer) -> Encoded:
+    """Exactly one begin token where there is one at all, whether the template writes it, the tokenizer, or both."""
+    bos, ids, offsets = tokenizer.bos_id, encoded.ids, encoded.offsets
+    while bos is not None and ids[:2] == [bos, bos]:
+        ids, offsets = ids[1:], offsets[1:]
+    if bos is not None and tokenizer.add_bos and ids[:1] != [bos]:
+        ids, offsets = [bos, *ids], [(0, 0), *offsets]
+    return Encoded(ids, offsets)
 
 
 @dataclass(frozen=True)
