@@ -11,7 +11,7 @@ open another. What carries special tokens is ids, and ``render(messages)`` makes
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -24,12 +24,12 @@ from hornbook.engine.prompts import (
     plain_chat,
     reply_of,
     turns_of,
-    with_calls,
     with_schema,
     without_leading_space,
 )
 from hornbook.engine.remote import RemoteLLM, is_remote
 from hornbook.engine.scripted import ScriptedLLM
+from hornbook.engine.tool_calls import plan_tools
 from hornbook.errors import HornbookError, ModelClosed, UsageError
 from hornbook.settings import Settings
 from hornbook.types import Completion, Message, Progress, Prompt, SamplingParams, Score, Token
@@ -37,6 +37,7 @@ from hornbook.types import Completion, Message, Progress, Prompt, SamplingParams
 if TYPE_CHECKING:
     from hornbook.engine.driver import Driver, Stream
     from hornbook.engine.engine import Stats
+    from hornbook.engine.feed import Feed
     from hornbook.engine.opening import Opened
     from hornbook.engine.requests import Event, Request
     from hornbook.engine.seq2seq import Seq2Seq
@@ -53,6 +54,7 @@ def load(
     dtype: str = "auto",
     stretch: str | None = None,
     draft: str | Path = "auto",
+    max_running: int = 64,
     settings: Settings | None = None,
     progress: Progress | None = None,
 ) -> LocalLLM | RemoteLLM | Seq2Seq | LocalEmbedder:
@@ -67,6 +69,7 @@ def load(
     stretch: a longer context than the model was trained for, "yarn:4".
     draft: what guesses the next tokens, which the model then judges several at a time (engine/drafting.py): "auto",
         "lookup", "none", or the source of a small model with the same tokenizer. It changes how fast an answer comes.
+    max_running: how many answers of a decoder are written at once; more wait their turn.
     Raises ModelNotFound, OfflineError, DownloadError, ModelFileError, UnsupportedModel, UsageError.
     """
     from hornbook.checkpoint.store import Store
@@ -84,7 +87,7 @@ def load(
         if packed is not None and packed.config.language_head and packed.config.causal:
             opened = opening.native_decoder(packed, settings)
             drafter = drafting.drafter_for(opened, draft, device, settings, progress)
-            return LocalLLM(opened, name=entry.name, settings=settings, drafter=drafter)
+            return LocalLLM(opened, name=entry.name, max_running=max_running, settings=settings, drafter=drafter)
         if packed is not None and not packed.config.causal:
             from hornbook.retrieve.embed import LocalEmbedder
 
@@ -94,7 +97,7 @@ def load(
     model = _with_torch(entry.path, entry.name, device, dtype, stretch, settings)
     if isinstance(model, opening.Opened):
         drafter = drafting.drafter_for(model, draft, device, settings, progress)
-        return LocalLLM(model, name=entry.name, settings=settings, drafter=drafter)
+        return LocalLLM(model, name=entry.name, max_running=max_running, settings=settings, drafter=drafter)
     drafting.check_undrafted(draft, entry.name)
     return model
 
@@ -153,9 +156,10 @@ class LocalLLM:
         self.context_length = config.context_length
         self.tokenizer = tokenizer
         self.chat_template = opened.chat_template
+        vocab_size = min(config.vocab_size, tokenizer.vocab_size)
+        self.vocabulary = Vocabulary(tokenizer, vocab_size)
         self.runs_on = opened.executor.name
         self._config, self._family = config, opened.family
-        vocab_size = min(config.vocab_size, tokenizer.vocab_size)
         # Pages are set aside by opening.py; what is free besides is for the steps.
         memory, pages = available(), opened.executor.pages * opened.executor.page_bytes
         self._driver: Driver | None = Driver(
@@ -165,7 +169,7 @@ class LocalLLM:
                 vocab_size=vocab_size,
                 stop_ids=tokenizer.stop_ids,
                 max_running=max_running,
-                vocabulary=Vocabulary(tokenizer, vocab_size),
+                vocabulary=self.vocabulary,
                 memory=None if memory is None else pages + memory,
                 kernels=library(settings),
                 drafter=drafter,
@@ -194,7 +198,7 @@ class LocalLLM:
         from hornbook.engine.requests import Request
 
         params = sampling or SamplingParams()
-        ids = [self._encode(prompt) for prompt in as_prompts(prompts)]
+        ids = [self.encode(prompt) for prompt in as_prompts(prompts)]
         answers: list[list[list[Token]]] = [[[] for _ in range(params.n)] for _ in ids]
         with closing(self._ask([Request(prompt, params, priority, deadline, adapter) for prompt in ids])) as events:
             for place, event in events:
@@ -224,7 +228,7 @@ class LocalLLM:
         if len(several) != 1 or params.n != 1:
             what = f"a stream continues one prompt once, not {len(several)} prompts {params.n} times"
             raise UsageError(what, "Use generate() for several.")
-        return _tokens(self._ask([Request(self._encode(several[0]), params, priority, deadline, adapter)]))
+        return _tokens(self._ask([Request(self.encode(several[0]), params, priority, deadline, adapter)]))
 
     def chat(
         self,
@@ -233,12 +237,22 @@ class LocalLLM:
         tools: Sequence[Mapping[str, Any]] = (),
         schema: Any = None,
         sampling: SamplingParams | None = None,
+        tool_choice: Any = "auto",
+        parallel_calls: bool = True,
     ) -> Message:
-        """The assistant's next turn. With ``tools``, which the model's template describes to it, the calls that it spells
-        out as <tool_call> are the message's ``tool_calls``. ``schema``: of an answer in JSON."""
+        """The assistant's next turn. With ``tools``, its calls of them are the message's ``tool_calls``; ``tool_choice`` and
+        ``parallel_calls`` are OpenAI's (engine/tool_calls.py). ``schema``: of an answer in JSON."""
         plain = self.chat_template is None
-        said = reply_of(self.stream_chat(messages, tools=tools, schema=schema, sampling=sampling), plain=plain)
-        return with_calls(said) if tools else said
+        plan = plan_tools(self, tools, choice=tool_choice, parallel=parallel_calls)
+        if not plan.tools:
+            return reply_of(self.stream_chat(messages, schema=schema, sampling=sampling), plain=plain)
+        prompt = plan.prompt(self, messages)
+        params = plan.params(with_schema(sampling, schema), prompt)
+        stream = plan.stream(prompt)
+        for _ in stream.events(self._reply(prompt, params)):
+            pass
+        said = stream.reply.message
+        return replace(said, content=said.content.rstrip()) if plain else said
 
     def stream_chat(
         self,
@@ -248,10 +262,12 @@ class LocalLLM:
         schema: Any = None,
         sampling: SamplingParams | None = None,
     ) -> Iterator[Token]:
-        """The assistant's next turn, token by token."""
-        params = with_schema(sampling, schema)
-        prompt = self.render(messages, tools=tools)
-        if self.chat_template is not None:
+        """The assistant's next turn, token by token, as the model writes it: thoughts and calls, too."""
+        return self._reply(self.render(messages, tools=tools), with_schema(sampling, schema))
+
+    def _reply(self, prompt: str | list[int], params: SamplingParams) -> Iterator[Token]:
+        """An answer to what ``render`` gave."""
+        if not isinstance(prompt, str):
             return self.stream(prompt, params)
         return without_leading_space(self.stream(prompt, replace(params, stop=(*params.stop, PLAIN_STOP))))
 
@@ -260,7 +276,8 @@ class LocalLLM:
     ) -> str | list[int]:
         """The prompt for the assistant's next turn: ids by the model's chat template, or plain text without one.
 
-        Raises UsageError for tools where there is no template to describe them.
+        ``tools`` go to the template as they are; ``plan_tools`` knows what to give to one that takes none. Raises UsageError
+        for tools where there is no template to describe them.
         """
         turns = turns_of(messages)
         if self.chat_template is not None:
@@ -334,7 +351,8 @@ class LocalLLM:
 
     # --- running
 
-    def _encode(self, prompt: Prompt) -> list[int]:
+    def encode(self, prompt: Prompt) -> list[int]:
+        """The ids of a prompt: of a text its own tokens and the special ones that begin it, of ids these."""
         if not isinstance(prompt, str):
             return list(prompt)
         return list(self.tokenizer.encode(prompt)) or self._begin()
@@ -342,6 +360,12 @@ class LocalLLM:
     def _ask(self, requests: Sequence[Request]) -> Stream:
         """Check the requests and put them in the line; the work is done by whoever reads the stream."""
         return self._open().ask(requests)
+
+    def feed(self, tell: Callable[[list[Event]], None]) -> Feed:
+        """A thread that steps this model for readers that must not block, such as an event loop (engine/feed.py)."""
+        from hornbook.engine.feed import Feed
+
+        return Feed(self._open(), tell, name=self.name)
 
     def stats(self) -> Stats:
         """What the engine has done so far, and what its pages hold."""

@@ -30,17 +30,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from hornbook.checkpoint.activations import FLOAT, Pass
-from hornbook.checkpoint.anatomy import Anatomy, Weight
-from hornbook.checkpoint.loading import DTYPES
 from hornbook.errors import UsageError
+
+if TYPE_CHECKING:
+    from hornbook.checkpoint.anatomy import Anatomy, Weight
 
 NF4_BITS = 4.127  # with scales of scales, arXiv 2305.14314, section 3
 PROGRAM = 340_000_000  # Python, torch and Hornbook with what they import to train: docs/results/memory-plan.md
 PREFILL = 1024  # tokens of a prompt that are read at once: engine.generate.Generator's
 HOLES = 0.5  # of what comes and goes
+SIZES = {"float32": 4, "bfloat16": 2, "float16": 2}  # bytes of a number in the dtypes that models are opened with
 METHODS = ("full", "lora", "qlora")
 OPTIMIZERS = ("adamw", "adamw8bit", "adafactor")
 
@@ -107,7 +109,7 @@ class Request:
         for name, value in (("context", self.context), ("batch", self.batch), ("rank", self.rank)):
             if value < 1:
                 raise UsageError(f"the {name} is {value}", "It must be at least 1.")
-        _known("dtype", self.dtype, tuple(DTYPES))
+        _known("dtype", self.dtype, tuple(SIZES))
         _known("optimizer", self.optimizer, OPTIMIZERS)
         if self.method is not None:
             _known("way to train", self.method, METHODS)
@@ -119,7 +121,7 @@ class Request:
 
     @property
     def item(self) -> int:
-        return DTYPES[self.dtype].itemsize
+        return SIZES[self.dtype]
 
 
 def plan(request: Request) -> Plan:
@@ -217,6 +219,8 @@ def _held(request: Request) -> int:
 
 def _adapters(anatomy: Anatomy, rank: int) -> list[Weight]:
     """A and B of every linear map: [r, in] and [out, r]."""
+    from hornbook.checkpoint.anatomy import Weight
+
     made = []
     for weight in anatomy.weights:
         if weight.is_linear:

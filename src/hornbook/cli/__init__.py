@@ -42,8 +42,10 @@ VERBS = {
     "plan": Verb("plan", "Tell how much memory a model will need.", "hornbook plan smollm2:135m --train lora --context 1024"),
     "export": Verb("export", "Write a model as GGUF or as a Hugging Face folder, and compare the copy.", "hornbook export smollm2:135m --to gguf -q Q4_K_M -o small.gguf"),
     "bench": Verb("bench", "Measure how fast a model runs here, beside other programs if wanted.", "hornbook bench smollm2:135m --against llamacpp"),
+    "serve": Verb("serve", "Serve models, collections and a page on this machine.", "hornbook serve --open"),
     "rm": Verb("models", "Remove a model from the store.", "hornbook rm gemma3:270m"),
     "doctor": Verb("doctor", "Check this installation, and say what to do.", "hornbook doctor"),
+    "key": Verb("key", "Make, list and revoke the keys of the server.", "hornbook key add phone"),
     "systems": Verb("systems", "List the published systems that Hornbook implements, with their proofs.", "hornbook systems"),
 }  # fmt: skip
 

@@ -42,15 +42,24 @@ class Driver:
 
     def ask(self, requests: Sequence[Request]) -> Stream:
         """Submit requests together. Raises what Engine.submit raises, before any work, and then asks for none of them."""
-        stream = Stream(self)
-        self._streams.add(stream)
+        stream = self.stream()
         try:
             for request in requests:
-                stream.add(self.engine.submit(request))
+                self.join(stream, request)
         except BaseException:
             stream.close()
             raise
         return stream
+
+    def stream(self) -> Stream:
+        """A stream of nothing yet, which ``join`` adds requests to."""
+        stream = Stream(self)
+        self._streams.add(stream)
+        return stream
+
+    def join(self, stream: Stream, request: Request) -> Handle:
+        """Submit a request whose events the stream gets, beside those that it has. Raises what Engine.submit raises."""
+        return self.engine.submit(request, stream.add)
 
     @contextmanager
     def alone(self, *, at_once: bool = False) -> Iterator[Engine]:
@@ -222,6 +231,19 @@ class Stream:
             raise StopIteration
         event = self.events.popleft()
         return self._places[event.handle], event
+
+    def take(self) -> list[Event]:
+        """Everything that has happened, at least one event; none where nothing more can: for a reader of many requests, which
+        come and go. Raises ModelClosed."""
+        self.reader = threading.get_ident()
+        if not self.events:
+            self._driver.wait(self)
+        taken: list[Event] = []
+        while self.events:
+            taken.append(self.events.popleft())
+            if taken[-1].last:
+                self._places.pop(taken[-1].handle, None)
+        return taken
 
     def close(self) -> None:
         """Cancel what is not done. What has happened already can still be read."""

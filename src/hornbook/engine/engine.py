@@ -136,8 +136,11 @@ class Engine:
 
     # --- requests
 
-    def submit(self, request: Request) -> Handle:
-        """Put a request in the line. Raises UsageError, ContextTooLong or ModelClosed here, before any work."""
+    def submit(self, request: Request, known: Callable[[Handle], None] | None = None) -> Handle:
+        """Put a request in the line. ``known`` is given its handle before anything can happen to it.
+
+        Raises UsageError, ContextTooLong or ModelClosed here, before any work.
+        """
         self._open()
         ids = checked_request(
             request, vocab_size=self.vocab_size, context_length=self.context_length, pages=self.pages.count
@@ -147,6 +150,8 @@ class Engine:
         with self._lock:
             self._submitted += 1
             handle = Handle(request, self._submitted, self._clock(), language=language)
+        if known is not None:
+            known(handle)
         self._arrivals.append((handle, ids))
         return handle
 

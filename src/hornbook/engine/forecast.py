@@ -18,9 +18,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from hornbook.checkpoint import memory
-from hornbook.checkpoint.loading import pick_device, pick_dtype
 from hornbook.checkpoint.memory import HOLES, Moment, Request
 from hornbook.checkpoint.packed import FLOATS, Packed, PackedTensor, open_packed
 from hornbook.engine import native
@@ -31,7 +31,6 @@ from hornbook.engine.native_mixture import Experts, NativeOp, matrices, native_o
 from hornbook.engine.opening import on_accelerator, pages_for, why_torch
 from hornbook.engine.pages import pages_of
 from hornbook.engine.plan import HeadNorm, Linear, Mix, Plan, Select, Turn
-from hornbook.engine.torch_attention import GATHERED
 from hornbook.errors import UnsupportedModel
 from hornbook.kernels.library import library
 from hornbook.kernels.weight import TYPES
@@ -52,6 +51,13 @@ PARTS = 4 << 20  # of attention that is cut into parts: part_bytes of native/ste
 LARGE_PAGE = 2 << 20  # in which the native cache takes memory
 
 
+class Asked(NamedTuple):
+    """As much of a Request as a native plan needs: tokens of a text, and texts."""
+
+    context: int
+    batch: int
+
+
 @dataclass(frozen=True, slots=True)
 class Running:
     """A model as it would run here. ``reason``: why torch runs it where native kernels were asked for.
@@ -65,15 +71,15 @@ class Running:
     pages: int | None
     page_bytes: int
     native: bool
-    _plan: Callable[[Request], memory.Plan]
+    _plan: Callable[[Any], memory.Plan]
 
     @property
     def room(self) -> int:
         """Bytes that keys and values may take, of all texts together."""
         return (self.pages or 0) * self.page_bytes
 
-    def plan(self, request: Request) -> memory.Plan:
-        """The memory that ``request`` needs beside ``program``."""
+    def plan(self, request: Request | Asked) -> memory.Plan:
+        """The memory that ``request`` needs beside ``program``. An Asked is enough where it runs natively."""
         return self._plan(request)
 
     def at_once(self, request: Request) -> int:
@@ -102,6 +108,29 @@ def foresee(path: Path, config: ModelConfig, device: str, dtype: str, settings: 
     return _torch(config, device, dtype, reason, settings)
 
 
+def most(path: Path, settings: Settings, *, running: int = RUNNING) -> tuple[int, Running]:
+    """Bytes beside the program that serving a model can come to: its cache full, ``running`` answers at once; and what runs it.
+
+    torch is imported only where it would run the model. Raises as ``foresee``, and what reading a header raises.
+    """
+    from hornbook.checkpoint.header import read_header
+
+    _, config = read_header(path)
+    found = foresee(path, config, settings.device, "auto", settings)
+    if found.pages is None:
+        batch = running if found.native else 1
+    else:
+        batch = max(running, -(-found.pages // pages_of(config.context_length)))
+    if found.native:
+        return found.plan(Asked(config.context_length, batch)).peak, found
+    from hornbook.checkpoint.anatomy import Anatomy
+    from hornbook.checkpoint.loading import pick_device, pick_dtype
+
+    dtype = str(pick_dtype("auto", pick_device(settings.device))).removeprefix("torch.")
+    needed = found.plan(Request(Anatomy.read(path), config.context_length, batch, dtype)).peak
+    return needed + max(0, found.program - PROGRAM), found
+
+
 # ----------------------------------------------------------------------------------------------------------- native
 
 
@@ -113,7 +142,7 @@ def _native(packed: Packed, settings: Settings) -> Running:
     page_bytes = native.page_bytes(plan, settings.cache, settings)
     pages = pages_for(config, page_bytes, settings) if decodes else None
 
-    def planned(request: Request) -> memory.Plan:
+    def planned(request: Request | Asked) -> memory.Plan:
         texts = min(request.batch, RUNNING)
         if pages is None:
             tokens = max(request.context, min(NativeEncoder.batch_tokens, request.batch * request.context))
@@ -208,6 +237,8 @@ def _mixing(ops: Sequence[NativeOp], weights: Mapping[str, PackedTensor]) -> flo
 
 
 def _torch(config: ModelConfig, device: str, dtype: str, reason: str | None, settings: Settings) -> Running:
+    from hornbook.checkpoint.loading import pick_device, pick_dtype
+
     where = pick_device(device)
     type = pick_dtype(dtype, where)
     here = where.type == "cpu"
@@ -240,6 +271,8 @@ def _torch(config: ModelConfig, device: str, dtype: str, reason: str | None, set
 def _passing(plan: Plan, request: Request) -> int:
     """What a step has in hand: all registers and two of the widest, which are made before the old ones go; keys and
     values of the texts that are attended together, gathered and laid out; who sees whom, 10 bytes an entry; the logits."""
+    from hornbook.engine.torch_attention import GATHERED
+
     config, item, texts = plan.config, request.item, min(request.batch, RUNNING)
     tokens = min(STEP, request.batch * request.context)
     widths = [width for name, width in plan.widths.items() if name != "logits"]

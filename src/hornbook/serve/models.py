@@ -1,0 +1,445 @@
+"""The models of one server: loaded when they are asked for, put away when nobody has used them for a while or room is needed.
+
+    lease(name) --> Loaded, in use until it is released --> idle --keep_alive--> unloaded
+                      |                                       ^ least recently used first, where another needs its memory
+                      +-- not loaded: predicted need, room made, loaded once however many ask
+
+All of it happens in the event loop, so that the books need no lock; what blocks is done in threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import anyio
+
+from hornbook.errors import ModelClosed, UnsupportedModel, UsageError
+from hornbook.serve.errors import Busy, NoRoom
+from hornbook.serve.metrics import Books, Metrics
+from hornbook.serve.options import Options
+from hornbook.serve.shelf import Listed, Meaning, Shelf
+from hornbook.serve.writing import Writer
+from hornbook.settings import Settings
+from hornbook.types import Message
+
+if TYPE_CHECKING:
+    from hornbook.checkpoint.store import Entry
+    from hornbook.llm import LocalLLM
+    from hornbook.retrieve.embed import LocalEmbedder
+    from hornbook.text.chat import ChatTemplate
+    from hornbook.text.go_chat import GoChatTemplate
+
+log = logging.getLogger("hornbook.serve")
+CACHE_SHARE = 4  # where the memory of models is limited, keys and values of one get a part in so many of it, at most
+
+
+@dataclass(eq=False)
+class Resident:
+    """A model in memory. ``users``: leases; ``keep``: seconds that it stays when nobody has one."""
+
+    entry: Entry
+    bytes: int
+    keep: float
+    llm: LocalLLM | None = None
+    embedder: LocalEmbedder | None = None
+    writer: Writer | None = None
+    users: int = 0
+    used: float = 0.0  # when it was, by the loop's clock
+    leaving: bool = False  # nobody new may have it
+    expires: datetime | None = None
+    timer: asyncio.TimerHandle | None = None
+    adapters: dict[str, Path] = field(default_factory=dict)
+    adapting: asyncio.Lock = field(default_factory=asyncio.Lock)
+    templates: dict[str, ChatTemplate | GoChatTemplate] = field(default_factory=dict)  # of created models, by source
+
+    def template(self, source: str) -> ChatTemplate | GoChatTemplate | None:
+        """A created model's template with this model's tokenizer. Raises TemplateError."""
+        from hornbook.text.go_chat import template_of
+
+        if source not in self.templates and self.llm is not None:
+            self.templates[source] = template_of(source, self.llm.tokenizer)
+        return self.templates.get(source)
+
+    def stats(self) -> Any:
+        if self.llm is None:
+            return None
+        try:
+            return self.llm.stats()
+        except ModelClosed:
+            return None
+
+
+class Loaded:
+    """A model in somebody's use, with what its name asks for. It cannot be unloaded before ``release``, or the end of
+    ``async with``; dropping it releases it too.
+
+    ``system``, ``parameters`` and ``template`` are a created model's own; ``adapter`` is the name that its requests use.
+    """
+
+    def __init__(self, models: Models, resident: Resident, meaning: Meaning, keep_alive: float | None) -> None:
+        self.name = meaning.name
+        self.entry = resident.entry
+        self.llm = resident.llm
+        self.embedder = resident.embedder
+        self.writer = resident.writer
+        self.adapter = meaning.adapter[0] if meaning.adapter else None
+        self.system = meaning.system
+        self.parameters: Mapping[str, Any] = meaning.parameters or {}
+        self.template = None if meaning.template is None else resident.template(meaning.template)
+        self.messages: Sequence[Message] = meaning.messages
+        self._models = models
+        self._resident: Resident | None = resident
+        self._keep_alive = keep_alive
+
+    def need_llm(self) -> LocalLLM:
+        """Raises UsageError for an embedding model."""
+        if self.llm is None:
+            raise UsageError(f"{self.name} is an embedding model: it writes no text", "Choose a language model.")
+        return self.llm
+
+    def need_embedder(self) -> LocalEmbedder:
+        """Raises UsageError for a language model."""
+        if self.embedder is None:
+            raise UsageError(f"{self.name} is a language model: it gives no embeddings", "Choose an embedding model.")
+        return self.embedder
+
+    def need_writer(self) -> Writer:
+        self.need_llm()
+        assert self.writer is not None
+        return self.writer
+
+    def first_turns(self, turns: Sequence[Message]) -> list[Message]:
+        """What a created model says before a conversation: its system text, unless there is another, and its examples."""
+        own = [Message("system", self.system)] if self.system and not any(t.role == "system" for t in turns) else []
+        return [*own, *self.messages]
+
+    def release(self) -> None:
+        """The model may go when all others have released it too. More than once does nothing."""
+        resident, self._resident = self._resident, None
+        if resident is not None:
+            self._models.give_back(resident, self._keep_alive)
+
+    async def __aenter__(self) -> Loaded:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.release()
+
+    def __del__(self) -> None:
+        if self._resident is not None:
+            self._models.soon(self.release)
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A model in memory. ``expires``: when it goes if nobody asks; None: not by itself, or it is in use."""
+
+    name: str
+    bytes: int
+    users: int
+    expires: datetime | None
+    entry: Entry
+    context_length: int
+
+
+class Models:
+    """``load`` and ``predict`` block; tests bring their own."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        options: Options,
+        metrics: Metrics,
+        *,
+        paths: tuple[Path, ...] = (),
+        load: Callable[[Entry, Settings, int], Any] | None = None,
+        predict: Callable[[Entry, Settings, int], int] | None = None,
+    ) -> None:
+        if options.memory is not None and not settings.cache_mb:
+            settings = settings.model_copy(update={"cache_mb": max(16, options.memory / CACHE_SHARE / 2**20)})
+        self.shelf = Shelf(settings, paths)
+        self.settings = settings
+        self.options = options
+        self.metrics = metrics
+        metrics.books = self._books
+        self.more: list[Callable[[], Iterable[Listed]]] = []  # names that other rooms answer to
+        self._load_model = load or load_model
+        self._predict = predict or predicted
+        self._residents: dict[str, Resident] = {}
+        self._loading: dict[str, asyncio.Task[Resident]] = {}
+        self._promised: dict[str, int] = {}  # to those that are being loaded
+        self._room = asyncio.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # --- asking
+
+    async def lease(
+        self, name: str, *, kind: Literal["llm", "embedder"] | None = None, keep_alive: float | None = None
+    ) -> Loaded:
+        """The model of that name, in use until it is released; loaded now if it is not. ``keep_alive``: from then on, seconds
+        that it stays unused (0: unloaded at once, below 0: for ever); None: as it was.
+
+        Raises ModelNotFound, NoRoom with the numbers, UsageError where it is of the other kind, Busy when the server stops,
+        and what loading raises.
+        """
+        self._loop = asyncio.get_running_loop()
+        meaning = await anyio.to_thread.run_sync(self.shelf.find, name)
+        if kind is not None and meaning.entry.kind not in (kind, "unknown"):
+            wanted = {"llm": "a language model", "embedder": "an embedding model"}
+            raise UsageError(f"{name} is not {wanted[kind]}", f"Name {wanted[kind]}.")
+        resident = await self._resident(meaning.entry)
+        loaded = Loaded(self, resident, meaning, keep_alive)
+        if meaning.adapter is not None:
+            try:
+                await self.adapt(loaded, *meaning.adapter)
+            except BaseException:
+                loaded.release()
+                raise
+        return loaded
+
+    async def _resident(self, entry: Entry) -> Resident:
+        """Loaded, and with one user more."""
+        while True:
+            if self._stopping:
+                raise Busy("the server is being stopped", "Ask again when it runs.")
+            resident = self._residents.get(entry.name)
+            if resident is None:
+                task = self._loading.get(entry.name)
+                if task is None:
+                    task = asyncio.ensure_future(self._bring(entry))
+                    self._loading[entry.name] = task
+                    task.add_done_callback(lambda _: self._loading.pop(entry.name, None))
+                await asyncio.shield(task)  # one who goes does not stop what others wait for
+                continue
+            resident.users += 1
+            resident.expires = None
+            if resident.timer is not None:
+                resident.timer.cancel()
+                resident.timer = None
+            return resident
+
+    def give_back(self, resident: Resident, keep_alive: float | None = None) -> None:
+        resident.users -= 1
+        assert self._loop is not None
+        resident.used = self._loop.time()
+        if keep_alive is not None:
+            resident.keep = keep_alive
+        if resident.users:
+            return
+        if resident.leaving or resident.keep == 0:
+            self._put_away(resident)
+        elif resident.keep > 0:
+            resident.expires = datetime.now(UTC) + timedelta(seconds=min(resident.keep, 10**9))
+            resident.timer = self._loop.call_later(resident.keep, self._put_away, resident)
+
+    def soon(self, work: Callable[[], None]) -> None:
+        """From any thread, a finaliser's too."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(work)
+
+    # --- loading
+
+    async def _bring(self, entry: Entry) -> Resident:
+        need = await anyio.to_thread.run_sync(self._predict, entry, self.settings, self.options.max_running)
+        async with self._room:  # one at a time makes room; loading itself goes side by side
+            await self._make_room(entry.name, need)
+            self._promised[entry.name] = need
+        begun = asyncio.get_running_loop().time()
+        try:
+            model = await anyio.to_thread.run_sync(self._load_model, entry, self.settings, self.options.max_running)
+        finally:
+            del self._promised[entry.name]
+        resident = Resident(entry, need, self.options.keep_alive, used=begun)
+        if hasattr(model, "embed"):
+            resident.embedder = model
+        else:
+            most = self.options.max_running + self.options.max_waiting
+            resident.llm = model
+            resident.writer = Writer(model, most=most, timeout=self.options.timeout_s, metrics=self.metrics)
+        self._residents[entry.name] = resident
+        seconds = round(asyncio.get_running_loop().time() - begun, 3)
+        log.info("loaded", extra={"model": entry.name, "seconds": seconds, "bytes": need})
+        return resident
+
+    async def _make_room(self, name: str, need: int) -> None:
+        """Unload idle models, least recently used first, until the need fits; none at all where that would not help."""
+        idle = sorted((r for r in self._residents.values() if not r.users), key=lambda r: r.used)
+        budget = self.options.memory
+        if budget is not None:
+            held = sum(r.bytes for r in self._residents.values()) + sum(self._promised.values())
+            free = budget - held
+        else:
+            left = await anyio.to_thread.run_sync(_available)
+            if left is None:
+                return
+            free = left - sum(self._promised.values())
+        going: list[Resident] = []
+        while free < need and idle:
+            going.append(idle.pop(0))
+            free += going[-1].bytes
+        if free < need:
+            raise self._no_room(name, need, budget)
+        for resident in going:
+            if not resident.users:  # nobody has come while another was put away
+                log.info("unloading for room", extra={"model": resident.entry.name, "room_for": name})
+                await self._unload(resident)
+
+    def _no_room(self, name: str, need: int, budget: int | None) -> NoRoom:
+        busy = [r for r in self._residents.values() if r.users]
+        told = ", ".join(f"{r.entry.name} {_gb(r.bytes)}" for r in busy)
+        most = f"models may take {_gb(budget)}" if budget is not None else "this machine has less to give"
+        what = f"{name} needs up to {_gb(need)} of memory; {most}" + (f", of which in use: {told}" if told else "")
+        if busy:
+            return NoRoom(what, "Try again when those are idle, or start the server with more --memory.")
+        return NoRoom(what, "Start the server with more --memory, set HORNBOOK_CACHE_MB lower, or use a smaller model.")
+
+    # --- unloading
+
+    def _put_away(self, resident: Resident) -> None:
+        task = asyncio.ensure_future(self._unload(resident))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _unload(self, resident: Resident) -> None:
+        if resident.users or self._residents.get(resident.entry.name) is not resident:
+            return
+        del self._residents[resident.entry.name]
+        if resident.timer is not None:
+            resident.timer.cancel()
+        await anyio.to_thread.run_sync(_close, resident)
+        log.info("unloaded", extra={"model": resident.entry.name})
+
+    async def unload(self, name: str) -> bool:
+        """Put a model away: now, or when those who use it have done. -> whether it was loaded. Raises ModelNotFound."""
+        meaning = await anyio.to_thread.run_sync(self.shelf.find, name)
+        resident = self._residents.get(meaning.entry.name)
+        if resident is None:
+            return False
+        if resident.users:
+            resident.leaving = True
+        else:
+            await self._unload(resident)
+        return True
+
+    async def drain(self, seconds: float) -> bool:
+        """Lease nothing more, and give what runs so much time; then end it with an error. -> whether all had ended by itself."""
+        self._stopping = True
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        while any(r.users for r in self._residents.values()) and loop.time() < until:
+            await asyncio.sleep(0.05)
+        late = [r for r in self._residents.values() if r.users]
+        for resident in late:
+            if resident.writer is not None:
+                resident.writer.fail(
+                    Busy("the server was stopped before the answer was done", "Ask again when it runs.")
+                )
+        return not late
+
+    async def close(self) -> None:
+        """Unload everything, in use or not."""
+        self._stopping = True
+        residents = list(self._residents.values())
+        self._residents.clear()
+        for resident in residents:
+            if resident.timer is not None:
+                resident.timer.cancel()
+            await anyio.to_thread.run_sync(_close, resident)
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    # --- adapters
+
+    async def adapt(self, loaded: Loaded, name: str, folder: Path) -> None:
+        """Have an adapter in a model's memory. Raises what reading it raises, UsageError where it is for another base."""
+        resident = loaded._resident
+        assert resident is not None
+        llm = loaded.need_llm()
+        async with resident.adapting:
+            if name in resident.adapters:
+                return
+            await anyio.to_thread.run_sync(llm.add_adapter, name, folder)
+            resident.adapters[name] = folder
+
+    async def forget_adapter(self, name: str) -> int:
+        """Take an adapter out of every model's memory. -> of how many. Raises UsageError where requests use it."""
+        count = 0
+        for resident in list(self._residents.values()):
+            async with resident.adapting:
+                if name in resident.adapters and resident.llm is not None:
+                    await anyio.to_thread.run_sync(resident.llm.remove_adapter, name)
+                    del resident.adapters[name]
+                    count += 1
+        return count
+
+    # --- telling
+
+    async def listed(self) -> list[Listed]:
+        """Every name that can be asked for, by name."""
+        found = await anyio.to_thread.run_sync(self.shelf.listed)
+        return sorted([*found, *(one for source in self.more for one in source())], key=lambda one: one.name)
+
+    def running(self) -> list[Running]:
+        return [
+            Running(
+                r.entry.name, r.bytes, r.users, r.expires, r.entry,
+                r.llm.context_length if r.llm is not None else r.embedder.max_tokens if r.embedder is not None else 0,
+            )
+            for r in self._residents.values()
+        ]  # fmt: skip
+
+    def _books(self) -> list[Books]:
+        return [Books(r.entry.name, r.bytes, r.stats()) for r in self._residents.values()]
+
+
+def predicted(entry: Entry, settings: Settings, running: int) -> int:
+    """Bytes that the model can come to, before it is loaded."""
+    from hornbook.engine import forecast
+
+    needed, _ = forecast.most(entry.path, settings, running=running)
+    return needed
+
+
+def load_model(entry: Entry, settings: Settings, running: int) -> LocalLLM | LocalEmbedder:
+    """Raises what ``hornbook.load`` raises, and UnsupportedModel for what is neither a language model nor an embedder."""
+    from hornbook.llm import LocalLLM, load
+    from hornbook.retrieve.embed import LocalEmbedder
+
+    model = load(entry.path, settings=settings, max_running=running)
+    if not isinstance(model, LocalLLM | LocalEmbedder):
+        model.close()
+        raise UnsupportedModel(
+            f"{entry.name} reads a text whole and writes another: the server runs language models and embedders",
+            "Run it with: hornbook run",
+        )
+    model.name = entry.name
+    return model
+
+
+def _close(resident: Resident) -> None:
+    from hornbook.checkpoint.machine import give_back
+
+    if resident.writer is not None:
+        resident.writer.close()
+    for model in (resident.llm, resident.embedder):
+        if model is not None:
+            model.close()
+    give_back()
+
+
+def _available() -> int | None:
+    from hornbook.checkpoint.machine import available
+
+    return available()
+
+
+def _gb(count: int | None) -> str:
+    return f"{(count or 0) / 1e9:.2f} GB"
