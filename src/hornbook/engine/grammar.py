@@ -47,6 +47,7 @@ _MARK = "\x02"  # a character that no token is merged with
 _SPACES = r"[ ]|\n[ ]{0,40}"
 # No \u: a key written "\u0061" would pass for another one than "a", and a lone half of a pair is no character.
 _ESCAPES = 'nrbtf\\"'
+JSON_OPTIONS = {"whitespace_pattern": _SPACES, "json_allowed_escapes": _ESCAPES}  # of every JSON text
 
 
 class Vocabulary:
@@ -134,7 +135,7 @@ class Compiled:
 
         self.vocabulary = vocabulary
         if kind == "schema":
-            options: Any = {"whitespace_pattern": _SPACES, "json_allowed_escapes": _ESCAPES}
+            options: Any = JSON_OPTIONS
             source = LLMatcher.grammar_from_json_schema(prepared(text), overrides=options)
         elif kind == "regex":
             source = LLMatcher.grammar_from_regex(text)

@@ -7,14 +7,12 @@ Token, Token, ...              -> completion_of -> Completion              -> re
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from hornbook.errors import ContextTooLong, UsageError
-from hornbook.types import Completion, Message, Prompt, SamplingParams, Token, ToolCall, Usage
+from hornbook.types import Completion, Message, Prompt, SamplingParams, Token, Usage
 
 
 def as_prompts(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
@@ -101,33 +99,6 @@ def without_leading_space(tokens: Iterator[Token]) -> Iterator[Token]:
 def reply_of(tokens: Iterable[Token], *, plain: bool) -> Message:
     text = "".join(token.text for token in tokens)
     return Message("assistant", text.rstrip() if plain else text)
-
-
-_CALL = re.compile(r"<tool_call>\s*(.*?)\s*</tool_call>", re.DOTALL)
-
-
-def with_calls(said: Message) -> Message:
-    """The message with the calls of tools that its text spells out as most open models do (Hermes, Qwen, SmolLM):
-
-    <tool_call>{"name": "search", "arguments": {"query": "..."}}</tool_call>
-
-    What is spelled so and is no such object stays text: it is for whoever reads it to say what is wrong.
-    """
-    calls: list[ToolCall] = []
-
-    def take(match: re.Match[str]) -> str:
-        try:
-            call = json.loads(match[1])
-            name, arguments = call["name"], call.get("arguments", {})
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            return match[0]
-        if not isinstance(name, str) or not isinstance(arguments, dict):
-            return match[0]
-        calls.append(ToolCall(f"call_{len(calls)}", name, arguments))
-        return ""
-
-    rest = _CALL.sub(take, said.content)
-    return replace(said, content=rest.strip(), tool_calls=tuple(calls)) if calls else said
 
 
 def with_schema(params: SamplingParams | None, schema: Any) -> SamplingParams:

@@ -71,7 +71,7 @@ def _faults(schema: Any, where: str) -> Iterator[tuple[str, str, str]]:
             yield where, "a property's name with control characters", "Take them out."
         elif key not in _KNOWN and (key == "x-guidance" or not key.startswith("x-")):
             yield where, f"the keyword {key!r}", "Take it out, or say it in another way; see docs/python.md."
-    for place, part in _parts(schema):
+    for place, part in parts(schema):
         yield from _faults(part, "/".join([where, *map(str, place)]))
     fewest = schema.get("minProperties")
     if isinstance(fewest, int) and fewest > max(1, len(set(schema.get("required") or ()))):
@@ -82,7 +82,7 @@ def _faults(schema: Any, where: str) -> Iterator[tuple[str, str, str]]:
 _KNOWN = _ONE | _MANY | _NAMED | _PLAIN | _SAID
 
 
-def _parts(schema: dict[str, Any]) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+def parts(schema: dict[str, Any]) -> Iterator[tuple[tuple[str | int, ...], Any]]:
     """(path, schema) of the schemas that stand directly in this one."""
     for key, value in schema.items():
         if key in _MANY and isinstance(value, list):
@@ -97,7 +97,7 @@ def _narrowed(schema: Any) -> Any:
     if isinstance(schema, bool):
         return schema
     out = dict(schema)
-    for (key, *rest), part in _parts(schema):
+    for (key, *rest), part in parts(schema):
         if not rest:
             out[key] = _narrowed(part)
             continue

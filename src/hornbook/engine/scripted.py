@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hornbook.engine.prompts import as_prompts, completion_of, plain_chat, reply_of, turns_of, with_calls, with_schema
+from hornbook.engine.prompts import as_prompts, completion_of, plain_chat, reply_of, turns_of, with_schema
 from hornbook.engine.stops import StopMatcher
+from hornbook.engine.tool_calls import plan_tools
 from hornbook.errors import ContextTooLong, GenerationError, ModelClosed, UsageError
 from hornbook.types import Completion, FinishReason, Message, Prompt, SamplingParams, Score, Token
 
@@ -76,7 +77,7 @@ class ScriptedLLM:
     ) -> Message:
         """What the script says, whatever the tools and the schema; calls that it spells out are taken as a model's."""
         said = reply_of(self.stream_chat(messages, schema=schema, sampling=sampling), plain=False)
-        return with_calls(said) if tools else said
+        return plan_tools(self, tools).read(said.content).message if tools else said
 
     def stream_chat(
         self,
