@@ -9,9 +9,10 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from inspect import isawaitable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from fastapi.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hornbook import __version__
-from hornbook.serve import errors
+from hornbook.serve import errors, web
+from hornbook.serve.conversations import routes as conversations
 from hornbook.serve.errors import Busy
 from hornbook.serve.metrics import CONTENT_TYPE, Metrics
 from hornbook.serve.models import Models
@@ -45,11 +47,16 @@ class House:
     draining: bool = False
     open: int = 0  # requests being answered
     started: float = field(default_factory=time.time)
+    closing: list[Callable[[], Any]] = field(default_factory=list)  # what the rooms do when the server ends
 
     @property
     def folder(self) -> Path:
         """Where the server keeps what it must find again."""
         return self.settings.home / "server"
+
+    def on_close(self, work: Callable[[], Any]) -> None:
+        """Do this when the server ends, before its models go; what is awaitable is awaited."""
+        self.closing.append(work)
 
 
 def create_app(options: Options, settings: Settings, paths: tuple[Path, ...] = ()) -> FastAPI:
@@ -60,12 +67,21 @@ def create_app(options: Options, settings: Settings, paths: tuple[Path, ...] = (
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
+        for work in reversed(house.closing):
+            try:
+                done = work()
+                if isawaitable(done):
+                    await done
+            except Exception:  # one room's trouble leaves the others to close in order
+                log.exception("a room could not be closed")
         await house.models.close()
 
     app = FastAPI(title="Hornbook", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.hornbook = house
     errors.install(app)
     app.include_router(_basics(house))
+    app.include_router(conversations.router(house))
+    app.include_router(web.router(house))
     app.add_middleware(Front, house=house)
     return app
 
