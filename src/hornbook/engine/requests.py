@@ -54,6 +54,7 @@ class Handle:
     done: bool = False
     language: Compiled | None = None  # what every answer must be a text of
     seed: int | None = None  # what all its random numbers come from
+    cached: int = 0  # tokens of the prompt that were found in known pages
     listener: Callable[[], Any] | None = None  # whom the driver tells of its events
 
 

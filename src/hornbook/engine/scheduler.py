@@ -202,6 +202,7 @@ class Scheduler:
             one.computed += PAGE
             one.known = index + 1
             self.pages.hit_tokens += PAGE
+            one.handle.cached += PAGE
 
     def _admit(self, spans: dict[Running, int]) -> bool:
         """Let the first that waits run, if it has a place and pages for all its tokens; ``_admitted`` is it then."""
@@ -232,6 +233,7 @@ class Scheduler:
         one.known = len(table)
         one.pages = table + own
         self.pages.hit_tokens += one.computed
+        one.handle.cached = min(one.computed, len(one.handle.request.ids))
         return True
 
     # --- what the executor is given

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -181,6 +181,11 @@ class Writing:
             token = replace(token, text=text)
         return event.answer, token
 
+    @property
+    def cached_tokens(self) -> int:
+        """How many of the prompt's tokens were known from before, and not read again."""
+        return 0 if self._handle is None else self._handle.cached
+
     def stop(self) -> None:
         """End the answers where they are; what they held back comes still, with finish_reason "cancelled"."""
         if self._handle is not None and not self._over:
@@ -274,15 +279,17 @@ async def render(
     tools: Sequence[Mapping[str, Any]] = (),
     truncate: bool = False,
     room: int = 1,
+    shown: Callable[[Sequence[Message]], Sequence[Message]] | None = None,
 ) -> Prompt:
     """The prompt for the assistant's next turn, with the system text and the turns that a created model begins with.
 
     ``room``: tokens that must be left in the context for the answer. A conversation that leaves fewer raises ContextTooLong
     with counts; with ``truncate`` its oldest turns are left out first (never a system turn, nor the last one), and counted.
+    shown: makes of all turns what the template is given (ToolPlan.messages).
     """
     llm = loaded.need_llm()
     return await anyio.to_thread.run_sync(
-        lambda: _render(loaded, llm, list(turns_of(messages)), tools, truncate, room),
+        lambda: _render(loaded, llm, list(turns_of(messages)), tools, truncate, room, shown),
         limiter=loaded.need_writer().threads,
     )
 
@@ -294,14 +301,16 @@ def _render(
     tools: Sequence[Mapping[str, Any]],
     truncate: bool,
     room: int,
+    shown: Callable[[Sequence[Message]], Sequence[Message]] | None,
 ) -> Prompt:
     turns = [*loaded.first_turns(turns), *turns]
     plain, dropped = loaded.template is None and llm.chat_template is None, 0
     while True:
+        given = turns if shown is None else shown(turns)
         if loaded.template is not None:
-            ids = list(loaded.template.render(turns, tools=tools, reply=True).ids)
+            ids = list(loaded.template.render(given, tools=tools, reply=True).ids)
         else:
-            rendered = llm.render(turns, tools=tools)
+            rendered = llm.render(given, tools=tools)
             ids = llm.encode(rendered) if isinstance(rendered, str) else rendered
         if len(ids) + room <= llm.context_length:
             return Prompt(ids, dropped, plain)
