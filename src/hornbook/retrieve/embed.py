@@ -76,8 +76,41 @@ class LocalEmbedder:
                 f"a text to embed is a passage or a query, not {kind!r}", "Give kind='passage' or 'query'."
             )
         self._open()
-        prompt = self._layout.query_prompt if kind == "query" else self._layout.passage_prompt
-        ids = self._tokens([prompt + text for text in texts])
+        return self.embed_rows(self._cut(self._tokens(texts, kind)))
+
+    def rows(
+        self, texts: Sequence[str] | Sequence[Sequence[int]], *, kind: Literal["passage", "query"] = "passage"
+    ) -> list[list[int]]:
+        """The ids that the model would read of each text, special tokens included, none cut: for ``embed_rows``.
+
+        A text may be given as its ids, without special tokens. Raises UsageError for an id that is none.
+        """
+        own = [text for text in texts if isinstance(text, str)]
+        made = iter(self._tokens(own, kind) if own else ())
+        around = self.tokenizer.encode("")
+        begin, end = around[: len(around) - self._ending], around[len(around) - self._ending :]
+        before = self.tokenizer.encode(self._prompt(kind), add_special=False)
+        rows = []
+        for text in texts:
+            if isinstance(text, str):
+                rows.append(next(made))
+                continue
+            wrong = [id for id in text if not 0 <= id < self.tokenizer.vocab_size]
+            if wrong:
+                raise UsageError(
+                    f"token id {wrong[0]} is out of range: the vocabulary has {self.tokenizer.vocab_size:,} tokens",
+                    "Were the ids made by another model's tokenizer? Send the text.",
+                )
+            rows.append([*begin, *before, *text, *end])
+        return rows
+
+    def embed_rows(self, ids: Sequence[Sequence[int]]) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """[n, dimensions] float32, each row of unit length, of what ``rows`` has made. Raises UsageError for a row longer
+        than ``max_tokens``, ModelClosed after close()."""
+        longest = max(map(len, ids), default=0)
+        if longest > self.max_tokens:
+            what = f"a text has {longest:,} tokens; {self.name} reads {self.max_tokens:,}"
+            raise UsageError(what, "Split it into passages.")
         out = np.zeros((len(ids), self.dimensions), dtype=np.float32)
         some = [i for i, row in enumerate(ids) if row]  # of no token at all there is nothing to say: zeros
         for batch in batches([len(ids[i]) for i in some], self._open().batch_tokens):
@@ -109,9 +142,16 @@ class LocalEmbedder:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _tokens(self, texts: list[str]) -> list[list[int]]:
-        """The ids of each text, at most ``max_tokens`` of them; counts and logs the texts that were cut."""
-        rows: list[list[int]] = self.tokenizer.encode_batch(texts)
+    def _prompt(self, kind: str) -> str:
+        return self._layout.query_prompt if kind == "query" else self._layout.passage_prompt
+
+    def _tokens(self, texts: Sequence[str], kind: str) -> list[list[int]]:
+        prompt = self._prompt(kind)
+        rows: list[list[int]] = self.tokenizer.encode_batch([prompt + text for text in texts])
+        return rows
+
+    def _cut(self, rows: list[list[int]]) -> list[list[int]]:
+        """At most ``max_tokens`` ids of each text; counts and logs the texts that were cut."""
         long = [i for i, row in enumerate(rows) if len(row) > self.max_tokens]
         for i in long:
             keep = self.max_tokens - self._ending

@@ -1,0 +1,107 @@
+"""How an answer is sampled: the fields that chat and completions share, and what they mean to the engine.
+
+    the request's field  >  the model's own parameter (its Modelfile)  >  the API's default
+
+Beside OpenAI's fields stand those that vLLM gave a name: top_k, min_p, repetition_penalty, ignore_eos,
+return_token_ids, and guided_* (shapes.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from hornbook.serve.openai.faults import RequestFault
+from hornbook.serve.openai.fields import Flag, Harmless, Real, StreamOptions, Text, Whole
+from hornbook.serve.openai.shapes import Guided
+from hornbook.types import SamplingParams
+
+SMALLEST_TOP_P = 1e-9  # for top_p 0, which the API allows: the likeliest token alone
+# A Modelfile's parameter -> the field of SamplingParams
+PARAMETERS = {
+    "temperature": "temperature",
+    "top_p": "top_p",
+    "top_k": "top_k",
+    "min_p": "min_p",
+    "seed": "seed",
+    "stop": "stop",
+    "repeat_penalty": "repetition_penalty",
+    "frequency_penalty": "frequency_penalty",
+    "presence_penalty": "presence_penalty",
+    "num_predict": "max_tokens",
+}
+_GIVEN = ("temperature", "top_p", "n", "seed", "stop", "frequency_penalty", "presence_penalty", "top_k", "min_p",
+          "repetition_penalty", "ignore_eos")  # fmt: skip
+
+Stop = Text | Annotated[list[Text], Field(max_length=64)]
+
+
+class Tuned(Harmless):
+    """What every endpoint that writes lets a client tune."""
+
+    model: Text
+    temperature: Annotated[Real, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[Real, Field(ge=0, le=1)] | None = None
+    seed: Annotated[Whole, Field(ge=-(2**63), lt=2**64)] | None = None
+    top_k: Annotated[Whole, Field(ge=-1, lt=2**31)] | None = None
+    min_p: Annotated[Real, Field(ge=0, le=1)] | None = None
+    repetition_penalty: Annotated[Real, Field(gt=0, le=10)] | None = None
+    stream: Flag = False
+
+
+class Sampled(Tuned, Guided):
+    n: Annotated[Whole, Field(ge=1, le=128)] | None = None
+    stop: Stop | None = None
+    frequency_penalty: Annotated[Real, Field(ge=-2, le=2)] | None = None
+    presence_penalty: Annotated[Real, Field(ge=-2, le=2)] | None = None
+    logit_bias: dict[Text, Annotated[Real, Field(ge=-100, le=100)]] | None = None
+    max_tokens: Annotated[Whole, Field(ge=1)] | None = None
+    stream_options: StreamOptions | None = None
+    ignore_eos: Flag | None = None
+    return_token_ids: Flag = False
+
+    def wants_usage(self) -> bool:
+        """Whether a stream ends with a chunk of usage."""
+        if self.stream_options is not None and not self.stream:
+            raise RequestFault("stream_options is for streams", "Set stream, or leave it out.", param="stream_options")
+        return self.stream_options is not None and self.stream_options.include_usage
+
+
+def sampling(
+    body: Tuned,
+    parameters: Mapping[str, Any],
+    *,
+    max_tokens: int,
+    shape: Mapping[str, Any],
+    limit: int | None,
+    logprobs: bool = False,
+    top_logprobs: int = 0,
+) -> SamplingParams:
+    """What the engine is asked. parameters: the model's own.  limit: the most tokens that the request allows.
+    max_tokens: where neither says how many.
+
+    Raises RequestFault where the values do not go together.
+    """
+    asked: dict[str, Any] = {"temperature": 1.0, "max_tokens": max_tokens}
+    asked |= {PARAMETERS[name]: value for name, value in parameters.items() if name in PARAMETERS}
+    if asked["max_tokens"] < 1:  # Ollama's -1 and -2: as long as there is room
+        asked["max_tokens"] = max_tokens
+    asked |= {name: value for name in _GIVEN if (value := getattr(body, name, None)) is not None}
+    if limit is not None:
+        asked["max_tokens"] = limit
+    asked["top_k"] = max(0, asked.get("top_k", 0))  # -1 is vLLM's word for off
+    asked["top_p"] = max(SMALLEST_TOP_P, asked.get("top_p", 1.0))
+    try:
+        given = body.logit_bias if isinstance(body, Sampled) else None
+        bias = {_id(key): value for key, value in (given or {}).items()}
+        return SamplingParams(**asked, **shape, logit_bias=bias, logprobs=logprobs, top_logprobs=top_logprobs)
+    except ValueError as error:
+        raise RequestFault(str(error)) from error
+
+
+def _id(key: str) -> int:
+    if not (key.isascii() and key.isdigit()):
+        raise RequestFault(f"a key of logit_bias is a token's id, not {key[:40]!r}", param="logit_bias")
+    return int(key)
