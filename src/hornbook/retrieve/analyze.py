@@ -73,6 +73,11 @@ def terms(text: str) -> list[str]:
     return out
 
 
+def runs(text: str) -> list[tuple[int, int, bool]]:
+    """The text's words as spans, each with whether it is of a script without spaces."""
+    return [(m.start(), m.end(), bool(_IS_UNSPACED.match(m.group()))) for m in _TOKEN.finditer(text)]
+
+
 def _identifier(token: str) -> list[str]:
     """``max_lift``, ``maxLift``, ``H2O``, ``naïve``, ``слово``: the whole, then its parts where there are several."""
     whole = token.strip("_").casefold()[:_LONGEST_TERM]

@@ -161,7 +161,7 @@ class LocalEmbedder:
                 self.truncated += len(long)
             log.warning(
                 "%s reads %d tokens of a text: %d of %d texts are longer and were embedded without their end",
-                self.name, self.max_tokens, len(long), len(texts),
+                self.name, self.max_tokens, len(long), len(rows),
             )  # fmt: skip
         return rows
 

@@ -15,7 +15,7 @@ import os
 import sqlite3
 import threading
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 from hornbook.errors import IndexFailure, IndexMismatch, UsageError
 from hornbook.retrieve import analyze, segments
 from hornbook.retrieve.filters import Where, to_sql
-from hornbook.retrieve.ingest import Ingest
+from hornbook.retrieve.ingest import Ingest, News
 from hornbook.retrieve.rank import Ranking, rank
 from hornbook.retrieve.store import FILE_NAME, REBUILD, Database, damaged, set_aside
 from hornbook.retrieve.view import View
@@ -104,11 +104,15 @@ class Index:
         *,
         progress: Progress | None = None,
         wait_seconds: float = 600.0,
+        on_file: Callable[[News], None] | None = None,
+        name_of: Callable[[Path], str] | None = None,
     ) -> IngestReport:
         """Bring the index to the state of these files and folders; what is unchanged is not touched.
 
         Documents that were under these paths and are gone are removed; others are left alone. A file that cannot be
         read is in the report and is tried again when it changes. Another process that writes is waited for.
+        ``on_file`` hears what becomes of each file; ``name_of`` gives the name whose suffix tells the format and which stands
+        in for a title, where a file is not called so on disk. What either raises ends the ingest, of which the commits stay.
         Raises UsageError where a path is missing, IndexFailure where the index cannot be written.
         """
         named = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
@@ -117,7 +121,14 @@ class Index:
 
         def once() -> IngestReport:
             with self._writing(progress, wait_seconds) as database:
-                run = Ingest(database, lambda: self._model(database), max_bytes=max_bytes, progress=progress)
+                run = Ingest(
+                    database,
+                    lambda: self._model(database),
+                    max_bytes=max_bytes,
+                    progress=progress,
+                    on_file=on_file,
+                    name_of=name_of,
+                )
                 return run.run(roots, exclude=self.folder)
 
         try:
@@ -206,6 +217,15 @@ class Index:
         if sum(len(document.text) for document in self._documents.values()) > _CACHED_CHARACTERS:
             self._documents = {}
         return found
+
+    def document(self, id: str) -> tuple[Document, int] | None:
+        """The document of that ``document.id`` and how many passages it has; None where it is not here."""
+        with self._lock, self._named_errors(), self._database.read() as connection:
+            row = connection.execute("SELECT id FROM document WHERE uid = ?", (id,)).fetchone()
+            if row is None:
+                return None
+            chunks = connection.execute("SELECT count(*) FROM chunk WHERE document = ?", row).fetchone()[0]
+            return self._texts({row[0]})[row[0]], chunks
 
     def frequencies(self, terms: Sequence[str]) -> tuple[int, dict[str, int]]:
         """How many passages there are, and how many of them hold each of these terms (of ``analyze.terms``)."""

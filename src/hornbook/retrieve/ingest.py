@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -33,6 +33,16 @@ from hornbook.types import Chunk, Document, Embedder, IngestReport, Progress
 BATCH_CHUNKS = 256
 _EMBED_CHUNKS = 1024  # of one large file, between two commits of its pending vectors
 _RACY_NS = 2_000_000_000  # a file may change twice within its file system's clock tick; two seconds is FAT's
+
+
+class News(NamedTuple):
+    """What became of one file. "ready" comes with its commit, "unchanged" with nothing more, "failed" with the reason."""
+
+    path: Path
+    state: Literal["reading", "ready", "unchanged", "failed"]
+    reason: str = ""
+    document: Document | None = None
+    chunks: int = 0
 
 
 class _Known(NamedTuple):
@@ -75,11 +85,16 @@ class Ingest:
         *,
         max_bytes: int,
         progress: Progress | None = None,
+        on_file: Callable[[News], None] | None = None,
+        name_of: Callable[[Path], str] | None = None,
     ) -> None:
+        """``on_file`` hears of every file as it comes to it; ``name_of``: what a file is called where that is not its path's end."""
         self._database = database
         self._load_embedder = embedder
         self._max_bytes = max_bytes
         self._progress: Progress = progress or (lambda what, done, total: None)
+        self._on_file: Callable[[News], None] = on_file or (lambda news: None)
+        self._name_of: Callable[[Path], str] = name_of or str
         self._tally = _Tally()
         self._waiting: list[_Read] = []
         self._worker = Worker()
@@ -137,7 +152,10 @@ class Ingest:
             if isinstance(item, Found):
                 found.append(item)
                 self._progress("looking", len(found), 0)
-            elif not item.ordinary:
+            else:
+                self._on_file(News(item.path, "failed", item.reason))
+                if item.ordinary:
+                    continue
                 self._tally.failed.append((str(item.path), item.reason))
                 if item.path.is_dir():
                     unreadable.append(str(item.path).rstrip(os.sep) + os.sep)
@@ -145,6 +163,7 @@ class Ingest:
 
     def _file(self, found: Found, known: _Known | None) -> None:
         path = str(found.path)
+        self._on_file(News(found.path, "reading"))
         if (
             known
             and (known.size, known.mtime_ns) == (found.size, found.modified_ns)
@@ -160,7 +179,7 @@ class Ingest:
                 self._touch(found, known)
                 self._unchanged(path, known)
                 return
-            document = replace(self._worker.parse(data, found.path), id=document_id(path), path=path)
+            document = replace(self._worker.parse(data, self._name_of(found.path)), id=document_id(path), path=path)
         except ParseError as error:
             self._fail(found, sha256, error.what, known)
             return
@@ -173,8 +192,10 @@ class Ingest:
     def _unchanged(self, path: str, known: _Known) -> None:
         if known.number is None:
             self._tally.failed.append((path, known.reason))
+            self._on_file(News(Path(path), "failed", known.reason))
         else:
             self._tally.unchanged += 1
+            self._on_file(News(Path(path), "unchanged"))
 
     def _touch(self, found: Found, known: _Known) -> None:
         """Same content, another time stamp: remember the stamp, so that the next run need not read the file."""
@@ -196,6 +217,7 @@ class Ingest:
                 "INSERT OR REPLACE INTO failure VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (path, found.size, found.modified_ns, time.time_ns(), sha256, hornbook.__version__, reason),
             )
+        self._on_file(News(found.path, "failed", reason))
 
     # ------------------------------------------------------------------------------------------------------ commit
 
@@ -232,6 +254,7 @@ class Ingest:
                 segments.write_segment(self._database, some)
             connection.executemany("DELETE FROM pending WHERE digest = ?", ((digest,) for digest in vectors))
         for read in reads:
+            self._on_file(News(read.found.path, "ready", "", read.document, len(read.chunks)))
             if read.replaces is None:
                 self._tally.added += 1
             else:

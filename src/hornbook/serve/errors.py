@@ -44,9 +44,19 @@ class NotThere(UsageError):
     """What the request names does not exist."""
 
 
+class AlreadyThere(UsageError):
+    """What the request would make exists."""
+
+
+class TooLarge(UsageError):
+    """The request carries more than this server takes."""
+
+
 _STATUS: tuple[tuple[type[HornbookError], int], ...] = (
     (ModelNotFound, 404),
     (NotThere, 404),
+    (AlreadyThere, 409),
+    (TooLarge, 413),
     (ModelClosed, 503),
     (Busy, 503),
     (NoRoom, 507),
