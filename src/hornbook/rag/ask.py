@@ -15,8 +15,9 @@ import os
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Protocol, cast
 
 from hornbook.errors import HornbookError, UsageError
 from hornbook.rag import cite, prompt
@@ -24,13 +25,31 @@ from hornbook.rag.evidence import Evidence, Window, gather, widen
 from hornbook.rag.language import TermWeights, content_terms, language_of, question_terms
 from hornbook.rag.support import THRESHOLD
 from hornbook.retrieve import sentences
-from hornbook.retrieve.index import Index
+from hornbook.retrieve.index import Index, Mode
 from hornbook.retrieve.location import index_folder
 from hornbook.settings import Settings
 from hornbook.types import LLM, Answer, Hit, IngestReport, Progress, SamplingParams, Usage
 
-Stream = Callable[[str], None]
+Stream = Callable[[str], None]  # what it raises ends the work, the model's too
 PathLike = str | os.PathLike[str]
+
+
+class Searchable(Protocol):
+    """What is asked of an index: an Index, or something that stands before one."""
+
+    def search(self, query: str, k: int = 10, *, mode: Mode = "hybrid") -> list[Hit]: ...
+
+    def frequencies(self, terms: Sequence[str]) -> tuple[int, dict[str, int]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the documents have on a question; ``evidence.answers`` says whether that is enough."""
+
+    question: str
+    hits: tuple[Hit, ...]
+    evidence: Evidence
+
 
 _LONG_QUESTION = 2_000  # characters; beyond, the model's context is checked before anything else is done
 _ON_THE_POINT = 0.6  # of the best window's score: what the model wrote about must bear on the question about as well
@@ -97,38 +116,44 @@ def ask(
         elif not index.stats["chunks"]:
             raise HornbookError(f"the index {index.folder} is empty", "Ingest documents into it, or name their folder.")
         with clock("retrieve"):
-            hits = retrieve(index, question, k)
-            evidence = gather(question, hits, _weights(index, question))
-        composer = cite.Composer(question, strict)
-        say = stream or (lambda piece: None)
-        if not evidence.answers:
-            say(text := cite.ABSTAINING[language_of(question)])
-            return Answer(
-                question,
-                text,
-                abstained=True,
-                hits=tuple(hits),
-                model=writer.name,
-                timings=clock.done(),
-                left_out=tuple(hits),
-            )
-        built, usage = _write(question, evidence, writer, composer, index, say, clock)
-    return Answer(
-        question=question,
-        text=composer.text,
-        sentences=tuple(composer.sentences),
-        citations=tuple(composer.citations),
-        withheld=tuple(composer.withheld),
-        hits=tuple(hits),
-        model=writer.name,
-        usage=usage,
-        timings=clock.done(),
-        prompt=built.text if usage else "",
-        left_out=built.left_out if usage else tuple(hits),
-    )
+            found = find(index, question, k)
+        return _conclude(found, writer, index, strict, stream, clock)
 
 
-def retrieve(index: Index, question: str, k: int) -> list[Hit]:
+def find(index: Searchable, question: str, k: int = 5) -> Found:
+    """The first stage: what bears on the question, before any model writes. Raises UsageError on an empty question."""
+    if not question.strip():
+        raise UsageError("the question is empty", "Ask something.")
+    hits = retrieve(index, question, k)
+    return Found(question, tuple(hits), gather(question, hits, _weights(index, question)))
+
+
+def conclude(
+    found: Found,
+    llm: LLM,
+    index: Searchable,
+    *,
+    strict: bool = True,
+    stream: Stream | None = None,
+    draft: Stream | None = None,
+    sampling: SamplingParams | None = None,
+) -> Answer:
+    """The second stage: ``llm`` writes from what was found, and every sentence is checked.
+
+    stream: as in ``ask``.  draft: is given what the model writes as it comes, which may yet be withheld.
+    sampling: how the model chooses its words; at most ``prompt.REPLY_TOKENS`` of them.
+    """
+    clock = _Clock()
+    return _conclude(found, _Writer(llm, None, None, clock, draft, sampling), index, strict, stream, clock)
+
+
+def abstain(found: Found, model: str = "") -> Answer:
+    """What is answered where the documents do not: no model is needed to say so."""
+    text = cite.ABSTAINING[language_of(found.question)]
+    return Answer(found.question, text, abstained=True, hits=found.hits, model=model, left_out=found.hits)
+
+
+def retrieve(index: Searchable, question: str, k: int) -> list[Hit]:
     """The ``k`` best passages by words and meaning together, the best two by words alone always among them.
 
     In a folder of several languages an encoder that cannot read the question's finds every passage of that language
@@ -144,12 +169,37 @@ def retrieve(index: Index, question: str, k: int) -> list[Hit]:
 # ------------------------------------------------------------------------------------------------------------ writing
 
 
+def _conclude(
+    found: Found, writer: _Writer, index: Searchable, strict: bool, stream: Stream | None, clock: _Clock
+) -> Answer:
+    say = stream or (lambda piece: None)
+    if not found.evidence.answers:
+        answer = abstain(found, writer.name)
+        say(answer.text)
+        return replace(answer, timings=clock.done())
+    composer = cite.Composer(found.question, strict)
+    built, usage = _write(found.question, found.evidence, writer, composer, index, say, clock)
+    return Answer(
+        question=found.question,
+        text=composer.text,
+        sentences=tuple(composer.sentences),
+        citations=tuple(composer.citations),
+        withheld=tuple(composer.withheld),
+        hits=found.hits,
+        model=writer.name,
+        usage=usage,
+        timings=clock.done(),
+        prompt=built.text if usage else "",
+        left_out=built.left_out if usage else found.hits,
+    )
+
+
 def _write(
     question: str,
     evidence: Evidence,
     writer: _Writer,
     composer: cite.Composer,
-    index: Index,
+    index: Searchable,
     say: Stream,
     clock: _Clock,
 ) -> tuple[prompt.Built, Usage | None]:
@@ -193,17 +243,33 @@ def _to_quote(evidence: Evidence) -> Window:
 class _Writer:
     """The model, loaded when it is first needed, and its sentences as they come."""
 
-    def __init__(self, model: str | LLM, settings: Settings, progress: Progress | None, clock: _Clock) -> None:
+    def __init__(
+        self,
+        model: str | LLM,
+        settings: Settings | None,
+        progress: Progress | None,
+        clock: _Clock,
+        draft: Stream | None = None,
+        sampling: SamplingParams | None = None,
+    ) -> None:
         self._clock = clock
         self._settings = settings
         self._progress = progress
+        self._draft: Stream = draft or (lambda piece: None)
+        chosen = sampling or SamplingParams()
+        self._sampling = replace(
+            chosen,
+            max_tokens=min(prompt.REPLY_TOKENS, chosen.max_tokens if sampling else prompt.REPLY_TOKENS),
+            stop=(*prompt.STOPS, *chosen.stop),
+            logprobs=False,
+        )
         self._llm: LLM | None = None
         self.usage = Usage(0, 0)
         if isinstance(model, str):
             from hornbook.checkpoint.store import Store
 
             with clock("load"):  # found or fetched now, so that a name that does not exist fails before any work
-                self.name = Store(settings).ensure(model, progress=progress).name
+                self.name = Store(settings or Settings.load()).ensure(model, progress=progress).name
             self._source = model
         else:
             self._llm, self.name = model, model.name
@@ -224,10 +290,9 @@ class _Writer:
 
     def sentences(self, built: prompt.Built) -> Generator[tuple[str, bool], None, None]:
         """(sentence, whether it is whole) as the model writes; closing the iterator stops the model."""
-        sampling = SamplingParams(max_tokens=prompt.REPLY_TOKENS, stop=prompt.STOPS, logprobs=False)
         length = len(built.prompt) if not isinstance(built.prompt, str) else self.llm.count_tokens(built.prompt)
         held, finish, written = "", None, 0
-        tokens = self.llm.stream(built.prompt, sampling)
+        tokens = self.llm.stream(built.prompt, self._sampling)
         while True:
             with self._clock("generate"):
                 token = next(tokens, None)
@@ -237,6 +302,8 @@ class _Writer:
             written += token.id is not None
             self.usage = Usage(length, written)
             held += token.text
+            if token.text:
+                self._draft(token.text)
             finish = token.finish_reason or finish
             spans = sentences.split(held)
             while len(spans) > 1 and len(held) - spans[0][1] >= _SETTLED:
@@ -251,7 +318,7 @@ class _Writer:
 # ------------------------------------------------------------------------------------------------------------- pieces
 
 
-def _weights(index: Index, question: str, sentence: str = "") -> TermWeights:
+def _weights(index: Searchable, question: str, sentence: str = "") -> TermWeights:
     terms = [*question_terms(question), *content_terms(sentence)]
     return TermWeights(*index.frequencies(terms))
 

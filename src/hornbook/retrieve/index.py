@@ -105,7 +105,7 @@ class Index:
         progress: Progress | None = None,
         wait_seconds: float = 600.0,
         on_file: Callable[[News], None] | None = None,
-        name_of: Callable[[Path], str] | None = None,
+        name_of: Callable[[Path], Path] | None = None,
     ) -> IngestReport:
         """Bring the index to the state of these files and folders; what is unchanged is not touched.
 

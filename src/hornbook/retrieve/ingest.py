@@ -86,7 +86,7 @@ class Ingest:
         max_bytes: int,
         progress: Progress | None = None,
         on_file: Callable[[News], None] | None = None,
-        name_of: Callable[[Path], str] | None = None,
+        name_of: Callable[[Path], Path] | None = None,
     ) -> None:
         """``on_file`` hears of every file as it comes to it; ``name_of``: what a file is called where that is not its path's end."""
         self._database = database
@@ -94,7 +94,7 @@ class Ingest:
         self._max_bytes = max_bytes
         self._progress: Progress = progress or (lambda what, done, total: None)
         self._on_file: Callable[[News], None] = on_file or (lambda news: None)
-        self._name_of: Callable[[Path], str] = name_of or str
+        self._name_of: Callable[[Path], Path] = name_of or (lambda path: path)
         self._tally = _Tally()
         self._waiting: list[_Read] = []
         self._worker = Worker()

@@ -257,10 +257,10 @@ class _Run:
             own.finish_rebuilding()
         return report
 
-    def _name(self, path: Path) -> str:
+    def _name(self, path: Path) -> Path:
         """What the parser takes for the file's name: the one to show, with the suffix that the stored file has."""
         name = self._names.get(path.name, "document")
-        return name if name.lower().endswith(path.suffix) else name + path.suffix
+        return Path(name if name.lower().endswith(path.suffix) else name + path.suffix)
 
     def _progress(self, stage: str, done: int, total: int) -> None:
         if self._is_over():
