@@ -35,6 +35,17 @@ def serve(
         list[str] | None,
         typer.Option(help="A page's origin that may use the API, https://example.org. May be repeated."),
     ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(help="A further name that requests may call the server by, chat.example. May be repeated."),
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="Requests a second that a key, or an address, may make. Default: 100.")
+    ] = None,
+    max_body_mb: Annotated[float | None, typer.Option(help="MB that one request may have. Default: 16.")] = None,
+    max_upload_mb: Annotated[
+        float | None, typer.Option(help="MB that one upload of files may have. Default: 256.")
+    ] = None,
     max_running: Annotated[
         int | None, typer.Option(help="Answers of one model that are written at once. Default: 64.")
     ] = None,
@@ -58,6 +69,10 @@ def serve(
         keep_alive=keep_alive,
         require_key=require_key,
         cors_origins=tuple(cors_origin or ()),
+        allow_hosts=tuple(allow_host or ()),
+        rate=rate,
+        max_body_mb=max_body_mb,
+        max_upload_mb=max_upload_mb,
         max_running=max_running,
         timeout_s=timeout,
         drain_s=drain,

@@ -21,7 +21,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hornbook import __version__
-from hornbook.serve import errors, openai, web
+from hornbook.serve import errors, guard, kb, openai, shelves, web
 from hornbook.serve.conversations import routes as conversations
 from hornbook.serve.errors import Busy
 from hornbook.serve.metrics import CONTENT_TYPE, Metrics
@@ -82,7 +82,10 @@ def create_app(options: Options, settings: Settings, paths: tuple[Path, ...] = (
     app.include_router(_basics(house))
     app.include_router(openai.router(house))
     app.include_router(conversations.router(house))
+    app.include_router(kb.router(house))
+    app.include_router(shelves.router(house))
     app.include_router(web.router(house))
+    guard.install(app, house)
     app.add_middleware(Front, house=house)
     return app
 

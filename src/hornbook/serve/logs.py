@@ -10,6 +10,8 @@ import logging
 import sys
 from datetime import UTC, datetime
 
+from hornbook.serve.guard.refusals import printable
+
 _USUAL = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", "color_message"}
 
 
@@ -28,7 +30,7 @@ class Lines(logging.Formatter):
     """The same for a person."""
 
     def format(self, record: logging.LogRecord) -> str:
-        more = " ".join(f"{key}={value}" for key, value in extras(record).items())
+        more = " ".join(f"{key}={printable(str(value))}" for key, value in extras(record).items())
         text = f"{_time(record)[11:19]} {record.getMessage()} {more}".rstrip()
         if record.levelno >= logging.WARNING:
             text = f"{record.levelname.lower()}: {text}"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
-
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hornbook.errors import UsageError
@@ -44,13 +42,3 @@ class Options(BaseModel):
             first = error.errors()[0]
             name = "-".join(str(part) for part in first["loc"]).replace("_", "-")
             raise UsageError(f"--{name} {first.get('input')!r}: {first['msg']}", "hornbook serve --help") from error
-
-    @property
-    def is_loopback(self) -> bool:
-        """Whether only this machine can connect."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False

@@ -23,14 +23,13 @@ import filelock
 import uvicorn
 
 from hornbook.errors import StoreError, UsageError
-from hornbook.serve import logs
+from hornbook.serve import guard, logs
 from hornbook.serve.app import House, create_app
 from hornbook.serve.options import Options
 from hornbook.settings import Settings
 
 log = logging.getLogger("hornbook.serve")
 BACKLOG = 1024  # connections that may wait to be taken
-HEADER_BYTES = 64 * 1024
 
 
 def run(options: Options, settings: Settings, ready: Callable[[str], None], paths: tuple[Path, ...] = ()) -> None:
@@ -39,7 +38,7 @@ def run(options: Options, settings: Settings, ready: Callable[[str], None], path
     Raises UsageError where the port or the home is in use, or an address other than this machine's own is to be opened
     without any key.
     """
-    _check_open(options, settings)
+    guard.check_start(options, guard.Keys(settings))
     with held(settings.home / "server") as address_file, listening(options.host, options.port) as bound:
         app = create_app(options, settings, paths)
         house: House = app.state.hornbook
@@ -51,14 +50,9 @@ def run(options: Options, settings: Settings, ready: Callable[[str], None], path
             log_config=None,
             access_log=False,
             lifespan="on",
-            http="h11",
-            ws="none",
-            server_header=False,
-            date_header=True,
-            h11_max_incomplete_event_size=HEADER_BYTES,
-            timeout_keep_alive=75,
             timeout_graceful_shutdown=5,
             backlog=BACKLOG,
+            **guard.uvicorn_options(guard.policy_of(options)),
         )
 
         def announce() -> None:
@@ -164,16 +158,3 @@ def _cannot_bind(host: str, port: int, error: OSError) -> UsageError:
     if error.errno in (errno.EACCES, errno.EPERM):
         return UsageError(f"port {port} may not be opened: {error.strerror}", "Choose one above 1023 with --port.")
     return UsageError(f"{host} port {port} cannot be opened: {error.strerror}", "Give --host 127.0.0.1.")
-
-
-def _check_open(options: Options, settings: Settings) -> None:
-    """An address that others can reach needs a key."""
-    if not options.is_loopback and not _has_keys(settings):
-        raise UsageError(
-            f"{options.host} can be reached from other machines, and this server has no key",
-            "Make one with hornbook key add NAME, or leave --host out.",
-        )
-
-
-def _has_keys(settings: Settings) -> bool:
-    return (settings.home / "server" / "keys.json").is_file()
