@@ -106,6 +106,10 @@ def router(house: House) -> APIRouter:
     for folder in sorted({name.split("/")[0] for name in known if "/" in name}):
         send(folder)
 
+    @routes.api_route("/docs", methods=["GET", "HEAD"])
+    async def docs(request: Request) -> Response:
+        return asset("docs.html").response(request)
+
     @routes.api_route("/icon.svg", methods=["GET", "HEAD"])
     async def icon(request: Request) -> Response:
         return asset("icon.svg").response(request)

@@ -4,11 +4,19 @@
 //   rail     {word, icon}: its link in the rail
 //   load     a module with the component as its default export, fetched when it is first shown
 
+import "../words/knowledge.js";
+import "../words/models.js";
+
 const chat = () => import("./chat.js"); // one component for both, so that a first question does not draw it anew
+
+const knowledge = () => import("./knowledge.js");
 
 export const views = [
   { path: "/", load: chat },
   { path: "/c/:id", load: chat },
+  { path: "/knowledge", rail: { word: "nav.knowledge", icon: "book" }, load: knowledge },
+  { path: "/knowledge/:name", load: knowledge },
+  { path: "/models", rail: { word: "nav.models", icon: "box" }, load: () => import("./models.js") },
 ];
 
 /** [view, props] of an address, or null. */
