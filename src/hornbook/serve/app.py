@@ -21,7 +21,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hornbook import __version__
-from hornbook.serve import errors, guard, kb, openai, shelves, web
+from hornbook.serve import adapters, errors, guard, kb, openai, shelves, web
 from hornbook.serve.conversations import routes as conversations
 from hornbook.serve.errors import Busy
 from hornbook.serve.metrics import CONTENT_TYPE, Metrics
@@ -80,6 +80,7 @@ def create_app(options: Options, settings: Settings, paths: tuple[Path, ...] = (
     app.state.hornbook = house
     errors.install(app)
     app.include_router(_basics(house))
+    app.include_router(adapters.router(house))
     app.include_router(openai.router(house))
     app.include_router(conversations.router(house))
     app.include_router(kb.router(house))
@@ -129,7 +130,9 @@ class Front:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", number.encode())]
+                headers = message.get("headers", ())
+                if not any(name == b"x-request-id" for name, _ in headers):
+                    message["headers"] = [*headers, (b"x-request-id", number.encode())]
             await send(message)
 
         request = Request(scope)
@@ -152,8 +155,7 @@ class Front:
         finally:
             house.open -= 1
             house.metrics.open.dec()
-            route = getattr(scope.get("route"), "path", None) or "other"
-            house.metrics.requests.labels(route, str(status or 499)).inc()
+            house.metrics.requests.labels(_route(scope), str(status or 499)).inc()
             if scope["path"] not in ALWAYS:
                 ms = round(1000 * (time.perf_counter() - begun), 1)
                 told = {
@@ -164,3 +166,13 @@ class Front:
                     "ms": ms,
                 }
                 log.info("answered", extra=told | scope.get("hornbook.log", {}))
+
+
+def _route(scope: Scope) -> str:
+    """The path with its parameters by name, so that what is counted has few labels."""
+    if "route" not in scope:
+        return "other"
+    path = str(scope["path"])
+    for name, value in scope.get("path_params", {}).items():
+        path = path.replace(str(value), f"{{{name}}}") if value else path
+    return path

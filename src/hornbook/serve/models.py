@@ -83,6 +83,7 @@ class Loaded:
     """
 
     def __init__(self, models: Models, resident: Resident, meaning: Meaning, keep_alive: float | None) -> None:
+        self._resident: Resident | None = None
         self.name = meaning.name
         self.entry = resident.entry
         self.llm = resident.llm
@@ -94,7 +95,7 @@ class Loaded:
         self.template = None if meaning.template is None else resident.template(meaning.template)
         self.messages: Sequence[Message] = meaning.messages
         self._models = models
-        self._resident: Resident | None = resident
+        self._resident = resident
         self._keep_alive = keep_alive
 
     def need_llm(self) -> LocalLLM:
@@ -196,14 +197,13 @@ class Models:
             wanted = {"llm": "a language model", "embedder": "an embedding model"}
             raise UsageError(f"{name} is not {wanted[kind]}", f"Name {wanted[kind]}.")
         resident = await self._resident(meaning.entry)
-        loaded = Loaded(self, resident, meaning, keep_alive)
-        if meaning.adapter is not None:
-            try:
-                await self.adapt(loaded, *meaning.adapter)
-            except BaseException:
-                loaded.release()
-                raise
-        return loaded
+        try:
+            if meaning.adapter is not None:
+                await self._adapt(resident, *meaning.adapter)
+            return Loaded(self, resident, meaning, keep_alive)
+        except BaseException:
+            self.give_back(resident)
+            raise
 
     async def _resident(self, entry: Entry) -> Resident:
         """Loaded, and with one user more."""
@@ -358,16 +358,14 @@ class Models:
 
     # --- adapters
 
-    async def adapt(self, loaded: Loaded, name: str, folder: Path) -> None:
+    async def _adapt(self, resident: Resident, name: str, folder: Path) -> None:
         """Have an adapter in a model's memory. Raises what reading it raises, UsageError where it is for another base."""
-        resident = loaded._resident
-        assert resident is not None
-        llm = loaded.need_llm()
+        if resident.llm is None:
+            raise UsageError(f"{resident.entry.name} takes no adapters", "Leave the adapter out of the name.")
         async with resident.adapting:
-            if name in resident.adapters:
-                return
-            await anyio.to_thread.run_sync(llm.add_adapter, name, folder)
-            resident.adapters[name] = folder
+            if name not in resident.adapters:
+                await anyio.to_thread.run_sync(resident.llm.add_adapter, name, folder)
+                resident.adapters[name] = folder
 
     async def forget_adapter(self, name: str) -> int:
         """Take an adapter out of every model's memory. -> of how many. Raises UsageError where requests use it."""
@@ -380,12 +378,19 @@ class Models:
                     count += 1
         return count
 
+    def with_adapter(self, name: str) -> list[str]:
+        """The models that have an adapter in memory."""
+        return [r.entry.name for r in self._residents.values() if name in r.adapters]
+
     # --- telling
 
     async def listed(self) -> list[Listed]:
         """Every name that can be asked for, by name."""
-        found = await anyio.to_thread.run_sync(self.shelf.listed)
-        return sorted([*found, *(one for source in self.more for one in source())], key=lambda one: one.name)
+
+        def found() -> list[Listed]:
+            return [*self.shelf.listed(), *(one for source in self.more for one in source())]
+
+        return sorted(await anyio.to_thread.run_sync(found), key=lambda one: one.name)
 
     def running(self) -> list[Running]:
         return [

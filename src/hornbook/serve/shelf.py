@@ -67,22 +67,32 @@ class Shelf:
         self._given = {path.stem: replace(self.store.get(str(path)), name=path.stem) for path in paths}
 
     def find(self, name: str) -> Meaning:
-        """Raises ModelNotFound, which offers the nearest names."""
+        """Raises ModelNotFound, which offers the nearest names, and ModelFileError where a created model has lost its weights."""
         entries = self.entries()
+        found = self._plain(name, entries)
+        if found is None:
+            base, colon, adapter = name.rpartition(":")
+            folder = self.adapter(adapter) if colon else None
+            plain = self._plain(base, entries) if folder is not None else None
+            if plain is not None and folder is not None and plain.adapter is None:
+                found = replace(plain, name=name, adapter=(adapter, folder))
+        if found is not None:
+            return found
+        known = sorted({*entries, *(made.name for made in self.created.all())})
+        near = nearest(name, known)
+        if near:
+            remedy = f"Did you mean {' or '.join(near)}?"
+        else:
+            remedy = f"Here are: {', '.join(known) or 'none yet'}. hornbook pull fetches others."
+        raise ModelNotFound(f"no model is named {name[:200]!r} here", remedy)
+
+    def _plain(self, name: str, entries: Mapping[str, Entry]) -> Meaning | None:
+        """What a name without an adapter stands for."""
         for one in (name, name.removesuffix(":latest")):
             if one in entries:
                 return Meaning(one, entries[one])
-        if (made := self.created.find(name)) is not None:
-            return self._made(made)
-        base, colon, adapter = name.rpartition(":")
-        if colon and base in entries and (folder := self.adapter(adapter)) is not None:
-            return Meaning(name, entries[base], (adapter, folder))
-        known = sorted([*entries, *(made.name for made in self.created.all())])
-        near = nearest(name, known)
-        remedy = f"Did you mean {' or '.join(near)}?" if near else f"hornbook pull {name}, or choose one of: "
-        if not near:
-            remedy += ", ".join(known) or "none yet"
-        raise ModelNotFound(f"no model is named {name[:200]!r} here", remedy)
+        made = self.created.find(name)
+        return None if made is None else self._made(made)
 
     def entries(self) -> dict[str, Entry]:
         """The models with weights of their own."""
