@@ -112,6 +112,15 @@ def server(tmp_path_factory: pytest.TempPathFactory, smollm2_path: Path, minilm_
     running.stop()
 
 
+@pytest.fixture(scope="session")
+def openai_client(server: Server) -> Iterator[Any]:
+    """The unmodified client of OpenAI's API, connected to the session's server."""
+    openai = pytest.importorskip("openai")
+    http = httpx.Client(trust_env=False, timeout=120)
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, http_client=http) as client:
+        yield client
+
+
 Start = Callable[..., Server]
 
 

@@ -1,8 +1,11 @@
 """POST /v1/chat/completions: the assistant's next turn.
 
+    messages -> a collection, where the model is "kb:NAME" (collection_chat.py)
     messages -> the model's template -> ids -> tokens -> text and calls of tools -> choices, or chunks of them
 
-Without max_tokens an answer may fill the model's context; one that reaches its end has finish_reason "length".
+Without max_tokens an answer may fill the model's context; one that reaches its end has finish_reason "length". What a
+model thinks before it answers is ``reasoning_content``, as vLLM and DeepSeek name it. A conversation that is too long is an
+error with both numbers, unless ``truncation`` is "auto": then ``truncated_turns`` tells how many of its oldest turns were left out.
 """
 
 from __future__ import annotations
@@ -10,11 +13,14 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
 from pydantic import Field
 
+from hornbook.rag.prompt import REPLY_TOKENS
+from hornbook.serve.kb import PREFIX as COLLECTION
+from hornbook.serve.openai.collection_chat import CollectionAnswer
 from hornbook.serve.openai.events import DONE, EventStream, data
 from hornbook.serve.openai.faults import OpenAIRoute, RequestFault
 from hornbook.serve.openai.fields import Flag, Object, Whole
@@ -53,6 +59,7 @@ class ChatBody(Sampled):
     tools: Annotated[list[Tool], Field(max_length=128)] | None = None
     tool_choice: Choice | None = None
     parallel_tool_calls: Flag | None = None
+    truncation: Literal["auto", "disabled"] = "disabled"  # as responses have it
     prediction: Object | None = None  # would make an answer faster, and no other
 
     def limit(self) -> int | None:
@@ -73,15 +80,24 @@ def routes(house: House) -> APIRouter:
     @router.post("/chat/completions", response_model=None)
     async def chat(body: ChatBody, request: Request) -> dict[str, Any] | EventStream:
         """The assistant's next turn in a conversation."""
-        limit, with_usage, wanted, shape = (
-            body.limit(),
-            body.wants_usage(),
-            body.wanted(),
-            shape_of(body, body.response_format),
-        )
+        limit, with_usage, wanted = body.limit(), body.wants_usage(), body.wanted()
+        shape = shape_of(body, body.response_format)
         if body.top_logprobs is not None and not body.logprobs:
             raise RequestFault("top_logprobs needs logprobs", "Set logprobs to true.", param="top_logprobs")
         messages = messages_of(body.messages)
+        if body.model.startswith(COLLECTION):
+            if wanted.tools or body.logprobs:
+                field = "tools" if wanted.tools else "logprobs"
+                what = "a collection answers in sentences that it can cite"
+                raise RequestFault(f"{what}: {field} is for models", "Leave it out.", param=field)
+            params = sampling(body, {"temperature": 0.0}, max_tokens=REPLY_TOKENS, shape=shape, limit=limit)
+            said = CollectionAnswer(house, body.model, messages, params, str(request.base_url))
+            async with AsyncExitStack() as stack:
+                stack.push_async_callback(said.aclose)
+                await while_connected(request, said.begin())
+                if body.stream:
+                    return EventStream(said.streamed(with_usage), stack.pop_all())
+                return await while_connected(request, said.whole())
         async with AsyncExitStack() as stack:
             loaded = await stack.enter_async_context(await house.models.lease(body.model, kind="llm"))
             llm = loaded.need_llm()
@@ -89,7 +105,9 @@ def routes(house: House) -> APIRouter:
                 body, loaded.parameters, max_tokens=llm.context_length, shape=shape, limit=limit,
                 logprobs=body.logprobs, top_logprobs=body.top_logprobs or 0,
             )  # fmt: skip
-            speech = await stack.enter_async_context(await Speech.begin(loaded, messages, params, wanted))
+            speech = await stack.enter_async_context(
+                await Speech.begin(loaded, messages, params, wanted, truncate=body.truncation == "auto")
+            )
             answer = Answer(body, speech, params, Spelling(llm.tokenizer))
             if body.stream:
                 return EventStream(answer.streamed(with_usage), stack.pop_all())
@@ -107,14 +125,20 @@ class Answer:
         self._id = new_id("chatcmpl")
 
     def _head(self, kind: str) -> dict[str, Any]:
-        return {"id": self._id, "object": kind, "created": self._created, "model": self._body.model}
+        head = {"id": self._id, "object": kind, "created": self._created, "model": self._body.model}
+        return head | ({"truncated_turns": self._speech.dropped} if self._speech.dropped else {})
 
-    def _usage(self) -> dict[str, int]:
+    def _usage(self) -> dict[str, Any]:
         prompt, written = self._speech.prompt_tokens, self._speech.written
-        return {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written}
+        return {
+            "prompt_tokens": prompt,
+            "completion_tokens": written,
+            "total_tokens": prompt + written,
+            "prompt_tokens_details": {"cached_tokens": self._speech.cached_tokens},
+        }
 
     async def whole(self) -> dict[str, Any]:
-        texts = [""] * self._n
+        texts, thoughts = [""] * self._n, [""] * self._n
         calls: list[list[dict[str, Any]]] = [[] for _ in range(self._n)]
         likelihoods: list[list[dict[str, Any]]] = [[] for _ in range(self._n)]
         ids: list[list[int]] = [[] for _ in range(self._n)]
@@ -122,6 +146,7 @@ class Answer:
         async for delta in self._speech:
             place = delta.answer
             texts[place] += delta.text
+            thoughts[place] += delta.thought
             likelihoods[place] += self._spelling.chat(delta.tokens)
             ids[place] += [token.id for token in delta.tokens if token.id is not None]
             for called in delta.calls:
@@ -132,6 +157,8 @@ class Answer:
             message: dict[str, Any] = {"role": "assistant", "content": texts[place], "refusal": None, "annotations": []}
             if calls[place]:
                 message |= {"content": texts[place] or None, "tool_calls": calls[place]}
+            if thoughts[place]:
+                message["reasoning_content"] = thoughts[place].rstrip()
             told = {"content": likelihoods[place], "refusal": None} if self._body.logprobs else None
             choice = {"index": place, "message": message, "logprobs": told, "finish_reason": reasons[place]}
             choices.append(choice | ({"token_ids": ids[place]} if self._body.return_token_ids else {}))
@@ -153,6 +180,8 @@ class Answer:
 
     def _chunk(self, delta: Delta) -> dict[str, Any]:
         said: dict[str, Any] = {"content": delta.text} if delta.text else {}
+        if delta.thought:
+            said["reasoning_content"] = delta.thought
         if delta.calls:
             said["tool_calls"] = [chunk_of(called) for called in delta.calls]
         likelihoods = self._spelling.chat(delta.tokens) if self._body.logprobs else []

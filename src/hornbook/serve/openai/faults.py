@@ -18,7 +18,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from hornbook.errors import ContextTooLong, DeadlineExceeded, HornbookError, ModelNotFound, UsageError
-from hornbook.serve.errors import message_of, status_of
+from hornbook.serve.errors import NotThere, message_of, status_of
 from hornbook.serve.writing import ClientGone
 
 # HTTP status -> OpenAI's type of error; any other 4xx is an invalid request, any other 5xx the server's
@@ -55,7 +55,7 @@ def explained(error: HornbookError) -> tuple[int, ErrorBody]:
     status, param, code = status_of(error), None, None
     if isinstance(error, ContextTooLong):
         code = "context_length_exceeded"
-    elif isinstance(error, ModelNotFound):
+    elif isinstance(error, ModelNotFound | NotThere):
         param, code = "model", "model_not_found"
     elif isinstance(error, DeadlineExceeded):
         code = "timeout"
