@@ -263,10 +263,7 @@ class CreatedModels:
 
     def _is_blob(self, source: str) -> bool:
         path = Path(source)
-        return (
-            path.parent in (self.blobs, self.blobs / "adapters")
-            and re.fullmatch(r"sha256-[0-9a-f]{64}", path.name) is not None
-        )
+        return path.parent == self.blobs and re.fullmatch(r"sha256-[0-9a-f]{64}", path.name) is not None
 
     def _file(self, source: str, beside: Path | None, keyword: str) -> Path:
         if beside is None and not self._is_blob(source):

@@ -14,12 +14,14 @@ through ``while_connected``.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakValueDictionary
 
 import anyio
 from starlette.requests import Request as HTTPRequest
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from hornbook.serve.metrics import Metrics
     from hornbook.serve.models import Loaded
 
+log = logging.getLogger("hornbook.serve")
 T = TypeVar("T")
 THREADS = 4  # that render, tokenise and compile grammars for all requests; more would only take turns
 
@@ -47,12 +50,16 @@ class ClientGone(HornbookError):
 class Writer:
     """All that is being written by one model. Its methods are for the event loop that made it."""
 
-    def __init__(self, llm: LocalLLM, *, most: int, timeout: float, metrics: Metrics) -> None:
+    def __init__(
+        self, llm: LocalLLM, *, most: int, timeout: float, metrics: Metrics, log_prompts: bool = False
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._most = most
-        self._name = llm.name
-        self._open: dict[int, Writing] = {}  # by the request's identity, which its events carry
+        self._llm = llm
+        # by the request's identity, which its events carry; whoever drops a writing does not want it any more
+        self._open: WeakValueDictionary[int, Writing] = WeakValueDictionary()
         self.timeout = timeout
+        self._log_prompts = log_prompts
         self.times = metrics.times(llm.name)
         self.feed: Feed = llm.feed(self._tell)
         self.threads = anyio.CapacityLimiter(THREADS)
@@ -66,9 +73,12 @@ class Writer:
         """Make the place where its events will come, before it is asked. Raises Busy where too many wait."""
         if len(self._open) >= self._most:
             raise Busy(
-                f"{len(self._open):,} requests for {self._name} run or wait, which is the most",
+                f"{len(self._open):,} requests for {self._llm.name} run or wait, which is the most",
                 "Try again in a few seconds.",
             )
+        if self._log_prompts:
+            text = self._llm.tokenizer.decode(list(request.ids), skip_special=False)
+            log.info("asked", extra={"model": self._llm.name, "prompt": text})
         writing = Writing(self, request)
         self._open[id(request)] = writing
         return writing
@@ -78,7 +88,7 @@ class Writer:
 
     def fail(self, error: HornbookError) -> None:
         """End everything that is being written, with an error that its readers are told."""
-        for writing in tuple(self._open.values()):
+        for writing in list(self._open.values()):
             writing.fail(error)
 
     def close(self) -> None:
@@ -212,6 +222,10 @@ class Writing:
     async def aclose(self) -> None:
         self.cancel()
 
+    def __del__(self) -> None:
+        if not self._over and self._handle is not None:
+            self._writer.feed.cancel(self._handle)
+
     async def __aenter__(self) -> Writing:
         return self
 
@@ -280,16 +294,17 @@ async def render(
     truncate: bool = False,
     room: int = 1,
     shown: Callable[[Sequence[Message]], Sequence[Message]] | None = None,
+    limit: int | None = None,
 ) -> Prompt:
     """The prompt for the assistant's next turn, with the system text and the turns that a created model begins with.
 
     ``room``: tokens that must be left in the context for the answer. A conversation that leaves fewer raises ContextTooLong
     with counts; with ``truncate`` its oldest turns are left out first (never a system turn, nor the last one), and counted.
-    shown: makes of all turns what the template is given (ToolPlan.messages).
+    shown: makes of all turns what the template is given (ToolPlan.messages).  limit: a shorter context than the model's.
     """
     llm = loaded.need_llm()
     return await anyio.to_thread.run_sync(
-        lambda: _render(loaded, llm, list(turns_of(messages)), tools, truncate, room, shown),
+        lambda: _render(loaded, llm, list(turns_of(messages)), tools, truncate, room, shown, limit),
         limiter=loaded.need_writer().threads,
     )
 
@@ -302,7 +317,9 @@ def _render(
     truncate: bool,
     room: int,
     shown: Callable[[Sequence[Message]], Sequence[Message]] | None,
+    limit: int | None,
 ) -> Prompt:
+    context = min(llm.context_length, limit or llm.context_length)
     turns = [*loaded.first_turns(turns), *turns]
     plain, dropped = loaded.template is None and llm.chat_template is None, 0
     while True:
@@ -312,13 +329,13 @@ def _render(
         else:
             rendered = llm.render(given, tools=tools)
             ids = llm.encode(rendered) if isinstance(rendered, str) else rendered
-        if len(ids) + room <= llm.context_length:
+        if len(ids) + room <= context:
             return Prompt(ids, dropped, plain)
         oldest = next((i for i, turn in enumerate(turns[:-1]) if turn.role != "system"), None)
         if not truncate or oldest is None:
             raise ContextTooLong(
                 f"the conversation has {len(ids):,} tokens and the answer needs {room:,}; the model's context holds"
-                f" {llm.context_length:,}",
+                f" {context:,}",
                 "Leave earlier turns out, ask for a shorter answer, or use a model with a longer context.",
             )
         # an answer goes with the question before it, and what a tool said with the call

@@ -11,6 +11,7 @@ raises TemplateError.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from functools import partial
 from typing import Any, NoReturn
 
@@ -36,6 +37,13 @@ class GoChatTemplate:
             self._template = GoTemplate(source + _RESPONSE)
         self._tokenizer = tokenizer
         self._fence = Fence(tokenizer)
+        self._think: bool | None = None
+
+    def thinking(self, think: bool | None) -> GoChatTemplate:
+        """The same template, which .Think and .IsThinkSet tell whether the model is asked to think; None: nobody said."""
+        other = copy(self)
+        other._think = think
+        return other
 
     def render(
         self,
@@ -43,12 +51,11 @@ class GoChatTemplate:
         *,
         tools: Sequence[Mapping[str, Any]] = (),
         reply: bool = False,
-        think: bool | None = None,
     ) -> Rendered:
         """Render a conversation; with ``reply`` up to where the answer begins. A conversation that ends with an assistant's
         message is gone on with where the template allows it.
 
-        think: what .Think and .IsThinkSet tell the template.  Raises TemplateError.
+        Raises TemplateError.
         """
         turns = _merged([_as_go_sees(Message.of(message)) for message in messages])
         mark = Fence.marks(self.source, turns, list(tools), count=1)[0]
@@ -58,7 +65,7 @@ class GoChatTemplate:
             raise TemplateError(
                 "the model's template has no place for tools", "Leave the tools out, or change TEMPLATE."
             )
-        given = {"Think": bool(think), "IsThinkSet": think is not None, "Response": "", "Tools": offered}
+        given = {"Think": bool(self._think), "IsThinkSet": self._think is not None, "Response": "", "Tools": offered}
         run = partial(self._template.run, mark=mark, protect=protect)
         if "Messages" in self._template.names:
             system = "\n\n".join(turn["content"] for turn in turns if turn["role"] == "system")
