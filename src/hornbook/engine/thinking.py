@@ -10,7 +10,7 @@ the opening mark themselves, at the end of the prompt: ``opened_by`` finds it th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from hornbook.engine.markers import Mark, cut
@@ -33,9 +33,12 @@ NOTHING = Split("", ())
 
 
 class Thinking:
-    """One reply, piece by piece. ``opened``: the mark that the prompt ends with, where it has opened the thought."""
+    """One reply, piece by piece. ``opened``: the mark that the prompt ends with, where it has opened the thought.
+    ``control``: the marks that are control tokens, of which only the token counts."""
 
-    def __init__(self, opened: str | None = None) -> None:
+    def __init__(self, opened: str | None = None, control: Collection[str] = ()) -> None:
+        self._opens = [mark for mark in PAIRS if mark not in control]
+        self._control = control
         self._close = "" if opened is None else PAIRS[opened]  # of the thought, once one was opened
         self._held = ""
         self._at_border = opened is not None  # white space behind a mark belongs to neither side
@@ -71,19 +74,19 @@ class Thinking:
     def _beginning(self) -> Split:
         """Does the reply begin with a thought?"""
         text = self._held.lstrip()
-        for mark in PAIRS:
+        for mark in self._opens:
             if text.startswith(mark):
                 self._open(mark)
                 self._held = text[len(mark) :]
                 return self._inside()
-        if any(mark.startswith(text) for mark in PAIRS):  # nothing but white space, too
+        if any(mark.startswith(text) for mark in self._opens):  # nothing but white space, too
             return NOTHING
         held, self._held = self._held, ""
         self.is_done = True
         return Split("", (held,))
 
     def _inside(self) -> Split:
-        before, mark, after = cut(self._held, [self._close])
+        before, mark, after = cut(self._held, [] if self._close in self._control else [self._close])
         thought = self._trimmed(before)
         if not mark:
             self._held = after

@@ -38,7 +38,7 @@ from hornbook.engine.prompts import turns_of
 from hornbook.engine.tool_formats import GENERIC, Format
 from hornbook.engine.tool_grammar import closed, lark
 from hornbook.engine.tool_stream import Reply, ReplyStream
-from hornbook.errors import UsageError
+from hornbook.errors import TemplateError, UsageError
 from hornbook.text.tokenizer import Tokenizer
 from hornbook.types import Message, SamplingParams, Token
 
@@ -101,18 +101,25 @@ class ToolPlan:
         """What the template is given as ``tools``."""
         return tuple(tool.described for tool in self.tools) if self.native and self.shown else ()
 
-    def messages(self, messages: Sequence[Message | Mapping[str, Any]]) -> tuple[Message, ...]:
-        """What the template is given as ``messages``. Where it knows nothing of tools, they are described in a system text,
-        earlier calls are the assistant's text and results are told by the user."""
+    def messages(
+        self, messages: Sequence[Message | Mapping[str, Any]], *, by_user: bool = False
+    ) -> tuple[Message, ...]:
+        """What the template is given as ``messages``. Where it knows nothing of tools, they are described in a system text
+        (``by_user``: in the first words of the user), earlier calls are the assistant's text and results are told by the user."""
         turns = turns_of(messages)
-        if not self.native:
-            described = tool_formats.described(t.described["function"] for t in self.tools) if self.shown else ""
-            return tool_formats.in_words(turns, described)
-        return tool_formats.one_at_a_time(turns) if self.format.single else turns
+        if self.native:
+            return tool_formats.one_at_a_time(turns) if self.format.single else turns
+        described = tool_formats.described(t.described["function"] for t in self.tools) if self.shown else ""
+        return tool_formats.in_words(turns, described, by_user=by_user)
 
     def prompt(self, llm: Renders, messages: Sequence[Message | Mapping[str, Any]]) -> str | list[int]:
-        """The prompt for the assistant's next turn."""
-        return llm.render(self.messages(messages), tools=self.template_tools)
+        """The prompt for the assistant's next turn. Raises what ``render`` raises."""
+        try:
+            return llm.render(self.messages(messages), tools=self.template_tools)
+        except TemplateError:
+            if self.native or not self.shown or turns_of(messages)[0].role == "system":
+                raise
+            return llm.render(self.messages(messages, by_user=True))  # some templates refuse a system message
 
     # --- the answer
 
@@ -185,7 +192,9 @@ def plan_tools(
     if source is None and (own := getattr(llm, "chat_template", None)) is not None:
         source = own.named.get("tool_use", own.source)
     loosened = {}
-    for tool in wanted if vocabulary is not None else ():
+    for tool in wanted:
+        if vocabulary is None:
+            break
         try:
             compile(vocabulary, schema=closed(tool.parameters))
         except UsageError as error:

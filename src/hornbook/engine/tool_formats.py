@@ -87,9 +87,9 @@ def spelled(call: ToolCall) -> str:
     return f'<tool_call>\n{{"name": {json.dumps(call.name)}, "arguments": {arguments}}}\n</tool_call>'
 
 
-def in_words(messages: Sequence[Message], system: str = "") -> tuple[Message, ...]:
+def in_words(messages: Sequence[Message], system: str = "", *, by_user: bool = False) -> tuple[Message, ...]:
     """A conversation for a template that knows nothing of tools: calls are the assistant's text, and what they found is told
-    by the user. ``system``: is added to the system message, or is one."""
+    by the user. ``system``: is added to the system message, or is one; ``by_user``: or to what the user says first."""
     turns: list[Message] = []
     telling = False
     for turn in messages:
@@ -111,6 +111,8 @@ def in_words(messages: Sequence[Message], system: str = "") -> tuple[Message, ..
         telling = False
     if system and turns and turns[0].role == "system":
         turns[0] = replace(turns[0], content=f"{turns[0].content}\n\n{system}")
+    elif system and by_user and turns and turns[0].role == "user":
+        turns[0] = replace(turns[0], content=f"{system}\n\n{turns[0].content}")
     elif system:
         turns.insert(0, Message("system", system))
     return tuple(turns)

@@ -12,6 +12,7 @@ told, it stays a call, and its ``problem`` says what is wrong. How the text was 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -20,6 +21,7 @@ from hornbook.engine.markers import Mark, cut
 from hornbook.engine.tool_formats import Format
 from hornbook.engine.tool_scan import NamedScanner, NoCall, ObjectScanner
 from hornbook.engine.tool_schema import fault
+from hornbook.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +84,14 @@ class CallReader:
         self._closes = "" if format.closes in control else format.closes
         self._state = "start"
         self._held = ""
-        self._marked = ""  # the mark that opened these calls, as text that may have to be given back
+        self._marked = ""  # what opened these calls, as text that may have to be given back
         self._scanner: ObjectScanner | NamedScanner | None = None
         self._raw = ""  # what the scanner was given
         self._id: str | None = None  # of the call that has begun
         self._count = 0
         self._fresh = True  # no call yet since the mark
         self._bare = False
+        self._behind = False  # nothing but white space since the last call
         self._events: list[CallEvent] = []
 
     def push(self, piece: str) -> list[CallEvent]:
@@ -110,7 +113,7 @@ class CallReader:
             self._read()
         if self._state == "between":
             self._text(self._marked + self._held if self._fresh and not cut_short else "")
-        elif not self._count or self._held.strip():
+        elif not self._behind or self._held.strip():
             self._text(self._held)
         self._held = ""
         events, self._events = self._events, []
@@ -150,16 +153,17 @@ class CallReader:
         if not text:
             return
         if text[0] == "{" and self._format.bare:
-            self._held = text
-            self._enter("", bare=True)
+            space, self._held = self._held[: -len(text)], text
+            self._enter(space, bare=True)
         else:
             self._state = "text"
 
     def _in_text(self) -> None:
         strays = [self._closes] if self._count else []  # behind a call that was broken
         before, mark, after = cut(self._held, [*self._opens, *strays])
-        if not self._count or before.strip():
+        if not self._behind or before.strip():
             self._text(before)
+            self._behind = self._behind and not before
         elif not mark:  # white space behind a call, as long as nothing follows it
             return
         self._held = after
@@ -168,18 +172,20 @@ class CallReader:
 
     def _in_between(self) -> None:
         text = self._held.lstrip() if self._fresh else self._held.lstrip(" \t\r\n,;")
-        if self._format.middle:
-            if text:
-                self._held = text
-                self._call(NamedScanner(self._format.middle))
+        if not self._fresh and text and any(mark.startswith(text[: len(mark)]) for mark in self._opens):
+            if text.startswith(self._opens[0]):
+                self._held = text[len(self._opens[0]) :]
+                self._enter(self._opens[0])
+        elif not text:
             return
-        if not text:
-            return
-        if text[0] == "{":
-            self._held = text
+        elif self._format.middle and self._fresh:
+            self._skip(text)
+            self._call(NamedScanner(self._format.middle))
+        elif text[0] == "{" and not self._format.middle:
+            self._skip(text)
             self._call(ObjectScanner(bare=self._bare))
         elif text[0] == "[" and self._fresh or text[0] == "]" and not self._fresh:
-            self._held = text[1:]
+            self._skip(text[1:])
         elif self._closes and text.startswith(self._closes) and not self._fresh:
             self._held, self._state = text[len(self._closes) :], "text"
         elif self._closes and self._closes.startswith(text):
@@ -188,6 +194,11 @@ class CallReader:
             self._give_back()
         else:
             self._state = "text"
+
+    def _skip(self, rest: str) -> None:
+        """Pass over what stands before a call; it is kept with the mark."""
+        self._marked += self._held[: len(self._held) - len(rest)]
+        self._held = rest
 
     def _in_call(self) -> None:
         scanner = self._scanner
@@ -242,12 +253,15 @@ class CallReader:
         call = Call(self._count, id, name, scanner.arguments, value, problem or wrong)
         self._events.append(CallEnd(self._count, call))
         self._count += 1
+        self._behind = True
         self._state, self._scanner, self._id, self._fresh = "between", None, None, False
 
     def _no_call(self) -> None:
         """What looked like a call is none: it is text after all, unless its name was told already."""
         scanner = self._scanner
         assert scanner is not None
+        if not self._bare or scanner.name in self._tools:
+            self._begin_where_named()
         if self._id is not None:
             rest = self._raw[scanner.consumed :]
             self._stop("what follows its arguments is no JSON")
@@ -276,7 +290,10 @@ def judged(name: str, arguments: str, tools: Mapping[str, Any]) -> tuple[dict[st
         return None, f"its arguments are no object: {arguments[:60]}"
     if name not in tools:
         return value, f"there is no tool called {name!r}"
-    return value, fault(value, tools[name])
+    try:
+        return value, fault(value, tools[name])
+    except (TypeError, ValueError, KeyError, AttributeError, RecursionError, re.error, UsageError) as error:
+        return value, f"the schema of its tool cannot be judged by: {error}"
 
 
 def _no_constant(name: str) -> Any:

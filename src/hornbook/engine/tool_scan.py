@@ -158,7 +158,7 @@ class ObjectScanner:
             self.name = value
         elif self._key == "function" and isinstance(value, dict) and isinstance(value.get("name"), str):
             self.name = value["name"]
-            inner = next((value[key] for key in ARGUMENTS if key in value), {})
+            inner: Any = next((value[key] for key in ARGUMENTS if key in value), {})
             self.arguments = inner if isinstance(inner, str) else json.dumps(inner, ensure_ascii=False)
         elif self._key == "name" or (self._key == "function"):
             raise NoCall
@@ -203,6 +203,7 @@ class NamedScanner:
             taken += len(text[taken:]) - len(text[taken:].lstrip())
         if taken < len(text):
             if not self._value.text and text[taken] != "{":
+                self.consumed += taken
                 raise NoCall
             taken += self._value.push(text[taken:])
             self.arguments, self.done = self._value.text, self._value.done

@@ -133,7 +133,7 @@ def _string(value: str, schema: Mapping[str, Any], where: str, _: Any, __: str) 
 
 
 def _number(value: float, schema: Mapping[str, Any], where: str, _: Any, __: str) -> Iterator[str]:
-    bounds = {
+    bounds: dict[str, tuple[Callable[[float], bool], str]] = {
         "minimum": (lambda b: value >= b, "less than"),
         "maximum": (lambda b: value <= b, "more than"),
         "exclusiveMinimum": (lambda b: value > b, "not more than"),

@@ -65,8 +65,9 @@ class ReplyStream:
         opened: str | None = None,
     ) -> None:
         self._marks = marks or {}
-        self._thinking = Thinking(opened)
-        self._calls = None if format is None else CallReader(format, tools, frozenset(self._marks.values()))
+        control = frozenset(map(str, self._marks.values()))
+        self._thinking = Thinking(opened, control)
+        self._calls = None if format is None else CallReader(format, tools, control)
         self._said: list[str] = []
         self._thought: list[str] = []
         self._ended: list[Call] = []
