@@ -149,7 +149,7 @@ class _Visit:
     def admit(self) -> list[Header] | None:
         """All checks before the body. Headers of a preflight's answer, or None: to the route. Raises Refusal."""
         policy, method = self.door.policy, str(self.scope["method"])
-        check_shape(self.path, self.headers, policy)
+        check_shape(self.path, self.headers, policy, self.scope.get("http_version", "1.1"))
         hosts = [value.decode("latin-1") for name, value in self.headers if name == b"host"]
         authority = check_host(hosts, self.door.names, policy.bind)
         fetch = (

@@ -17,15 +17,18 @@ _CLOSE = ((b"connection", b"close"),)
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ufffd\\\\]")  # U+FFFD is what bytes that are no UTF-8 are read as
 
 
-def check_shape(path: str, headers: list[Header], policy: Policy) -> None:
+def check_shape(path: str, headers: list[Header], policy: Policy, version: str = "1.1") -> None:
     """Raise Refusal for a target or a framing that no honest client sends.
 
     ``path`` is percent-decoded. A path that climbs (``..``), a backslash, a NUL or another control character has no
     meaning in any route; refusing them here holds for routes that are yet to be written. A request with both
     Content-Length and Transfer-Encoding is an attempt at smuggling (RFC 9112 section 6.1).
     """
+    if version not in ("1.0", "1.1"):
+        raise Refusal(505, "bad_version", "this server speaks HTTP/1.1", "Ask in that version.", _CLOSE)
     if not path.startswith("/"):
-        raise Refusal(400, "bad_target", "the request's target is no path of this server", "Send a path: GET /health")
+        what = "the request's target is no path of this server"
+        raise Refusal(400, "bad_target", what, "Send a path: GET /health", _CLOSE)
     if _CONTROL.search(path) or any(part in (".", "..") for part in path.split("/")):
         raise Refusal(
             400,

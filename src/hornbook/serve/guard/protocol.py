@@ -189,16 +189,13 @@ class GuardedProtocol(H11Protocol):
             return
         headers, body = answer(refusal, self._path(), identity := request_id())
         headers += [*SECURITY, (b"x-request-id", identity.encode()), (b"connection", b"close")]
+        response = h11.Response(status_code=refusal.status, headers=headers)
         try:
-            for event in (
-                h11.Response(status_code=refusal.status, headers=headers),
-                h11.Data(data=body),
-                h11.EndOfMessage(),
-            ):
-                self.transport.write(self.conn.send(event) or b"")
+            words = [self.conn.send(event) for event in (response, h11.Data(data=body), h11.EndOfMessage())]
         except h11.LocalProtocolError:
             self.transport.abort()
             return
+        self.transport.write(b"".join(word or b"" for word in words))
         if running:
             self._tell_route()
         self.transport.close()
