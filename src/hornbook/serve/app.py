@@ -21,7 +21,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hornbook import __version__
-from hornbook.serve import adapters, errors, guard, kb, openai, shelves, web
+from hornbook.serve import adapters, errors, guard, kb, ollama, openai, shelves, web
 from hornbook.serve.conversations import routes as conversations
 from hornbook.serve.errors import Busy
 from hornbook.serve.metrics import CONTENT_TYPE, Metrics
@@ -82,6 +82,7 @@ def create_app(options: Options, settings: Settings, paths: tuple[Path, ...] = (
     app.include_router(_basics(house))
     app.include_router(adapters.router(house))
     app.include_router(openai.router(house))
+    app.include_router(ollama.router(house))
     app.include_router(conversations.router(house))
     app.include_router(kb.router(house))
     app.include_router(shelves.router(house))
