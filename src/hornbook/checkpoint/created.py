@@ -142,6 +142,15 @@ class CreatedModels:
         """The folder of its adapter. Raises ModelFileError as ``entry``."""
         return None if created.adapter is None else _checked(created.adapter, created.name, "ADAPTER")
 
+    def is_here(self, name: str) -> bool:
+        """Whether somebody made a model of that name, be it damaged."""
+        return self._path(plain_name(name)).is_file()
+
+    def modelfile(self, name: str) -> Modelfile:
+        """That of a created model; of any other, one that makes the same model under another name. Raises ModelNotFound."""
+        made = self.find(name)
+        return Modelfile(self.store.get(name).name) if made is None else made.modelfile
+
     def users(self, source: str) -> list[Created]:
         """Those that point at the stored model of that name."""
         return [made for made in self.all() if made.base.source == source]

