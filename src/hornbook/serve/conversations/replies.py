@@ -4,8 +4,9 @@ A reply keeps its events while it lasts; a reader begins with the state (or, aft
 and follows. What is written is put in the store every second, and at the end, whatever the end was.
 
     event: state    {"message": Turn, "phase": {"name", ...}}     where a reader begins
-    event: phase    {"name": "loading" | "searching" | "reading" | "writing", ...}
+    event: phase    {"name": "loading" | "searching" | "found" | "reading" | "writing", ...}
     event: thought  {"text"}
+    event: draft    {"text"}                                      of a collection's model, not checked yet
     event: text     {"text"}
     event: done     {"message": Turn, "title"}                     the last; its state says how it ended
 """

@@ -120,10 +120,10 @@ def router(house: House) -> APIRouter:
         return await whole(id)
 
     @routes.patch("/conversations/{id}")
-    async def change(id: str, body: Changed) -> dict[str, Any]:
+    async def change(id: str, body: Changed) -> Any:
         settings = None if body.settings is None else body.settings.model_dump(exclude_none=True)
-        changed = await in_thread(lambda: store.change(id, title=body.title, leaf=body.leaf, settings=settings))
-        return changed.to_json()
+        await in_thread(lambda: store.change(id, title=body.title, leaf=body.leaf, settings=settings))
+        return (await in_thread(store.get, id)).to_json()
 
     @routes.delete("/conversations/{id}", status_code=204)
     async def delete(id: str) -> None:
@@ -160,7 +160,7 @@ def router(house: House) -> APIRouter:
         async def write(page: Reply) -> None:
             assert page.turn.parent is not None
             branch = await in_thread(store.path, page.turn.parent)
-            await writers.from_model(house, body.settings, branch, page)
+            await writers.write_reply(house, body.settings, branch, page)
 
         begun = await replies.begin(id, make, write)
         return {"question": asked[0].to_json() if asked else None, "reply": begun.now.to_json()}

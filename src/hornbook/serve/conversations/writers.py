@@ -1,6 +1,6 @@
 """What writes a reply: a model that is shown the branch, or a collection of documents that is asked the question.
 
-Both tell a Page what comes: phases ("loading", "reading", "searching", "writing"), text that is certain, thoughts. How the
+Both tell a Page what comes: phases ("loading", "reading", "searching", "found", "writing"), text that is certain, thoughts. How the
 reply came about is left in ``page.facts``, as the page shows it:
 
     model, collection           who wrote it, and from which documents
@@ -10,20 +10,25 @@ reply came about is left in ``page.facts``, as the page shows it:
     dropped                     how many of the oldest messages the model was not shown
     finish                      "stop", or "length": cut at the most that was allowed
     thought                     what it thought before it answered
-    answer                      a collection's: sentences, citations, withheld, abstained, searched
+    answer                      a collection's: its Answer (serve/kb), and the nearest passages where it abstains
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
+
+import anyio.to_thread
 
 from hornbook.engine.thinking import Thinking, opened_by
 from hornbook.errors import ModelNotFound
 from hornbook.serve.conversations.settings import ReplySettings, params_of
 from hornbook.serve.conversations.store import Turn
+from hornbook.serve.kb.asking import asked
+from hornbook.serve.kb.chat import questions_of
 from hornbook.serve.writing import Prompt, render, write_chat
 from hornbook.types import Message
 
@@ -32,6 +37,7 @@ if TYPE_CHECKING:
     from hornbook.serve.models import Loaded
     from hornbook.serve.shelf import Listed
 
+_NEAREST = 3  # passages that are kept with an answer that the documents do not have
 _ROOM = 4  # one part in so many of the context is kept for the reply, where it may be so long
 
 
@@ -45,6 +51,8 @@ class Page(Protocol):
     def text(self, piece: str) -> None: ...
 
     def thought(self, piece: str) -> None: ...
+
+    def tell(self, name: str, data: dict[str, Any]) -> None: ...
 
 
 async def model_of(house: House, settings: ReplySettings) -> str:
@@ -75,6 +83,43 @@ def messages_of(settings: ReplySettings, branch: Sequence[Turn]) -> list[Message
             continue
         kept.append(Message(turn.role, turn.content))
     return [*system, *kept]
+
+
+async def write_reply(house: House, settings: ReplySettings, branch: Sequence[Turn], page: Page) -> None:
+    """Write the reply to the branch's last question."""
+    if settings.collection is None:
+        await from_model(house, settings, branch, page)
+    else:
+        await from_collection(house, settings.collection, settings.model, branch, page)
+
+
+async def from_collection(house: House, name: str, model: str | None, branch: Sequence[Turn], page: Page) -> None:
+    """Answer the branch's last question from a collection, with citations that hold; the system text has no say in it."""
+    page.facts["collection"] = name
+    page.phase("searching")
+    began, first = time.monotonic(), None
+    collection = await anyio.to_thread.run_sync(house.collections.get, name)
+    questions = questions_of([Message(turn.role, turn.content) for turn in branch])
+    nearest: list[Any] = []
+    async with aclosing(asked(house, collection, questions, model=model)) as events:
+        async for event in events:
+            if event.name == "retrieval":
+                nearest = event.data["hits"][:_NEAREST]
+                page.phase("found", n=len(event.data["hits"]))
+            elif event.name == "draft":
+                page.tell("draft", event.data)
+            elif event.name == "token":
+                first = first or time.monotonic()
+                page.text(event.data["text"])
+            else:
+                answer = {key: value for key, value in event.data.items() if key not in ("question", "answer")}
+                page.facts |= {"model": answer["model"], "answer": answer}
+                if answer["abstained"]:
+                    answer["nearest"] = nearest
+                if answer["usage"]:
+                    page.facts["usage"] = answer["usage"]
+                now = time.monotonic()
+                page.facts["seconds"] = {"first": round((first or now) - began, 3), "total": round(now - began, 3)}
 
 
 async def from_model(house: House, settings: ReplySettings, branch: Sequence[Turn], page: Page) -> None:
