@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from hornbook.serve.guard import Door, Keys, Policy, is_public, is_upload
+from hornbook.serve.guard import Door, Keys, Policy, is_public, room_for_files
 from hornbook.settings import Settings
 
 Ask = Callable[..., httpx.Response]
@@ -70,7 +70,9 @@ def ask(tmp_path: Path) -> Ask:
 
 
 def door(home: Path, **policy: Any) -> Door:
-    return Door(_Bare(), policy=Policy(**policy), keys=Keys(Settings(home=home)), public=is_public, uploads=is_upload)
+    return Door(
+        _Bare(), policy=Policy(**policy), keys=Keys(Settings(home=home)), public=is_public, files=room_for_files
+    )
 
 
 def reason(response: httpx.Response) -> str:
@@ -347,6 +349,7 @@ def test_only_files_for_a_collection_may_be_larger(ask: Ask, tmp_path: Path) -> 
     assert ask("POST", "/kb/papers/search", small, files=form).status_code == 413
     assert ask("POST", "/v1/chat/completions", small, files=form).status_code == 413
     assert ask("POST", "/kb/papers/documents", small, content=b"x" * 5000).status_code == 413
+    assert ask("POST", "/api/blobs/sha256:0", small, content=b"[" * 5000).status_code == 200
     assert ask("POST", "/kb/papers/documents", small, files={"files": ("a.txt", b"x" * 20_000)}).status_code == 413
 
 
@@ -355,7 +358,9 @@ def test_a_length_that_is_no_number_is_refused(ask: Ask, length: str) -> None:
     assert ask("POST", "/v2", headers={"Content-Length": length}, content=b"").status_code in (400, 413)
 
 
-@pytest.mark.parametrize("kind", ["application/json", "text/plain", "application/x-www-form-urlencoded", ""])
+@pytest.mark.parametrize(
+    "kind", ["application/json", "text/plain", "multipart/form-data", "application/octet-stream", ""]
+)
 def test_json_that_is_nested_too_deep_is_refused_whatever_it_is_called(ask: Ask, tmp_path: Path, kind: str) -> None:
     shallow = door(tmp_path, json_depth=50)
     headers = {"Content-Type": kind}

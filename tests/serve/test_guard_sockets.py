@@ -15,7 +15,7 @@ import pytest
 import uvicorn
 from starlette.requests import Request
 
-from hornbook.serve.guard import Door, Keys, Policy, is_public, is_upload, uvicorn_options
+from hornbook.serve.guard import Door, Keys, Policy, is_public, room_for_files, uvicorn_options
 from hornbook.settings import Settings
 
 REQUEST = b"GET /ok HTTP/1.1\r\nHost: localhost\r\n"
@@ -56,7 +56,7 @@ class Bare:
 class Running:
     def __init__(self, app: Bare, policy: Policy, home: Path) -> None:
         self.app = app
-        door = Door(app, policy=policy, keys=Keys(Settings(home=home)), public=is_public, uploads=is_upload)
+        door = Door(app, policy=policy, keys=Keys(Settings(home=home)), public=is_public, files=room_for_files)
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         config = uvicorn.Config(door, log_config=None, lifespan="off", **uvicorn_options(policy))
         self.server = uvicorn.Server(config)

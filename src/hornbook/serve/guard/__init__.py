@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from hornbook.serve.options import Options
 
 __all__ = [
-    "CALLER", "REQUEST", "Door", "Keys", "Policy", "check_start", "install", "is_public", "is_upload", "needs_key",
-    "policy_of", "printable", "uvicorn_options",
+    "CALLER", "REQUEST", "Door", "Keys", "Policy", "check_start", "install", "is_public", "needs_key", "policy_of",
+    "printable", "room_for_files", "uvicorn_options",
 ]  # fmt: skip
 
 # The page's own files are the same for everybody and hold nothing of this machine; the page asks for the key itself.
@@ -70,9 +70,13 @@ def is_public(method: str, path: str) -> bool:
     return method in ("GET", "HEAD") and (path in _PUBLIC or path.startswith(_PUBLIC_FOLDERS))
 
 
-def is_upload(path: str) -> bool:
-    """Whether a route takes files, so that a multipart body may be larger than any other."""
-    return path.startswith("/kb/") and path.endswith("/documents")
+def room_for_files(policy: Policy, path: str, multipart: bool) -> int | None:
+    """How many bytes of files a request to ``path`` may bring; None where it may bring none."""
+    if path.startswith("/kb/") and path.endswith("/documents") and multipart:
+        return policy.upload_bytes
+    if path.startswith("/api/blobs/"):
+        return policy.weights_bytes
+    return None
 
 
 def install(app: FastAPI, house: House) -> None:
@@ -82,4 +86,4 @@ def install(app: FastAPI, house: House) -> None:
     """
     house.keys = Keys(house.settings)
     policy = policy_of(house.options)
-    app.add_middleware(Door, policy=policy, keys=house.keys, public=is_public, uploads=is_upload)
+    app.add_middleware(Door, policy=policy, keys=house.keys, public=is_public, files=room_for_files)

@@ -37,7 +37,8 @@ CALLER = "hornbook.caller"
 
 
 class Door:
-    """``public(method, path)`` tells what needs no key: the page's own files, which are the same for everybody."""
+    """``public(method, path)`` tells what needs no key: the page's own files, which are the same for everybody.
+    ``files(policy, path, multipart)`` tells how many bytes of files a route takes, None for a route that takes none."""
 
     def __init__(
         self,
@@ -46,13 +47,13 @@ class Door:
         policy: Policy,
         keys: Keys,
         public: Callable[[str, str], bool],
-        uploads: Callable[[str], bool],
+        files: Callable[[Policy, str, bool], int | None],
     ) -> None:
         self.app = app
         self.policy = policy
         self.keys = keys
         self.public = public
-        self.uploads = uploads
+        self.files = files
         self.names = known_hosts(policy)
         self.rates = Buckets(policy.rate, policy.burst)
         self.wrong = Buckets(0.1, policy.wrong_keys)
@@ -183,11 +184,10 @@ class _Visit:
         """How much body is let in, and what its announced length says. Raises Refusal (400, 413)."""
         policy = self.door.policy
         kind = (self._text(b"content-type") or "").split(";")[0].strip().lower()
-        multipart = kind == "multipart/form-data"
-        upload = multipart and self.door.uploads(self.path)
-        # Whatever a client calls its body, a route may read it as JSON: only what is never JSON is left uncounted.
-        depth = None if multipart or kind == "application/octet-stream" else policy.json_depth
-        self.meter = Meter(policy.upload_bytes if upload else policy.body_bytes, depth)
+        # a blob is a file's bytes, whatever Ollama's clients call them
+        files = self.door.files(policy, self.path, kind == "multipart/form-data")
+        # Whatever a client calls its body, a route may read it as JSON: only files are not looked into.
+        self.meter = Meter(files or policy.body_bytes, policy.json_depth if files is None else None)
         lengths = {value.strip() for name, value in self.headers if name == b"content-length"}
         if not lengths:
             return

@@ -22,7 +22,8 @@ class Policy:
     key_required: bool = False
 
     body_bytes: int = 32 * MEGABYTE  # of one request, whether announced or chunked
-    upload_bytes: int = 512 * MEGABYTE  # of one multipart request to a route of uploads
+    upload_bytes: int = 512 * MEGABYTE  # of one multipart request that brings documents
+    weights_bytes: int = 200_000 * MEGABYTE  # of one request that brings a model's file; the disk ends it sooner
     json_depth: int = 100  # lists and objects inside each other
     header_bytes: int = 32_768  # of all headers of a request together
     header_count: int = 100
