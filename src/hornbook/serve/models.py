@@ -263,7 +263,13 @@ class Models:
         else:
             most = self.options.max_running + self.options.max_waiting
             resident.llm = model
-            resident.writer = Writer(model, most=most, timeout=self.options.timeout_s, metrics=self.metrics)
+            resident.writer = Writer(
+                model,
+                most=most,
+                timeout=self.options.timeout_s,
+                metrics=self.metrics,
+                log_prompts=self.options.log_prompts,
+            )
         self._residents[entry.name] = resident
         seconds = round(asyncio.get_running_loop().time() - begun, 3)
         log.info("loaded", extra={"model": entry.name, "seconds": seconds, "bytes": need})
