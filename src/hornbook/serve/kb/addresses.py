@@ -27,16 +27,19 @@ LONGEST_URL = 2_048
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 _NUMBER = re.compile(r"\d+|0x[0-9a-f]*")
 
-# Networks that ipaddress calls global, or of which it knows nothing, and that still lead inside.
+# Networks that some versions of ipaddress call global, or of which they know nothing, and that still lead inside.
 _INSIDE = [
     ipaddress.ip_network(network)
     for network in (
         "168.63.129.16/32",  # a cloud's own services, on an address that looks public
+        "192.0.0.0/24",  # protocols, and a cloud's metadata
         "192.88.99.0/24",  # 6to4 relays
+        "100.64.0.0/10",  # carriers' own
         "::/96",  # IPv4-compatible
         "64:ff9b:1::/48",  # NAT64 of a network's own
         "2001::/23",  # Teredo and other assignments of protocols
         "fec0::/10",  # site-local
+        "3fff::/20",  # documentation
         "5f00::/16",  # segment routing
     )
 ]

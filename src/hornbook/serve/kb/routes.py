@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from urllib.parse import quote
 
+import anyio
 import anyio.to_thread
 from fastapi import APIRouter, FastAPI, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
@@ -370,7 +371,8 @@ async def _lines(events: AsyncGenerator[Any, None], request: Request | None) -> 
         body = own_body(error, request_id(request) if request else "")
         yield f"event: error\ndata: {json.dumps(body, ensure_ascii=False)}\n\n"
     finally:
-        if upcoming is not None and not upcoming.done():
-            upcoming.cancel()
-            await asyncio.wait([upcoming])
-        await events.aclose()
+        with anyio.CancelScope(shield=True):  # the client is gone, and what it asked for has yet to be ended
+            if upcoming is not None and not upcoming.done():
+                upcoming.cancel()
+                await asyncio.wait([upcoming])
+            await events.aclose()
