@@ -53,7 +53,13 @@ def test_what_is_written_is_read_as_the_same() -> None:
     for _ in range(2000):
         text = "".join(draw.choices(letters, k=draw.randint(0, 7)))
         said = Modelfile(
-            "a b", {"stop": (text or "x", "y"), "top_p": 0.95, "seed": 2**53 + 1}, text, text, None, (("user", text),), (text,)
+            "a b",
+            {"stop": (text or "x", "y"), "top_p": 0.95, "seed": 2**53 + 1},
+            text,
+            text,
+            None,
+            (("user", text),),
+            (text,),
         )
         try:
             plain = said.writable()
