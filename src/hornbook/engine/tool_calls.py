@@ -39,6 +39,7 @@ from hornbook.engine.tool_formats import GENERIC, Format
 from hornbook.engine.tool_grammar import closed, lark
 from hornbook.engine.tool_stream import Reply, ReplyStream
 from hornbook.errors import TemplateError, UsageError
+from hornbook.text.chat import ChatTemplate
 from hornbook.text.tokenizer import Tokenizer
 from hornbook.types import Message, SamplingParams, Token
 
@@ -84,6 +85,7 @@ class ToolPlan:
     tokenizer: Tokenizer | None = None
     vocabulary: Vocabulary | None = None
     thinks: str | None = None  # the mark by which the model opens a thought
+    by_user: bool = False  # the template refuses a system message: what is in it goes to the user's first words
 
     # --- the prompt
 
@@ -101,25 +103,19 @@ class ToolPlan:
         """What the template is given as ``tools``."""
         return tuple(tool.described for tool in self.tools) if self.native and self.shown else ()
 
-    def messages(
-        self, messages: Sequence[Message | Mapping[str, Any]], *, by_user: bool = False
-    ) -> tuple[Message, ...]:
-        """What the template is given as ``messages``. Where it knows nothing of tools, they are described in a system text
-        (``by_user``: in the first words of the user), earlier calls are the assistant's text and results are told by the user."""
+    def messages(self, messages: Sequence[Message | Mapping[str, Any]]) -> tuple[Message, ...]:
+        """What the template is given as ``messages``. Where it knows nothing of tools, they are described in a system text,
+        earlier calls are the assistant's text and results are told by the user."""
         turns = turns_of(messages)
         if self.native:
-            return tool_formats.one_at_a_time(turns) if self.format.single else turns
+            turns = tool_formats.one_at_a_time(turns) if self.format.single else turns
+            return turns if self.format.ids else tool_formats.with_short_ids(turns)
         described = tool_formats.described(t.described["function"] for t in self.tools) if self.shown else ""
-        return tool_formats.in_words(turns, described, by_user=by_user)
+        return tool_formats.in_words(turns, described, by_user=self.by_user)
 
     def prompt(self, llm: Renders, messages: Sequence[Message | Mapping[str, Any]]) -> str | list[int]:
         """The prompt for the assistant's next turn. Raises what ``render`` raises."""
-        try:
-            return llm.render(self.messages(messages), tools=self.template_tools)
-        except TemplateError:
-            if self.native or not self.shown or turns_of(messages)[0].role == "system":
-                raise
-            return llm.render(self.messages(messages, by_user=True))  # some templates refuse a system message
+        return llm.render(self.messages(messages), tools=self.template_tools)
 
     # --- the answer
 
@@ -201,9 +197,10 @@ def plan_tools(
             if mode == "required" or tool.strict:
                 raise UsageError(f"the tool {tool.name!r}: {error.what}", error.remedy) from error
             loosened[tool.name] = error.what
+    format = tool_formats.format_of(source)
     return ToolPlan(
         known,
-        tool_formats.format_of(source),
+        format,
         mode,
         wanted,
         loosened,
@@ -211,7 +208,19 @@ def plan_tools(
         tokenizer,
         vocabulary,
         next((mark for mark in thinking.PAIRS if source is not None and mark in source), None),
+        bool(known) and format is GENERIC and tokenizer is not None and _refuses_system(source or "", tokenizer),
     )
+
+
+def _refuses_system(template: str, tokenizer: Tokenizer) -> bool:
+    """Whether a chat template raises an exception at a system message, as some do."""
+    if "raise_exception" not in template or "system" not in template:
+        return False
+    try:
+        ChatTemplate(template, tokenizer).render([Message("system", "a"), Message("user", "b")], reply=True)
+    except TemplateError:
+        return True
+    return False
 
 
 def tools_of(tools: Sequence[Any]) -> tuple[Tool, ...]:

@@ -1,7 +1,7 @@
 """How models spell a call of a tool: a row for each way, and which of them a chat template means.
 
     hermes    <tool_call>{"name": "f", "arguments": {...}}</tool_call>      Hermes, Qwen 2.5 and 3, SmolLM 2 and 3
-    llama     {"name": "f", "parameters": {...}}                            Llama 3.x, sometimes behind <|python_tag|>
+    llama     {"name": "f", "parameters": {...}}                            Llama 3 and 4, sometimes behind <|python_tag|>
     mistral   [TOOL_CALLS][{"name": "f", "arguments": {...}}, ...]          Mistral up to 2024
     named     [TOOL_CALLS]f[ARGS]{...}[TOOL_CALLS]g[ARGS]{...}              Mistral since 2025
     generic   as hermes, for every other model: the tools stand in a system text instead of the template's own words
@@ -12,6 +12,7 @@ given any: its model is asked in the generic way, which it can follow too.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import secrets
@@ -21,6 +22,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hornbook.types import Message, ToolCall
+
+_LETTERS = string.ascii_letters + string.digits
+_SHORT = 9  # letters of an id that Mistral's templates take
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +43,7 @@ class Format:
 
     def new_id(self) -> str:
         """An id that no other call has."""
-        letters = string.ascii_letters + string.digits
-        return self.ids + "".join(secrets.choice(letters) for _ in range(24 if self.ids else 9))
+        return self.ids + "".join(secrets.choice(_LETTERS) for _ in range(24 if self.ids else _SHORT))
 
 
 HERMES = Format("hermes", "<tool_call>", "</tool_call>")
@@ -61,7 +64,8 @@ def format_of(template: str | None) -> Format:
     if "<tool_call>" in template:
         foreign = "<function=" in template or "<arg_key>" in template
         return GENERIC if foreign or '"name"' not in template else HERMES
-    if '"parameters"' in template and ("<|python_tag|>" in template or "<|start_header_id|>" in template):
+    headers = ("<|python_tag|>", "<|start_header_id|>", "<|header_start|>")
+    if '"parameters"' in template and any(mark in template for mark in headers):
         return LLAMA
     return GENERIC
 
@@ -138,3 +142,23 @@ def one_at_a_time(messages: Sequence[Message]) -> tuple[Message, ...]:
             found = [m for m in found if m not in own]
         turns.extend(found)
     return tuple(turns)
+
+
+def with_short_ids(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """A conversation for a template that refuses ids of other than nine letters and digits: others become such, each always the
+    same, so that a call and its result stay together and a prompt's beginning stays known."""
+
+    def short(id: str | None) -> str | None:
+        if id is None or (len(id) == _SHORT and id.isascii() and id.isalnum()):
+            return id
+        digest = int.from_bytes(hashlib.sha256(id.encode("utf-8", "replace")).digest())
+        return "".join(_LETTERS[digest // len(_LETTERS) ** place % len(_LETTERS)] for place in range(_SHORT))
+
+    return tuple(
+        replace(
+            turn,
+            tool_call_id=short(turn.tool_call_id),
+            tool_calls=tuple(replace(call, id=short(call.id) or "") for call in turn.tool_calls),
+        )
+        for turn in messages
+    )
