@@ -6,10 +6,10 @@ export function maths(md) {
   md.inline.ruler.before("escape", "maths", inline);
   md.block.ruler.before("fence", "maths_block", block, { alt: ["paragraph", "blockquote", "list"] });
   const rule = (tag, display) => (tokens, i) =>
-    `<${tag} class="maths" data-display="${display}">${md.utils.escapeHtml(tokens[i].content)}</${tag}>`;
-  md.renderer.rules.maths = rule("span", "no");
-  md.renderer.rules.maths_display = rule("span", "yes");
-  md.renderer.rules.maths_block = rule("div", "yes");
+    `<${tag} class="maths ${display}">${md.utils.escapeHtml(tokens[i].content)}</${tag}>`;
+  md.renderer.rules.maths = rule("span", "");
+  md.renderer.rules.maths_display = rule("span", "display");
+  md.renderer.rules.maths_block = rule("div", "display");
 }
 
 const PAIRS = [["$$", "$$"], ["\\[", "\\]"], ["\\(", "\\)"], ["$", "$"]];
@@ -22,10 +22,8 @@ function inline(state, silent) {
   const start = pos + open.length;
   let end = src.indexOf(close, start);
   if (open === "$") {
-    if (/\s|\$/.test(src[start] ?? " ")) return false;
-    while (end >= 0 && (src[end - 1] === "\\" || /\s/.test(src[end - 1]) || /\d/.test(src[end + 1] ?? ""))) {
-      end = src.indexOf(close, end + 1);
-    }
+    while (end >= 0 && src[end - 1] === "\\") end = src.indexOf(close, end + 1);
+    if (/\s|\$/.test(src[start] ?? " ") || /\s/.test(src[end - 1] ?? " ") || /\d/.test(src[end + 1] ?? "")) return false;
   }
   if (end <= start || end >= state.posMax + 1) return false;
   if (!silent) {
@@ -82,7 +80,7 @@ export async function drawMaths(element) {
     place.dataset.drawn = "yes";
     place.title = source;
     try {
-      katex.render(source, place, { displayMode: place.dataset.display === "yes", throwOnError: true, trust: false, maxExpand: 200, maxSize: 20, output: "htmlAndMathml" });
+      katex.render(source, place, { displayMode: place.classList.contains("display"), throwOnError: true, trust: false, maxExpand: 200, maxSize: 20, output: "htmlAndMathml" });
     } catch {
       place.textContent = source;
       place.classList.add("unread");

@@ -62,7 +62,7 @@ export function CollectionPicker() {
     { label: t("collection.all"), icon: "book", run: () => go("/knowledge") },
   ];
   const name = here?.title || settings.collection;
-  return html`<${Menu} label=${`${t("collection")}: ${name ?? t("collection.none")}`} class="picker ${name ? "on" : ""}" up items=${items}>
+  return html`<${Menu} label=${`${t("collection")}: ${name ?? t("collection.none")}`} class="picker ${name ? "on" : "none"}" up items=${items}>
     <${Icon} name="book" /><span class="cut">${name ?? t("collection.none")}</span><${Icon} name="down" />
   <//>`;
 }
