@@ -153,7 +153,7 @@ function Foot({ answer }) {
   const seconds = answer.timings?.total;
   return html`<p class="quiet small">${[
     answer.model,
-    seconds ? t("seconds", { n: seconds }) : "",
+    seconds ? t("seconds", { n: Math.max(0.1, seconds) }) : "",
     answer.searched ? t("ask.searched", { n: answer.searched.passages, documents: answer.searched.documents }) : "",
   ].filter(Boolean).join(" · ")}</p>`;
 }
