@@ -66,9 +66,7 @@ def _misformed(errors: Sequence[Mapping[str, Any]]) -> ErrorBody:
     """What pydantic found, as OpenAI says it: the first fault, and how many more there are."""
     first = errors[0]
     where = ""
-    for part in first["loc"]:
-        if part in ("body", "query", "path") and not where:
-            continue
+    for part in first["loc"][1:]:  # behind "body", "query" or "path"
         where += f"[{part}]" if isinstance(part, int) else f".{part}" if where else str(part)
     kind, more = first["type"], f" ({len(errors) - 1} more faults)" if len(errors) > 1 else ""
     if kind == "missing":

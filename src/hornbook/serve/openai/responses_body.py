@@ -34,8 +34,12 @@ from hornbook.types import Message, ToolCall
 LIKELIHOODS = "message.output_text.logprobs"
 
 
-class FunctionTool(Function):
+class FunctionTool(Body):
     type: Literal["function"]
+    name: Name
+    description: Text | None = None
+    parameters: Object | None = None
+    strict: Flag | None = None
 
 
 class FunctionChoice(Body):

@@ -47,7 +47,7 @@ class Tuned(Harmless):
     seed: Annotated[Whole, Field(ge=-(2**63), lt=2**64)] | None = None
     top_k: Annotated[Whole, Field(ge=-1, lt=2**31)] | None = None
     min_p: Annotated[Real, Field(ge=0, le=1)] | None = None
-    repetition_penalty: Annotated[Real, Field(gt=0, le=10)] | None = None
+    repetition_penalty: Annotated[Real, Field(ge=0.01, le=10)] | None = None
     stream: Flag = False
 
 
