@@ -29,6 +29,7 @@ from hornbook.serve.options import Options
 from hornbook.settings import Settings
 
 log = logging.getLogger("hornbook.serve")
+LAST_WORDS = 1.0  # seconds for what was said at the end to go out; then connections are cut
 BACKLOG = 1024  # connections that may wait to be taken
 
 
@@ -50,7 +51,7 @@ def run(options: Options, settings: Settings, ready: Callable[[str], None], path
             log_config=None,
             access_log=False,
             lifespan="on",
-            timeout_graceful_shutdown=5,
+            timeout_graceful_shutdown=1,
             backlog=BACKLOG,
             **guard.uvicorn_options(guard.policy_of(options)),
         )
@@ -70,6 +71,7 @@ class Stoppable(uvicorn.Server):
         self.house = house
         self.announce = announce
         self._draining: asyncio.Task[None] | None = None
+        self._hurry = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -79,9 +81,11 @@ class Stoppable(uvicorn.Server):
             self.announce()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """The first signal drains, the second ends."""
-        if self.house.draining or self._loop is None:
+        """The first signal drains, the second ends what still runs, a third does not even say goodbye."""
+        if self._loop is None or self._hurry.is_set():
             self.force_exit = self.should_exit = True
+        elif self.house.draining:
+            self._loop.call_soon_threadsafe(self._hurry.set)
         else:
             self.house.draining = True
             self._loop.call_soon_threadsafe(self._begin_to_drain)
@@ -90,11 +94,18 @@ class Stoppable(uvicorn.Server):
         self._draining = asyncio.ensure_future(self._drain())
 
     async def _drain(self) -> None:
-        seconds = self.house.options.drain_s
+        models, seconds = self.house.models, self.house.options.drain_s
         log.info("stopping", extra={"open": self.house.open, "seconds": seconds})
-        whole = await self.house.models.drain(seconds)
+        finishing = asyncio.ensure_future(models.drain(seconds))
+        hurry = asyncio.ensure_future(self._hurry.wait())
+        await asyncio.wait((finishing, hurry), return_when=asyncio.FIRST_COMPLETED)
+        hurry.cancel()
+        whole = finishing.done() and finishing.result()
+        if not finishing.done():
+            finishing.cancel()
+            await models.drain(0)
         loop = asyncio.get_running_loop()
-        until = loop.time() + 2.0  # for last words to go out
+        until = loop.time() + LAST_WORDS
         while self.house.open and loop.time() < until:
             await asyncio.sleep(0.02)
         log.info("stopped", extra={"unfinished": not whole})
