@@ -116,7 +116,10 @@ class SamplingParams:
             (0 <= self.top_k < 2**31, f"top_k must lie in [0, 2^31), not {self.top_k}"),
             (0 < self.top_p <= 1, f"top_p must lie in (0, 1], not {self.top_p}"),
             (0 <= self.min_p <= 1, f"min_p must lie in [0, 1], not {self.min_p}"),
-            (self.repetition_penalty > 0, f"repetition_penalty must be positive: {self.repetition_penalty}"),
+            (
+                0.01 <= self.repetition_penalty <= 1e6,  # a logit divided or multiplied by it must stay a number
+                f"repetition_penalty must lie in [0.01, 1e6], not {self.repetition_penalty}",
+            ),
             (all(isinstance(text, str) for text in stop), f"stop must be strings, not {stop!r}"),
             (all(stop), "a stop string must not be empty"),
             (1 <= self.n <= 1024, f"n must lie in [1, 1024], not {self.n}"),
@@ -203,11 +206,16 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """How likely a continuation is after a context: sum of natural log-probabilities, token count."""
+    """How likely a continuation is after a context: sum of natural log-probabilities, token count.
+
+    ``logprobs`` and ``top_logprobs``: of each token, in the forms of Completion, where the engine was asked for them.
+    """
 
     logprob: float
     is_greedy: bool
     tokens: int
+    logprobs: tuple[float, ...] | None = None
+    top_logprobs: tuple[tuple[tuple[int, float], ...], ...] | None = None
 
 
 # ------------------------------------------------------------------------------------------------------ documents

@@ -132,6 +132,14 @@ def install(app: FastAPI) -> None:
         what, param = _first(error)
         return response_of(request, UsageError(what), 400, param)
 
+    @app.exception_handler(UnicodeEncodeError)
+    async def unpaired(request: Request, error: UnicodeEncodeError) -> JSONResponse:
+        """JSON can write half of a surrogate pair, which Python's text holds and no file, tokenizer or answer takes."""
+        if error.reason != "surrogates not allowed":
+            raise error
+        what = "the request holds half of a surrogate pair, which is no character"
+        return response_of(request, UsageError(what, "Send whole characters."), 400)
+
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
         what = {
