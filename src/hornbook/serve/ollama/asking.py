@@ -134,7 +134,7 @@ async def _prompt(loaded: Loaded, body: Generate, asked: Wanted) -> tuple[ToolPl
     else:
         # what does not fit is cut here by tokens, so that the rendering must not refuse it
         ids = await anyio.to_thread.run_sync(_rendered, loaded, turns, plan)
-    if body.context and llm.tokenizer.bos_id is not None and ids[:1] == [llm.tokenizer.bos_id]:
+    if body.context and llm.tokenizer.add_bos and ids[:1] == [llm.tokenizer.bos_id]:
         ids = ids[1:]
     return plan, [*body.context, *ids]
 

@@ -13,7 +13,8 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +55,8 @@ def router(house: House) -> APIRouter:
         def work(job: Job) -> None:
             shelf.store.pull(source, progress=job.tell)
 
-        return await _told(request, Following(jobs.begin("pull", source, work), "pulling manifest"), body.stream)
+        following = Following(jobs, "pull", source, work, first="pulling manifest")
+        return await _told(request, following, body.stream)
 
     @routes.post("/api/create", openapi_extra=described(Create))
     async def create(request: Request) -> Response:
@@ -65,9 +67,8 @@ def router(house: House) -> APIRouter:
         def work(job: Job) -> None:
             shelf.created.create(body.model, modelfile, progress=job.tell)
 
-        return await _told(
-            request, Following(jobs.begin("create", body.model, work), "reading model metadata"), body.stream
-        )
+        following = Following(jobs, "create", body.model, work, first="reading model metadata")
+        return await _told(request, following, body.stream)
 
     @routes.head("/api/blobs/{digest}")
     async def blob(digest: str) -> Response:
@@ -87,50 +88,61 @@ def router(house: House) -> APIRouter:
 
 
 class Following:
-    """A job as Ollama tells one. ``first``: the status before anything else."""
+    """A job as Ollama tells one: statuses, at last success or an error."""
 
-    def __init__(self, job: Job, first: str) -> None:
-        self.job = job
-        self._first = first
+    def __init__(self, jobs: Jobs, kind: str, name: str, work: Callable[[Job], None], *, first: str) -> None:
+        self._first = {"status": first}
+        self._error: HornbookError | None = None
 
-    async def states(self) -> AsyncIterator[dict[str, Any]]:
-        """Statuses, at last success or an error. The job is stopped when nobody follows any more."""
+        def remembering(job: Job) -> None:
+            try:
+                work(job)
+            except HornbookError as error:
+                self._error = error
+                raise
+
+        self.job = jobs.begin(kind, name, remembering)
+
+    async def states(self) -> AsyncGenerator[dict[str, Any], None]:
+        """Raises what the work raised. The job is stopped when nobody follows any more."""
         try:
-            yield {"status": self._first}
+            yield self._first
             async for state in self.job.follow():
                 if state is not None and state["state"] in ("running", "stopping") and state["said"]:
-                    told: dict[str, Any] = {"status": state["said"]}
-                    if state["total"]:
-                        named = "sha256:" + hashlib.sha256(state["said"].encode()).hexdigest()
-                        told |= {
-                            "digest": named,
-                            "total": state["total"],
-                            "completed": min(state["done"], state["total"]),
-                        }
-                    yield told
-            yield self._last()
+                    yield _status(state)
+            if self.job.state != "done":
+                error = self.job.error or {"what": f"the {self.job.kind} was stopped", "remedy": "Ask again."}
+                raise self._error or HornbookError(error["what"], error["remedy"])
+            yield {"status": "success"}
         finally:
             self.job.cancel()
 
-    def _last(self) -> dict[str, Any]:
-        if self.job.state == "done":
-            return {"status": "success"}
-        error = self.job.error or {"what": f"the {self.job.kind} was stopped", "remedy": ""}
-        return ollama_body(HornbookError(error["what"], error["remedy"]))
-
     async def lines(self) -> AsyncIterator[str]:
-        async for state in self.states():
-            yield line(state)
+        try:
+            async with aclosing(self.states()) as states:
+                async for state in states:
+                    yield line(state)
+        except HornbookError as error:
+            yield line(ollama_body(error))
 
     async def last(self) -> dict[str, Any]:
-        return [state async for state in self.states()][-1]
+        async with aclosing(self.states()) as states:
+            return [state async for state in states][-1]
+
+
+def _status(state: dict[str, Any]) -> dict[str, Any]:
+    """Clients draw a bar for each digest; what has no end known to us is told without one."""
+    told: dict[str, Any] = {"status": state["said"]}
+    if state["total"]:
+        named = "sha256:" + hashlib.sha256(state["said"].encode()).hexdigest()
+        told |= {"digest": named, "total": state["total"], "completed": min(state["done"], state["total"])}
+    return told
 
 
 async def _told(request: Request, following: Following, stream: bool) -> Response:
     if stream:
         return StreamingResponse(following.lines(), media_type=NDJSON, headers={"X-Accel-Buffering": "no"})
-    last = await writing.while_connected(request, following.last())
-    return JSONResponse(last, 500 if "error" in last else 200)
+    return JSONResponse(await writing.while_connected(request, following.last()))
 
 
 def check_pullable(store: Store, source: str) -> None:

@@ -164,7 +164,7 @@ def _shown(house: House, body: Show, listed: Listed | None) -> dict[str, Any]:
 
 def _parameters(said: Modelfile) -> list[tuple[str, str]]:
     return [
-        (name, f'"{one}"' if isinstance(value, tuple) else str(one))
+        (name, f'"{one}"' if isinstance(value, tuple) else str(one).removesuffix(".0"))
         for name, value in said.parameters.items()
         for one in (value if isinstance(value, tuple) else (value,))
     ]
