@@ -87,6 +87,21 @@ def test_what_cannot_be_called_is_refused_by_name(tools: Any, choice: Any, messa
         plan_tools(None, tools, choice=choice)
 
 
+def test_a_schema_that_is_too_deep_is_refused_by_name(smollm2: LocalLLM) -> None:
+    deep: dict[str, Any] = {"type": "string"}
+    for _ in range(400):
+        deep = {"type": "object", "properties": {"a": deep}}
+    for name, schema in (("deep", deep), ("wrong", {"properties": {"a": {"type": 5}}})):
+        tools = [{"name": name, "parameters": schema}]
+        with pytest.raises(UsageError, match=f"the tool '{name}'"):
+            plan_tools(smollm2, tools, choice="required")
+        plan = plan_tools(smollm2, tools)
+        assert list(plan.loosened) == [name]
+        assert plan.params(SamplingParams()).grammar is not None
+        call = plan.read(CALL.replace("get_weather", name).replace('"Oslo"', '{"a": 1}').replace("city", "a")).calls[0]
+        assert call.problem is not None
+
+
 def test_choices_say_which_tools_may_be_called() -> None:
     tools = [WEATHER, ADD]
 

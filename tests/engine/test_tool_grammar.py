@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import shutil
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -160,7 +162,10 @@ def test_a_model_thinks_before_it_is_held_to_a_call(model: Any) -> None:
         assert call.startswith(legal(plan, model.tokenizer, call.replace("city", "town")))
         reply = plan.read(f"<think>{thought}{call}")
         assert reply.thinking == thought.removesuffix("</think>\n\n") and len(reply.calls) == 1
-    assert legal(plan_tools(model, [WEATHER], template=template), model.tokenizer, "<think>a</think>b!")
+    free = plan_tools(model, [WEATHER], template=template)
+    for text in ("<think>a</think>b!", "\n<think>a</think>b!", "<think>cut!"):
+        assert legal(free, model.tokenizer, text) == text
+    assert legal(free, model.tokenizer, "cut!", "<think>\n") == "cut!"
 
 
 def test_an_answers_schema_holds_beside_calls(model: Any) -> None:
@@ -205,3 +210,30 @@ def test_tools_go_with_no_other_grammar(model: Any) -> None:
         with pytest.raises(UsageError, match="cannot go with"):
             plan.params(SamplingParams(**other))
         assert plan_tools(model, [WEATHER], choice="none").params(SamplingParams(**other)) == SamplingParams(**other)
+
+
+def test_mistrals_own_tokenizer_marks_calls_by_a_token(shared: Path, tmp_path: Path) -> None:
+    """A SentencePiece tokenizer, which begins a text with a space that is none of it."""
+    shutil.copy(shared / "tokenizers/mistral/mistral_instruct_tokenizer_240323.model.v3", tmp_path / "tokenizer.model")
+    tokenizer = Tokenizer.from_folder(tmp_path)
+    mistral = SimpleNamespace(tokenizer=tokenizer, vocabulary=Vocabulary(tokenizer))
+    for choice, parallel in (("required", False), ("get_weather", False), ("required", True)):
+        plan = plan_tools(mistral, [WEATHER], choice=choice, parallel=parallel, template=TEMPLATES["mistral"])
+        for seed in range(3):
+            reply = written(plan, tokenizer, str(plan.params(ROOM).grammar), seed)
+            assert reply.content == "" and [call.problem for call in reply.calls[:1]] == [None]
+    plan = plan_tools(mistral, [WEATHER], template=TEMPLATES["mistral"])
+    mark, call = tokenizer.id("[TOOL_CALLS]"), CALLS["mistral"].removeprefix("[TOOL_CALLS]")
+    assert mark in tokenizer.control_ids
+    ids = [mark, *tokenizer.encode(call.strip(), add_special=False)]
+    matcher = compile(plan.vocabulary, grammar=plan.params(ROOM).grammar).start()
+    assert matcher.legal(ids) == len(ids)
+    speaker, stream = Speaker(ROOM, 200, StreamDecoder(tokenizer), tokenizer.stop_ids), plan.stream()
+    for id in [*ids, tokenizer.eos_id]:
+        stream.push(speaker.accept(id))
+    assert [call.value for call in stream.reply.calls] == [{"city": "Oslo"}] and stream.reply.content == ""
+    spelled = tokenizer.encode(CALLS["mistral"], add_special=False)  # the letters of the mark, without the token
+    stream, speaker = plan.stream(), Speaker(ROOM, 200, StreamDecoder(tokenizer), tokenizer.stop_ids)
+    for id in [*spelled, tokenizer.eos_id]:
+        stream.push(speaker.accept(id))
+    assert stream.reply.calls == () and stream.reply.content == CALLS["mistral"]

@@ -27,7 +27,6 @@ WORDS: list[tuple[Any, Any, str | None]] = [
     (1.0, {"type": "integer"}, None),
     (1, {"const": True}, "1 is not true"),
     (7, {"multipleOf": 2, "maximum": 5}, "7 is more than 5"),
-    ("Oslo", {"pattern": "^[a-z]+$"}, '"Oslo" does not match ^[a-z]+$'),
     ({"a": 1}, {"not": {"required": ["a"]}}, '{"a": 1} is what it must not be'),
     ({"a": 1}, {"if": {"required": ["a"]}, "then": {"required": ["b"]}}, "'b' is missing"),
     ([3], {"contains": {"type": "string"}}, "0 of its items are what it must contain"),
@@ -51,13 +50,34 @@ def test_judges_as_jsonschema_does() -> None:
     r = random.Random(7)
     good = 0
     for seed in range(250):
-        schema = random_schema(seed)
+        schema = without_patterns(random_schema(seed))
         validator = Draft202012Validator(schema)
         for value in [*VALUES, *(made(r, schema) for _ in range(6))]:
             expected = validator.is_valid(value)
             good += expected
             assert (fault(value, schema) is None) == expected, (schema, value)
     assert good > 500
+
+
+def without_patterns(schema: Any) -> Any:
+    """Regular expressions are not judged."""
+    if isinstance(schema, list):
+        return list(map(without_patterns, schema))
+    if not isinstance(schema, dict):
+        return schema
+    return {key: without_patterns(part) for key, part in schema.items() if key not in ("pattern", "patternProperties")}
+
+
+def test_no_schema_makes_the_judge_run_for_ever() -> None:
+    assert fault("a" * 40 + "!", {"pattern": "^(a+)+$", "patternProperties": {"(a+)+$": False}}) is None
+    assert fault({"a" * 40 + "!": 1}, {"patternProperties": {"^(a+)+$": False}, "additionalProperties": False}) is None
+    doubled = {f"d{i}": {"anyOf": [{"$ref": f"#/$defs/d{i + 1}"}] * 2} for i in range(60)} | {"d60": {"const": 1}}
+    with pytest.raises(UsageError, match="more than 20,000"):
+        fault(2, {"$ref": "#/$defs/d0", "$defs": doubled})
+    deep: dict[str, Any] = {}
+    for _ in range(5000):
+        deep = {"items": deep}
+    assert fault(5, deep) is None
 
 
 def made(r: random.Random, schema: Any) -> Any:

@@ -44,6 +44,7 @@ from hornbook.text.tokenizer import Tokenizer
 from hornbook.types import Message, SamplingParams, Token
 
 MOST_TOOLS = 256
+_FLATTER = "Name its parts in '$defs'."
 _NAME = re.compile(r"[\w.:/-]{1,128}")
 
 
@@ -193,9 +194,10 @@ def plan_tools(
             break
         try:
             compile(vocabulary, schema=closed(tool.parameters))
-        except UsageError as error:
+        except (UsageError, RecursionError) as fault:
+            error = fault if isinstance(fault, UsageError) else UsageError("its schema is nested too deeply", _FLATTER)
             if mode == "required" or tool.strict:
-                raise UsageError(f"the tool {tool.name!r}: {error.what}", error.remedy) from error
+                raise UsageError(f"the tool {tool.name!r}: {error.what}", error.remedy) from fault
             loosened[tool.name] = error.what
     format = tool_formats.format_of(source)
     return ToolPlan(

@@ -67,7 +67,7 @@ def lark(
     else:
         said = _free(format, tools, marked, control, thinks, rules)
     rules.append(f"said: {said}")
-    rules.append(f"start: {_thought(thinks, opened, control, rules)}said")
+    rules.append(f"start: {_thought(thinks, opened, control, rules, may_end=not required)}")
     rules.append(r"TEXT: /(?s:.*)/")
     return "%llguidance {}\n" + "\n".join(reversed(rules)) + "\n"
 
@@ -112,20 +112,25 @@ def _free(
     return f"FREE | head calls{bare}"
 
 
-def _thought(thinks: str | None, opened: bool, control: Mapping[str, int], rules: list[str]) -> str:
-    """What comes before anything else is said."""
+def _thought(thinks: str | None, opened: bool, control: Mapping[str, int], rules: list[str], *, may_end: bool) -> str:
+    """What is said, and the thought before it. ``may_end``: the reply may end in the middle of the thought."""
     if thinks is None:
-        return ""
+        return "said"
     close = PAIRS[thinks]
     if close in control:
         rules.append(f"thought: TEXT <[{control[close]}]> /\\s{{0,4}}/")
     else:
         rules.append(r"thought: thinking /\s{0,4}/")
         rules.append(f"thinking[lazy]: TEXT {json.dumps(close)}")
+    cut = " | TEXT" if may_end else ""
     if opened:
-        return "thought "
-    opens = f"<[{control[thinks]}]>" if thinks in control else json.dumps(thinks)
-    return f"({opens} thought)? "
+        return f"thought said{cut}"
+    if thinks in control:
+        opens = f"<[{control[thinks]}]>"
+    else:
+        opens = "OPENS"
+        rules.append(rf"OPENS: /\s{{0,4}}{_regex(thinks)}/")
+    return f"said | {opens} (thought said{cut})"
 
 
 def _json(schema: Any) -> str:

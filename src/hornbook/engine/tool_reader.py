@@ -12,7 +12,6 @@ told, it stays a call, and its ``problem`` says what is wrong. How the text was 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -292,7 +291,7 @@ def judged(name: str, arguments: str, tools: Mapping[str, Any]) -> tuple[dict[st
         return value, f"there is no tool called {name!r}"
     try:
         return value, fault(value, tools[name])
-    except (TypeError, ValueError, KeyError, AttributeError, RecursionError, re.error, UsageError) as error:
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, UsageError) as error:
         return value, f"the schema of its tool cannot be judged by: {error}"
 
 

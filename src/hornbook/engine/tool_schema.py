@@ -3,19 +3,22 @@
     fault({"city": 5}, schema)   -> "city: 5 is not a string"
     fault({"city": "Oslo"}, schema) -> None
 
-JSON Schema 2020-12 (json-schema.org/draft/2020-12), the keywords that tools' schemas use; those that it calls annotations, format
-among them, are not judged. A reference that leads out of the schema raises UsageError.
+JSON Schema 2020-12 (json-schema.org/draft/2020-12), the keywords that tools' schemas use. Not judged are those that it calls
+annotations, format among them, and regular expressions: whoever sends both a schema and a prompt could make a matcher that
+goes back and forth run for ever. A grammar holds an answer to them without that risk.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 from hornbook.errors import UsageError
+
+Faults: TypeAlias = Iterator[str]
 
 _TYPES: dict[str, Callable[[Any], bool]] = {
     "object": lambda v: isinstance(v, dict),
@@ -26,113 +29,110 @@ _TYPES: dict[str, Callable[[Any], bool]] = {
     "number": lambda v: isinstance(v, (int, float)) and not isinstance(v, bool),
     "integer": lambda v: not isinstance(v, bool) and (isinstance(v, int) or (isinstance(v, float) and v.is_integer())),
 }
-_DEEPEST = 200  # references in references; a schema may name itself
+_MOST = 20_000  # schemas that are looked at for one value: a schema may name itself, or double at every step
 
 
 def fault(value: Any, schema: Any) -> str | None:
-    """The first thing that is wrong with a value, None where it satisfies the schema."""
-    return next(_faults(value, schema, schema, "", 0), None)
+    """The first thing that is wrong with a value, None where it satisfies the schema.
+
+    Raises UsageError for a reference that leads nowhere or goes round.
+    """
+    try:
+        return next(_Judge(schema).faults(value, schema, ""), None)
+    except RecursionError:
+        raise UsageError("the JSON schema or the value is nested too deeply", "Make it flatter.") from None
 
 
-def _faults(value: Any, schema: Any, root: Any, at: str, depth: int) -> Iterator[str]:
-    if schema is True or schema == {}:
-        return
-    if not isinstance(schema, Mapping):
-        yield f"{at or 'it'}: nothing is allowed here"
-        return
-    if depth > _DEEPEST:
-        raise UsageError("the JSON schema's references go round", "Let each name something smaller.")
+@dataclass
+class _Judge:
+    """``root``: what references are of. ``left``: how many schemas may still be looked at."""
 
-    def inside(part: Any, other: Any, place: str = at) -> Iterator[str]:
-        return _faults(part, other, root, place, depth + 1)
+    root: Any
+    left: int = _MOST
 
-    def fits(other: Any) -> bool:
-        return next(inside(value, other), None) is None
-
-    where = f"{at}: " if at else ""
-    if "$ref" in schema:
-        yield from inside(value, _resolved(schema["$ref"], root))
-    types = schema.get("type")
-    if types is not None:
-        named = [types] if isinstance(types, str) else list(types)
-        if not any(_TYPES[name](value) for name in named if name in _TYPES):
-            yield f"{where}{_shown(value)} is not {_a(' or '.join(named))}"
+    def faults(self, value: Any, schema: Any, at: str) -> Faults:
+        self.left -= 1
+        if self.left < 0:
+            raise UsageError(
+                f"the JSON schema asks for more than {_MOST:,} looks", "Let its references name something smaller."
+            )
+        if schema is True or schema == {}:
             return
-    if "const" in schema and not _same(value, schema["const"]):
-        yield f"{where}{_shown(value)} is not {_shown(schema['const'])}"
-    if "enum" in schema and not any(_same(value, choice) for choice in schema["enum"]):
-        yield f"{where}{_shown(value)} is none of {', '.join(map(_shown, schema['enum']))}"
-    for part in schema.get("allOf", ()):
-        yield from inside(value, part)
-    if "anyOf" in schema and not any(map(fits, schema["anyOf"])):
-        yield f"{where}{_shown(value)} fits none of what it may be"
-    if "oneOf" in schema and (count := sum(map(fits, schema["oneOf"]))) != 1:
-        yield f"{where}{_shown(value)} fits {count} of what it must be exactly one of"
-    if "not" in schema and fits(schema["not"]):
-        yield f"{where}{_shown(value)} is what it must not be"
-    if "if" in schema:
-        yield from inside(value, schema.get("then" if fits(schema["if"]) else "else", True))
-    judge = _of_kind(value)
-    if judge is not None:
-        yield from judge(value, schema, where, inside, at)
+        where = f"{at}: " if at else ""
+        if not isinstance(schema, Mapping):
+            yield f"{at or 'it'}: nothing is allowed here"
+            return
+        if "$ref" in schema:
+            yield from self.faults(value, _resolved(schema["$ref"], self.root), at)
+        types = schema.get("type")
+        if types is not None:
+            named = [types] if isinstance(types, str) else list(types)
+            if not any(_TYPES[name](value) for name in named if name in _TYPES):
+                yield f"{where}{_shown(value)} is not {_a(' or '.join(named))}"
+                return
+        if "const" in schema and not _same(value, schema["const"]):
+            yield f"{where}{_shown(value)} is not {_shown(schema['const'])}"
+        if "enum" in schema and not any(_same(value, choice) for choice in schema["enum"]):
+            yield f"{where}{_shown(value)} is none of {', '.join(map(_shown, schema['enum']))}"
+        yield from self._combined(value, schema, at, where)
+        if isinstance(value, dict):
+            yield from self._object(value, schema, at, where)
+        elif isinstance(value, list):
+            yield from self._array(value, schema, at, where)
+        elif isinstance(value, str):
+            yield from _counted(len(value), schema, "minLength", "maxLength", where, "characters")
+        elif _TYPES["number"](value):
+            yield from _number(value, schema, where)
 
+    def fits(self, value: Any, schema: Any) -> bool:
+        return next(self.faults(value, schema, ""), None) is None
 
-def _of_kind(value: Any) -> Callable[..., Iterator[str]] | None:
-    if isinstance(value, dict):
-        return _object
-    if isinstance(value, list):
-        return _array
-    if isinstance(value, str):
-        return _string
-    return _number if _TYPES["number"](value) else None
+    def _combined(self, value: Any, schema: Mapping[str, Any], at: str, where: str) -> Faults:
+        for part in schema.get("allOf", ()):
+            yield from self.faults(value, part, at)
+        if "anyOf" in schema and not any(self.fits(value, part) for part in schema["anyOf"]):
+            yield f"{where}{_shown(value)} fits none of what it may be"
+        if "oneOf" in schema and (count := sum(self.fits(value, part) for part in schema["oneOf"])) != 1:
+            yield f"{where}{_shown(value)} fits {count} of what it must be exactly one of"
+        if "not" in schema and self.fits(value, schema["not"]):
+            yield f"{where}{_shown(value)} is what it must not be"
+        if "if" in schema:
+            yield from self.faults(value, schema.get("then" if self.fits(value, schema["if"]) else "else", True), at)
 
-
-def _object(value: dict[str, Any], schema: Mapping[str, Any], where: str, inside: Any, at: str) -> Iterator[str]:
-    for name in schema.get("required", ()):
-        if name not in value:
-            yield f"{where}{name!r} is missing"
-    for name, others in schema.get("dependentRequired", {}).items():
-        yield from (f"{where}{name!r} needs {other!r}" for other in others if name in value and other not in value)
-    yield from _counted(len(value), schema, "minProperties", "maxProperties", where, "properties")
-    known, patterns = schema.get("properties", {}), schema.get("patternProperties", {})
-    for name, part in value.items():
-        place = f"{at}.{name}" if at else name
-        if name in known:
-            yield from inside(part, known[name], place)
-        matching = [other for pattern, other in patterns.items() if re.search(pattern, name)]
-        for other in matching:
-            yield from inside(part, other, place)
-        if name not in known and not matching and "additionalProperties" in schema:
-            if schema["additionalProperties"] is False:
+    def _object(self, value: dict[str, Any], schema: Mapping[str, Any], at: str, where: str) -> Faults:
+        for name in schema.get("required", ()):
+            if name not in value:
+                yield f"{where}{name!r} is missing"
+        for name, others in schema.get("dependentRequired", {}).items():
+            yield from (f"{where}{name!r} needs {other!r}" for other in others if name in value and other not in value)
+        yield from _counted(len(value), schema, "minProperties", "maxProperties", where, "properties")
+        known, others = schema.get("properties", {}), schema.get("additionalProperties", True)
+        for name, part in value.items():
+            place = f"{at}.{name}" if at else name
+            if name in known:
+                yield from self.faults(part, known[name], place)
+            elif others is False and not schema.get("patternProperties"):
                 yield f"{where}{name!r} is not one of its properties"
-            else:
-                yield from inside(part, schema["additionalProperties"], place)
-        yield from inside(name, schema.get("propertyNames", True), place)
+            elif not schema.get("patternProperties"):
+                yield from self.faults(part, others, place)
+            yield from self.faults(name, schema.get("propertyNames", True), place)
+
+    def _array(self, value: list[Any], schema: Mapping[str, Any], at: str, where: str) -> Faults:
+        yield from _counted(len(value), schema, "minItems", "maxItems", where, "items")
+        first, rest = schema.get("prefixItems", []), schema.get("items", True)
+        if isinstance(rest, list):  # as drafts before 2020-12 have it
+            first, rest = rest, schema.get("additionalItems", True)
+        for place, part in enumerate(value):
+            yield from self.faults(part, first[place] if place < len(first) else rest, f"{at}[{place}]")
+        if schema.get("uniqueItems") and any(_same(a, b) for i, a in enumerate(value) for b in value[:i]):
+            yield f"{where}two of its items are the same"
+        if "contains" in schema:
+            count = sum(self.fits(part, schema["contains"]) for part in value)
+            if not schema.get("minContains", 1) <= count <= schema.get("maxContains", math.inf):
+                yield f"{where}{count} of its items are what it must contain"
 
 
-def _array(value: list[Any], schema: Mapping[str, Any], where: str, inside: Any, at: str) -> Iterator[str]:
-    yield from _counted(len(value), schema, "minItems", "maxItems", where, "items")
-    items = schema.get("items", True)
-    first, rest = (items, schema.get("additionalItems", True)) if isinstance(items, list) else (
-        schema.get("prefixItems", []), items
-    )  # fmt: skip
-    for place, part in enumerate(value):
-        yield from inside(part, first[place] if place < len(first) else rest, f"{at}[{place}]")
-    if schema.get("uniqueItems") and any(_same(a, b) for i, a in enumerate(value) for b in value[:i]):
-        yield f"{where}two of its items are the same"
-    if "contains" in schema:
-        count = sum(next(inside(part, schema["contains"]), None) is None for part in value)
-        if not schema.get("minContains", 1) <= count <= schema.get("maxContains", math.inf):
-            yield f"{where}{count} of its items are what it must contain"
-
-
-def _string(value: str, schema: Mapping[str, Any], where: str, _: Any, __: str) -> Iterator[str]:
-    yield from _counted(len(value), schema, "minLength", "maxLength", where, "characters")
-    if "pattern" in schema and not re.search(schema["pattern"], value):
-        yield f"{where}{_shown(value)} does not match {schema['pattern']}"
-
-
-def _number(value: float, schema: Mapping[str, Any], where: str, _: Any, __: str) -> Iterator[str]:
+def _number(value: float, schema: Mapping[str, Any], where: str) -> Faults:
     bounds: dict[str, tuple[Callable[[float], bool], str]] = {
         "minimum": (lambda b: value >= b, "less than"),
         "maximum": (lambda b: value <= b, "more than"),
@@ -147,7 +147,7 @@ def _number(value: float, schema: Mapping[str, Any], where: str, _: Any, __: str
         yield f"{where}{_shown(value)} is no multiple of {step}"
 
 
-def _counted(count: int, schema: Mapping[str, Any], low: str, high: str, where: str, what: str) -> Iterator[str]:
+def _counted(count: int, schema: Mapping[str, Any], low: str, high: str, where: str, what: str) -> Faults:
     if count < schema.get(low, 0):
         yield f"{where}{count} {what}, at least {schema[low]} are needed"
     if count > schema.get(high, math.inf):
