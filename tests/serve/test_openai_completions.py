@@ -147,3 +147,26 @@ def test_our_own_client_of_such_servers_gets_what_the_model_says(server: Any, op
         assert [said.text] == texts(create(openai_client, max_tokens=6)) and len(said.token_ids) == 6
         assert "".join(token.text for token in remote.stream(COUNT, SamplingParams(max_tokens=6))) == said.text
         assert remote.chat([{"role": "user", "content": "Hi"}], sampling=SamplingParams(max_tokens=4)).content
+
+
+def test_an_echo_with_likelihoods_tells_those_of_the_prompt(openai_client: Any, server: Any, smollm2_path: Any) -> None:
+    from hornbook.engine.remote import RemoteLLM
+    from hornbook.llm import load
+
+    pairs = [("The capital of France is", " Paris"), ("猫は", "かわいい"), ("One, two,", " three, zebra")]
+    with load(smollm2_path) as local, RemoteLLM(f"{server.url}/v1", MODEL) as remote:
+        for mine, theirs in zip(local.score(pairs), remote.score(pairs), strict=True):
+            assert theirs.logprob == pytest.approx(mine.logprob, abs=1e-3)
+            assert (theirs.is_greedy, theirs.tokens) == (mine.is_greedy, mine.tokens)
+    asked = {"model": MODEL, "prompt": COUNT, "max_tokens": 2, "temperature": 0, "echo": True, "logprobs": 2}
+    (choice,) = openai_client.completions.create(**asked).choices
+    told = choice.logprobs
+    assert "".join(told.tokens) == choice.text and told.token_logprobs[0] is None and told.top_logprobs[0] is None
+    assert all(value <= 0 for value in told.token_logprobs[1:])
+    assert all(
+        choice.text[offset:].startswith(token) for token, offset in zip(told.tokens, told.text_offset, strict=True)
+    )
+    streamed = list(openai_client.completions.create(**asked, stream=True))
+    assert [
+        t for chunk in streamed if chunk.choices[0].logprobs for t in chunk.choices[0].logprobs.tokens
+    ] == told.tokens

@@ -36,7 +36,6 @@ from hornbook.engine.uniforms import fresh_seed
 from hornbook.errors import GenerationError, ModelClosed, UsageError
 from hornbook.forking import lock
 from hornbook.kernels.library import Library
-from hornbook.types import Score
 
 LOGITS_BYTES = 64 * 2**20  # what the logits of one step may take; but a row for each answer there always is
 
@@ -391,8 +390,7 @@ class Engine:
         one.rows_from += len(logits)
         if one.rows_from == one.target:
             start = one.handle.request.score_from or 0
-            score = Score(likelihood.logprob, likelihood.is_greedy, len(one.ids) - start)
-            self._under_way.judged(one, score)
+            self._under_way.judged(one, likelihood.score(len(one.ids) - start))
 
     # --- beginnings
 
@@ -423,7 +421,7 @@ class Engine:
         if request.score_from is not None:
             return Running(
                 handle, self._made, answer, ids, place, len(ids) - 1, request.score_from - 1, adapter.salt,
-                adapter.number, likelihood=Likelihood(),
+                adapter.number, likelihood=Likelihood(params.top_logprobs),
             )  # fmt: skip
         if handle.seed is None:
             handle.seed = fresh_seed() if params.seed is None else params.seed

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hornbook.engine.choose import log_sum, unusable
+from hornbook.engine.choose import likeliest, log_sum, unusable
 from hornbook.engine.executor import Floats
 from hornbook.engine.sequence import Likelihood
 from hornbook.kernels.library import Library
@@ -31,5 +31,8 @@ def judge(likelihood: Likelihood, logits: Floats, ids: Sequence[int], kernels: L
     for row, value in zip(logits, values, strict=True):
         if math.isnan(value):
             raise unusable(row, None)
+    if likelihood.top:
+        likelihood.logprobs += values
+        likelihood.likeliest += [likeliest(row, likelihood.top) for row in logits]
     likelihood.logprob += math.fsum(values)
     likelihood.is_greedy = likelihood.is_greedy and greedy

@@ -203,7 +203,8 @@ def _reason(said: str) -> FinishReason:
 def score(answer: Any, text: str, start: int) -> Score | None:
     """The likelihood of text[start:], of an answer that echoes ``text`` and adds one token; None where it is not told.
 
-    A token belongs to the continuation if it ends behind ``start``.
+    A token belongs to the continuation if it ends behind ``start``, or begins there: one that holds a part of a character
+    alone is told with no length.
     """
     with _understood(answer):
         said = answer["choices"][0].get("logprobs") or {}
@@ -212,7 +213,7 @@ def score(answer: Any, text: str, start: int) -> Score | None:
             return None
         end = len(text)
         ends = [*offsets[1:], end]
-        own = [i for i, offset in enumerate(offsets) if ends[i] > start and offset < end]
+        own = [i for i, offset in enumerate(offsets) if (ends[i] > start or offset >= start) and offset < end]
         if not own or any(values[i] is None for i in own):
             return None
         best = said["top_logprobs"]

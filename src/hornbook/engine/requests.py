@@ -31,7 +31,8 @@ class Request:
     deadline    seconds from submission after which it fails with DeadlineExceeded
     adapter     the name of an adapter of the engine
     processors  change the logits first of all
-    score_from  no answer, but the likelihood of ids[score_from:] after ids[:score_from]; of the parameters nothing counts
+    score_from  no answer, but the likelihood of ids[score_from:] after ids[:score_from]; of the parameters only top_logprobs
+                counts: where it is not 0, the likelihood of each token is told, and so many of the likeliest in its place
     """
 
     ids: Sequence[int]

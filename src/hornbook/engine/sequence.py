@@ -16,16 +16,25 @@ from hornbook.engine.choose import Chooser
 from hornbook.engine.reply import Reply
 from hornbook.engine.requests import Handle
 from hornbook.engine.speculative import Probabilities
+from hornbook.types import Score
 
 Place: TypeAlias = "tuple[float, int, int]"  # in the line: (virtual arrival, number of the request, which answer)
 
 
 @dataclass(slots=True)
 class Likelihood:
-    """What is known so far of ids[start:], judged token by token."""
+    """What is known so far of ids[start:], judged token by token. ``top``: how many of the likeliest to tell of each."""
 
+    top: int = 0
     logprob: float = 0.0
     is_greedy: bool = True
+    logprobs: list[float] = field(default_factory=list)
+    likeliest: list[tuple[tuple[int, float], ...]] = field(default_factory=list)
+
+    def score(self, tokens: int) -> Score:
+        if not self.top:
+            return Score(self.logprob, self.is_greedy, tokens)
+        return Score(self.logprob, self.is_greedy, tokens, tuple(self.logprobs), tuple(self.likeliest))
 
 
 @dataclass(eq=False, slots=True)

@@ -31,7 +31,7 @@ from hornbook.engine.prompts import PLAIN_STOP, turns_of
 from hornbook.engine.requests import Event, Handle, Request
 from hornbook.errors import ContextTooLong, HornbookError
 from hornbook.serve.errors import Busy
-from hornbook.types import Message, SamplingParams, Token
+from hornbook.types import Message, SamplingParams, Score, Token
 
 if TYPE_CHECKING:
     from hornbook.llm import LocalLLM
@@ -127,7 +127,7 @@ class Writing:
         self._over = False  # nothing more will come
         self._left = False  # by whoever asked
         self._hold = threading.Lock()  # of _handle and _left, which a thread that submits looks at
-        self._strip = False  # the space that begins an answer in plain text
+        self._strip: set[int] = set()  # the answers that begin, in plain text, with a space
 
     def submit(self) -> None:
         """Ask the engine. Blocking where a grammar must be compiled: for a thread then. Raises what Feed.ask raises."""
@@ -166,6 +166,25 @@ class Writing:
         return self
 
     async def __anext__(self) -> tuple[int, Token]:
+        """Raises what ``_next`` raises."""
+        event = await self._next()
+        token = event.token
+        assert token is not None, "a request that is judged has a score, and nothing is written"
+        if event.answer in self._strip:
+            text = token.text.lstrip()
+            if text:
+                self._strip.discard(event.answer)
+            token = replace(token, text=text)
+        return event.answer, token
+
+    async def score(self) -> Score:
+        """Of a request that is judged. Raises what ``_next`` raises."""
+        score = (await self._next()).score
+        if score is None:
+            raise Busy("the text was not judged to its end: the server or the model is being stopped", "Ask again.")
+        return score
+
+    async def _next(self) -> Event:
         """Raises what the request ended with: DeadlineExceeded, GenerationError, Busy when the server stops, ClientGone."""
         while not self._events:
             if self._over:
@@ -183,13 +202,7 @@ class Writing:
             raise event
         if event.error is not None:
             raise event.error
-        token = event.token
-        assert token is not None, "a request that is judged has no writing"
-        if self._strip:
-            text = token.text.lstrip()
-            self._strip = not text
-            token = replace(token, text=text)
-        return event.answer, token
+        return event
 
     @property
     def cached_tokens(self) -> int:
@@ -234,7 +247,7 @@ class Writing:
 
     def without_leading_space(self) -> Writing:
         """For a reply in plain text, which begins after "Assistant:"."""
-        self._strip = True
+        self._strip = set(range(self.request.params.n))
         return self
 
 
@@ -259,7 +272,21 @@ async def write(
         ids = list(prompt)
     adapter = loaded.adapter if adapter is None else adapter
     request = Request(ids, params, priority, writer.timeout if deadline is None else deadline, adapter)
-    writing = writer.begin(request)
+    return await _asked(writer, request)
+
+
+async def judge(loaded: Loaded, ids: Sequence[int], *, top: int = 1) -> Writing:
+    """Ask a model how likely each token of a prompt is after those before it: ``Writing.score``, of all but the first.
+
+    top: how many of the likeliest to tell in each place, at least one. Raises what ``write`` raises.
+    """
+    writer = loaded.need_writer()
+    params = SamplingParams(top_logprobs=top)
+    return await _asked(writer, Request(list(ids), params, 0, writer.timeout, loaded.adapter, score_from=1))
+
+
+async def _asked(writer: Writer, request: Request) -> Writing:
+    params, writing = request.params, writer.begin(request)
     try:
         if params.schema is None and params.regex is None and params.grammar is None:
             writing.submit()

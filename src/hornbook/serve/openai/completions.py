@@ -3,7 +3,7 @@
     prompt   a text, a list of texts, a list of ids, or a list of those lists; all of them are written side by side
     n        answers to each: choice number ``prompt * n + answer``
     best_of  so many are written, and the n likeliest of them (mean log-probability of a token) are told
-    echo     the prompt's text stands before each answer
+    echo     the prompt's text stands before each answer; with logprobs, how likely each of its tokens is
 
 A text is text: a special token spelled in it is its characters. Ids carry special tokens.
 """
@@ -25,12 +25,12 @@ from pydantic import Field
 from hornbook.serve.openai.events import DONE, EventStream, data
 from hornbook.serve.openai.faults import OpenAIRoute, RequestFault
 from hornbook.serve.openai.fields import Flag, Text, Whole
-from hornbook.serve.openai.logprobs import Spelling
+from hornbook.serve.openai.logprobs import Spelling, joined
 from hornbook.serve.openai.names import new_id
 from hornbook.serve.openai.sampled import Sampled, sampling
 from hornbook.serve.openai.shapes import shape_of
 from hornbook.serve.openai.speech import reason_of
-from hornbook.serve.writing import Writing, while_connected, write
+from hornbook.serve.writing import Writing, judge, while_connected, write
 from hornbook.types import SamplingParams, Token
 
 if TYPE_CHECKING:
@@ -69,9 +69,6 @@ class CompletionBody(Sampled):
         if answers > MOST_ANSWERS:
             what = f"{answers:,} answers are asked for at once; {MOST_ANSWERS:,} are the most"
             raise RequestFault(what, "Send fewer prompts.", param="prompt")
-        if self.echo and self.logprobs is not None:
-            what = "the likelihoods of an echoed prompt are not told"
-            raise RequestFault(what, "Leave echo or logprobs out.", param="echo", code="unsupported_parameter")
 
 
 class Asked:
@@ -80,6 +77,7 @@ class Asked:
     def __init__(self, body: CompletionBody, loaded: Loaded, echoes: Sequence[str]) -> None:
         self.body = body
         self.echoes = echoes  # what stands before each prompt's answers
+        self.told: list[dict[str, Any]] = []  # how likely each prompt's tokens are, where it is echoed with likelihoods
         self.writings: list[Writing] = []
         self.llm = loaded.need_llm()
         self.spelling = Spelling(self.llm.tokenizer)
@@ -92,12 +90,16 @@ class Asked:
         return {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written}
 
     def choice(
-        self, index: int, tokens: Sequence[Token], *, echo: str = "", offset: int = 0, reason: str | None
+        self, index: int, tokens: Sequence[Token], *, place: int | None = None, offset: int = 0, reason: str | None
     ) -> dict[str, Any]:
-        """A choice, or a piece of one that begins ``offset`` characters into its text."""
+        """A choice, or a piece of one that begins ``offset`` characters into its text; ``place``: of the prompt, where the
+        choice begins with its echo."""
         body, told = self.body, None
+        echo = "" if place is None else self.echoes[place]
         if body.logprobs is not None:
             told = self.spelling.completions(tokens, offset + len(echo), top=body.logprobs > 0)
+            if place is not None and self.told:
+                told = joined(self.told[place], told)
         text = echo + "".join(token.text for token in tokens)
         choice = {"index": index, "text": text, "logprobs": told, "finish_reason": reason}
         if body.return_token_ids:
@@ -127,6 +129,8 @@ def routes(house: House) -> APIRouter:
             asked = Asked(body, loaded, echoes)
             for prompt in prompts:
                 asked.writings.append(await stack.enter_async_context(await write(loaded, prompt, params)))
+            if body.echo and body.logprobs is not None:
+                await while_connected(request, _judge(asked, loaded))
             if body.stream:
                 return EventStream(_streamed(asked, params, with_usage), stack.pop_all())
             return await while_connected(request, _whole(asked, params))
@@ -138,6 +142,16 @@ def _echoes(llm: Any, prompts: Sequence[str | list[int]]) -> list[str]:
     return [
         prompt if isinstance(prompt, str) else llm.tokenizer.decode(prompt, skip_special=False) for prompt in prompts
     ]
+
+
+async def _judge(asked: Asked, loaded: Loaded) -> None:
+    """Find how likely the tokens of the prompts are."""
+    top, prompts = asked.body.logprobs or 0, asked.body.prompts()
+    for prompt, writing in zip(prompts, asked.writings, strict=True):
+        ids = writing.request.ids
+        async with await judge(loaded, ids, top=max(1, top)) as judging:
+            score = await judging.score()
+        asked.told.append(asked.spelling.prompt(ids, score, top=top, as_text=isinstance(prompt, str)))
 
 
 async def _answers(writing: Writing, n: int) -> list[list[Token]]:
@@ -157,7 +171,7 @@ async def _whole(asked: Asked, params: SamplingParams) -> dict[str, Any]:
             answers = sorted(answers, key=_likelihood, reverse=True)[:n]
         for number, tokens in enumerate(answers):
             reason = reason_of(tokens[-1])
-            choices.append(asked.choice(place * n + number, tokens, echo=asked.echoes[place], reason=reason))
+            choices.append(asked.choice(place * n + number, tokens, place=place, reason=reason))
     return {**asked.head, "choices": choices, "usage": asked.usage(written)}
 
 
@@ -172,12 +186,12 @@ async def _streamed(asked: Asked, params: SamplingParams, with_usage: bool) -> A
     usage = {"usage": None} if with_usage else {}
     offsets: dict[int, int] = {}
     async for place, answer, token in merged(asked.writings):
-        index, echo = place * params.n + answer, ""
-        if index not in offsets:
-            offsets[index], echo = 0, asked.echoes[place]
+        index = place * params.n + answer
+        first = place if index not in offsets else None
+        offsets.setdefault(index, 0)
         written += token.id is not None
         reason = reason_of(token)
-        choice = asked.choice(index, [token], echo=echo, offset=offsets[index], reason=reason)
+        choice = asked.choice(index, [token], place=first, offset=offsets[index], reason=reason)
         offsets[index] += len(choice["text"])
         if choice["text"] or reason or choice["logprobs"] or asked.body.return_token_ids:
             yield data({**asked.head, "choices": [choice], **usage})

@@ -10,11 +10,12 @@ answer writes nothing and is left out, so that the bytes of all tokens are the a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from hornbook.text.stream import StreamDecoder
 from hornbook.text.tokenizer import Tokenizer
-from hornbook.types import Token
+from hornbook.types import Score, Token
 
 FLOOR = -9999.0  # what the API writes for minus infinity, which JSON cannot say
 
@@ -77,6 +78,31 @@ class Spelling:
             "tokens": names, "token_logprobs": values, "top_logprobs": likeliest if top else None,
             "text_offset": offsets,
         }  # fmt: skip
+
+    def prompt(self, ids: Sequence[int], score: Score, *, top: int, as_text: bool) -> dict[str, Any]:
+        """The ``logprobs`` of an echoed prompt. Of its first token nothing is known: null.
+
+        score: of all tokens but the first, with likelihoods.  as_text: it was given as text, whose echo shows no token
+        that was put before it.
+        """
+        decoder, offsets, offset = StreamDecoder(self._tokenizer, skip_special=as_text), [], 0
+        for id in ids:
+            offsets.append(offset)
+            offset += len(decoder.push(id))
+        values = [None, *(_finite(value) for value in score.logprobs or ())]
+        likeliest: list[dict[str, float] | None] = [None]
+        for id, value, best in zip(ids[1:], score.logprobs or (), score.top_logprobs or (), strict=True):
+            told = {self.name(one): _finite(likelihood) for one, likelihood in best[:top]}
+            likeliest.append(told | {self.name(id): _finite(value)})
+        return {
+            "tokens": [self.name(id) for id in ids], "token_logprobs": values,
+            "top_logprobs": likeliest if top else None, "text_offset": offsets,
+        }  # fmt: skip
+
+
+def joined(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """The ``logprobs`` of two pieces of a text, one after the other."""
+    return {name: None if value is None else [*value, *second[name]] for name, value in first.items()}
 
 
 def _finite(value: float) -> float:
