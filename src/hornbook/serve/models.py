@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
 
+from hornbook.checkpoint.machine import available
 from hornbook.errors import ModelClosed, UnsupportedModel, UsageError
 from hornbook.serve.errors import Busy, NoRoom
 from hornbook.serve.metrics import Books, Metrics
@@ -26,6 +27,7 @@ from hornbook.serve.options import Options
 from hornbook.serve.shelf import Listed, Meaning, Shelf
 from hornbook.serve.writing import Writer
 from hornbook.settings import Settings
+from hornbook.text.go_chat import template_of
 from hornbook.types import Message
 
 if TYPE_CHECKING:
@@ -60,8 +62,6 @@ class Resident:
 
     def template(self, source: str) -> ChatTemplate | GoChatTemplate | None:
         """A created model's template with this model's tokenizer. Raises TemplateError."""
-        from hornbook.text.go_chat import template_of
-
         if source not in self.templates and self.llm is not None:
             self.templates[source] = template_of(source, self.llm.tokenizer)
         return self.templates.get(source)
@@ -283,7 +283,7 @@ class Models:
             held = sum(r.bytes for r in self._residents.values()) + sum(self._promised.values())
             free = budget - held
         else:
-            left = await anyio.to_thread.run_sync(_available)
+            left = await anyio.to_thread.run_sync(available)
             if left is None:
                 return
             free = left - sum(self._promised.values())
@@ -444,12 +444,6 @@ def _close(resident: Resident) -> None:
         if model is not None:
             model.close()
     give_back()
-
-
-def _available() -> int | None:
-    from hornbook.checkpoint.machine import available
-
-    return available()
 
 
 def _gb(count: int | None) -> str:
