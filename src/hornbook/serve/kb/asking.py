@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import anyio
 import anyio.to_thread
 
-from hornbook.errors import ModelNotFound
+from hornbook.errors import ModelNotFound, UsageError
 from hornbook.rag import ask
 from hornbook.serve.kb import forms
 from hornbook.serve.kb.collections import Collection, Shelf
@@ -111,10 +111,12 @@ def model_of(house: House, collection: Collection, named: str | None) -> str:
 
 
 async def check_model(house: House, name: str) -> None:
-    """Raises ModelNotFound before anything is searched."""
+    """Raises ModelNotFound, and UsageError for a model that writes no text, before anything is searched."""
     if name.startswith("kb:"):
         raise ModelNotFound(f"{name} is a collection and cannot write", "Name a language model.")
-    await anyio.to_thread.run_sync(house.models.shelf.find, name)
+    meaning = await anyio.to_thread.run_sync(house.models.shelf.find, name)
+    if meaning.entry.kind not in ("llm", "unknown"):
+        raise UsageError(f"{name} is no language model and cannot write", "Name one that can: smollm2:135m.")
 
 
 async def asked(

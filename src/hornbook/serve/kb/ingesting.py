@@ -11,7 +11,7 @@ A stop, a kill and the server's end cost the batch in hand (retrieve/ingest.py);
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import functools
 import itertools
 import logging
 import threading
@@ -19,50 +19,19 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from hornbook.errors import HornbookError
-from hornbook.retrieve.ingest import News
 from hornbook.serve.errors import NotThere
-from hornbook.serve.kb.collections import Collection, id_of
-from hornbook.types import Document, Embedder, IngestReport
+from hornbook.serve.kb.collections import Collection
+from hornbook.serve.kb.reading import Job, Kind, Reading, State, Stopped, in_thread
+from hornbook.types import Embedder
 
-Kind = Literal["ingest", "reindex"]
-State = Literal["queued", "running", "done", "failed", "stopped"]
 OpenEmbedder = Callable[[str], AbstractAsyncContextManager[Embedder]]
 
 KEPT = 20  # jobs of a collection that are remembered
-PAUSE = 0.1  # seconds between two tellings of how far a job is
 _AT_ONCE = 2  # jobs of different collections
 log = logging.getLogger("hornbook.serve")
-
-
-@dataclass
-class Job:
-    """One run over a collection. Only the event loop changes it."""
-
-    id: str
-    collection: str
-    kind: Kind
-    state: State = "queued"
-    stage: str = ""
-    done: int = 0
-    total: int = 0
-    file: str | None = None
-    queued: float = field(default_factory=time.time)
-    began: float | None = None
-    ended: float | None = None
-    error: dict[str, str] | None = None
-    report: dict[str, Any] | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-class _Stopped(Exception):
-    """Nobody wants the job any more."""
 
 
 class _Line:
@@ -70,7 +39,7 @@ class _Line:
 
     def __init__(self) -> None:
         self.jobs: deque[Job] = deque(maxlen=KEPT)
-        self.stop = threading.Event()
+        self.stop = threading.Event()  # of the job that runs
         self.worker: asyncio.Task[None] | None = None
         self.watchers: set[asyncio.Queue[tuple[str, dict[str, Any]]]] = set()
 
@@ -184,10 +153,13 @@ class Ingesting:
 
     # ------------------------------------------------------------------------------------------------------- the work
 
+    def _is_over(self, stop: threading.Event) -> bool:
+        return stop.is_set() or self._is_draining()
+
     async def _work(self, collection: Collection, line: _Line) -> None:
         try:
             while (job := line.queued) is not None and not self._is_draining():
-                line.stop.clear()
+                line.stop = threading.Event()
                 async with self._turns:
                     if job.state == "queued":  # it was not stopped while it waited for its turn
                         await self._one(job, collection, line)
@@ -199,9 +171,9 @@ class Ingesting:
         job.state, job.began = "running", time.time()
         line.tell("job", job.to_json())
         try:
-            async with self._open_embedder(await _in_thread(lambda: collection.embedder)) as embedder:
-                run = _Run(job, collection, line, embedder, lambda: line.stop.is_set() or self._is_draining())
-                report = await _in_thread(run)
+            async with self._open_embedder(await in_thread(lambda: collection.embedder)) as embedder:
+                run = Reading(job, collection, embedder, functools.partial(self._is_over, line.stop), line.tell)
+                report = await run.done()
             job.report = {
                 "added": report.added,
                 "updated": report.updated,
@@ -212,7 +184,7 @@ class Ingesting:
                 "seconds": round(report.seconds, 3),
             }
             _end(job, "done")
-        except _Stopped:
+        except Stopped:
             _end(job, "stopped")
         except HornbookError as error:
             job.error = {"what": error.what, "remedy": error.remedy}
@@ -229,134 +201,5 @@ class Ingesting:
             line.tell("job", job.to_json())
 
 
-class _Run:
-    """One job, in its thread; what it has to say goes to the event loop that made it."""
-
-    def __init__(
-        self, job: Job, collection: Collection, line: _Line, embedder: Embedder, is_over: Callable[[], bool]
-    ) -> None:
-        self._is_over = is_over
-        self._job, self._collection, self._line, self._embedder = job, collection, line, embedder
-        self._loop = asyncio.get_running_loop()
-        self._told = 0.0
-
-    def __call__(self) -> IngestReport:
-        own = self._collection
-        if self._job.kind == "reindex":
-            own.begin_rebuilding()
-        rebuilt = own.rebuilding
-        index = own.open_index(rebuilt or own.index_folder, self._embedder)
-        try:
-            self._names = {document.stored: document.name for document in own.catalogue.documents()}
-            report = index.ingest([own.files], progress=self._progress, on_file=self._news, name_of=self._name)
-            self._settle(index.document)
-        finally:
-            index.close()
-            own.forget_index()
-        if rebuilt:
-            own.finish_rebuilding()
-        return report
-
-    def _name(self, path: Path) -> Path:
-        """What the parser takes for the file's name: the one to show, with the suffix that the stored file has."""
-        name = self._names.get(path.name, "document")
-        return Path(name if name.lower().endswith(path.suffix) else name + path.suffix)
-
-    def _progress(self, stage: str, done: int, total: int) -> None:
-        if self._is_over():
-            raise _Stopped
-        stage = stage if stage in ("looking", "reading", "embedding") else "waiting"
-        now = time.monotonic()
-        last = done == total and stage == "reading"
-        if now - self._told >= PAUSE or stage != self._job.stage or last:
-            self._told = now
-            self._later(self._tell_progress, stage, done, total)
-
-    def _tell_progress(self, stage: str, done: int, total: int) -> None:
-        self._job.stage, self._job.done, self._job.total = stage, done, total
-        self._line.tell("job", self._job.to_json())
-
-    def _news(self, news: News) -> None:
-        if self._is_over():
-            raise _Stopped
-        id = id_of(str(news.path))
-        if news.state == "reading":
-            self._later(self._tell_file, self._names.get(news.path.name))
-            known = self._collection.catalogue.get(id)
-            if known is None or known.state != "waiting":
-                return
-            self._change(id, state="reading")
-        elif news.state == "failed":
-            self._change(
-                id, state="failed", error=news.reason, passages=0, characters=0, pages=None, indexed=time.time()
-            )
-        elif news.state == "ready" and news.document is not None:
-            self._change(id, **_outcome(news.document, news.chunks))
-        else:  # unchanged: the row knows, unless a kill came between the index's commit and the row's
-            known = self._collection.catalogue.get(id)
-            if known is not None and known.state == "reading":
-                self._change(id, state="waiting")
-
-    def _tell_file(self, name: str | None) -> None:
-        self._job.file = name
-
-    def _settle(self, document: Callable[[str], tuple[Document, int] | None]) -> None:
-        """Rows that still wait though their files were seen: what the index has of them is what they are."""
-        from hornbook.retrieve.ingest import document_id
-
-        own = self._collection
-        for listed in own.catalogue.documents(state="waiting"):
-            if listed.stored in self._names and (found := document(document_id(str(own.files / listed.stored)))):
-                self._change(listed.id, **_outcome(*found))
-
-    def _change(self, id: str, **values: Any) -> None:
-        changed = self._collection.catalogue.change(id, **values)
-        if changed is not None:
-            self._later(self._line.tell, "document", changed.to_json())
-
-    def _later(self, function: Callable[..., None], *given: Any) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended
-            self._loop.call_soon_threadsafe(function, *given)
-
-
-def _outcome(document: Document, passages: int) -> dict[str, Any]:
-    pages = max((piece.page for piece in document.pieces if piece.page is not None), default=None)
-    return {
-        "state": "ready",
-        "error": None,
-        "title": document.title,
-        "media_type": document.media_type,
-        "pages": pages,
-        "passages": passages,
-        "characters": len(document.text),
-        "indexed": time.time(),
-    }
-
-
 def _end(job: Job, state: State) -> None:
     job.state, job.ended, job.file = state, time.time(), None
-
-
-async def _in_thread(work: Callable[[], Any]) -> Any:
-    """The work's result, done in a daemon thread of its own: a server that ends does not wait for a large file."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[Any] = loop.create_future()
-
-    def settle(result: Any, error: BaseException | None) -> None:
-        if done.cancelled():
-            return
-        if error is not None:
-            done.set_exception(error)
-        else:
-            done.set_result(result)
-
-    def run() -> None:
-        try:
-            result, error = work(), None
-        except BaseException as raised:
-            result, error = None, raised
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(settle, result, error)
-
-    threading.Thread(target=run, name="hornbook ingest", daemon=True).start()
-    return await done

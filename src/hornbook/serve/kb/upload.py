@@ -121,7 +121,10 @@ class Intake:
             return
         if len(self.received) >= FILES:
             raise UsageError(f"more than {FILES:,} files in one request", "Send fewer files at once.")
-        name = options[b"filename"].decode("utf-8", "replace")
+        # A browser writes a quotation mark and the ends of lines so, and nothing else (WHATWG HTML, 4.10.21.8).
+        name = (
+            options[b"filename"].decode("utf-8", "replace").replace("%22", '"').replace("%0D", " ").replace("%0A", " ")
+        )
         self._current = Received(name, self._incoming / secrets.token_hex(16))
         self._file = open(self._current.path, "xb")  # noqa: SIM115 - closed where the part ends, or by discard
         self._digest = hashlib.sha256()
