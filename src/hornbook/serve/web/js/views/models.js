@@ -100,7 +100,7 @@ function PullForm({ onPull }) {
 function Model({ model, onChange, jobs, follow, onMake, isDefault }) {
   const [needs, setNeeds] = useState(null);
   const [busy, setBusy] = useState(false);
-  const [measuring, setMeasuring] = useState(false);
+  const [measuring, setMeasuring] = useState(null); // null: as long as there is a measurement to show
   const name = encodeURIComponent(model.name);
   useEffect(() => {
     const stop = new AbortController();
@@ -169,7 +169,7 @@ function Model({ model, onChange, jobs, follow, onMake, isDefault }) {
         : html`<${Button} icon="play" disabled=${busy || Boolean(needs?.problem)} onClick=${load} aria-label=${t("models.load.one", { name: model.name })}>${busy ? t("models.loading") : t("models.load")}<//>`}
       <${Menu} label=${t("models.menu", { name: model.name })} items=${menu} class="icon-button"><${Icon} name="more" /><//>
     </div>
-    ${(measuring || jobs.some((job) => job.kind === "bench" && job.name === model.name && job.state === "running")) && html`
+    ${(measuring ?? jobs.some((job) => job.kind === "bench" && job.name === model.name)) && html`
       <${Bench} model=${model.name} jobs=${jobs} follow=${follow} onClose=${() => setMeasuring(false)} />`}
   </li>`;
 }
