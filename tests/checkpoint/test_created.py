@@ -149,3 +149,20 @@ def test_many_at_once_leave_one_whole_model(created: CreatedModels) -> None:
     assert seen
     assert created.get("one").modelfile.system in ("0 9", "1 9")
     assert len(list(created.folder.iterdir())) == 1
+
+
+def test_files_that_were_sent_go_with_what_needed_them(created: CreatedModels, weights: Path) -> None:
+    created.blobs.mkdir(parents=True)
+    blob = created.blobs / f"sha256-{'a' * 64}"
+    old, new = created.blobs / f"sha256-{'b' * 64}", created.blobs / "upload-x"
+    weights.rename(blob)
+    old.write_text("nothing was made of this")
+    new.write_text("this is coming")
+    os.utime(old, (1, 1))
+    made = [created.create(name, parse(f"FROM {blob}")) for name in ("one", "two")]
+    assert created.entry(made[0]).path == blob
+    assert (old.exists(), new.exists()) == (False, True)
+    created.remove("one")
+    assert blob.exists()
+    created.remove("two")
+    assert not blob.exists()

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 ollama = pytest.importorskip("ollama")
 
@@ -295,6 +297,23 @@ def test_files_come_as_blobs(client: Any, server: Any, smollm2_path: Path) -> No
     client.delete("sent")
     with server.client() as http:
         assert http.head(f"/api/blobs/{digest}").status_code == 404  # nothing points at it any more
+
+
+def test_an_adapter_comes_as_blobs(client: Any, server: Any, tmp_path: Path) -> None:
+    """A LoRA of rank 2 on the first query projection, random and strong."""
+    rng = np.random.default_rng(3)
+    name = "base_model.model.model.layers.0.self_attn.q_proj.lora_"
+    weights = {f"{name}A.weight": rng.normal(size=(2, 576)), f"{name}B.weight": rng.normal(size=(576, 2))}
+    save_file({key: value.astype(np.float32) for key, value in weights.items()}, tmp_path / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 8, "target_modules": ["q_proj"], "bias": "none"}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    sent = {path.name: client.create_blob(path) for path in tmp_path.iterdir()}
+    client.create("bent", from_=MODEL, adapters=sent, stream=False)
+    base = client.generate(MODEL, "The capital of France is", raw=True, options=FIRST).response
+    assert client.generate("bent", "The capital of France is", raw=True, options=FIRST).response != base
+    assert client.generate(MODEL, "The capital of France is", raw=True, options=FIRST).response == base
+    assert "ADAPTER" in client.show("bent").modelfile
+    client.delete("bent")
 
 
 def test_pull_tells_how_far_it_is(client: Any) -> None:

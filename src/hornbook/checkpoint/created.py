@@ -17,6 +17,7 @@ import json
 import os
 import re
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -26,7 +27,7 @@ from typing import Any
 from hornbook.checkpoint import disk
 from hornbook.checkpoint.manifest import Entry
 from hornbook.checkpoint.modelfile import Modelfile, parse
-from hornbook.checkpoint.store import Damaged, Store
+from hornbook.checkpoint.store import STALE_SECONDS, Damaged, Store
 from hornbook.errors import ModelFileError, ModelNotFound, UsageError
 from hornbook.settings import Settings
 from hornbook.types import Progress
@@ -197,6 +198,7 @@ class CreatedModels:
             name, parent.name if parent else base.source, base, adapter, modelfile, now().isoformat(timespec="seconds")
         )
         self._write(made)
+        self._sweep()
         return made
 
     def copy(self, source: str, destination: str) -> Created:
@@ -221,10 +223,24 @@ class CreatedModels:
             targets = []
         with disk.writing(self.folder):
             path.unlink()
-        used = {target.source for made in self.all() for target in (made.base, made.adapter) if target}
+        used = self._used()
         for target in targets:
             if target.source not in used and Path(target.source).is_relative_to(self.blobs):
                 disk.remove_tree(Path(target.source))
+        self._sweep()
+
+    def _used(self) -> set[str]:
+        return {target.source for made in self.all() for target in (made.base, made.adapter) if target}
+
+    def _sweep(self) -> None:
+        """Remove files that were sent, and that nothing has been made of for days."""
+        used = self._used()
+        for path in self.blobs.glob("*"):
+            try:
+                if str(path) not in used and time.time() - path.stat().st_mtime > STALE_SECONDS:
+                    disk.remove_tree(path)
+            except FileNotFoundError:  # somebody else sweeps too
+                continue
 
     # ------------------------------------------------------------------------------------------------------- details
 
