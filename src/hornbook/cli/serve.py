@@ -93,8 +93,11 @@ def serve(
             if sys.stderr.isatty():
                 console.say("  Ctrl-C lets running answers finish; a second time ends at once.")
         if open_page:
+            import threading
             import webbrowser
 
-            webbrowser.open(address)
+            # some browsers return when they are closed
+            here = address.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+            threading.Thread(target=webbrowser.open, args=(here,), daemon=True).start()
 
     run(options, Settings.load(offline=offline or None), ready, paths)
