@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -77,7 +78,10 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture
 def visit(chromium: Any) -> Iterator[Visitor]:
-    """``visit(server, width=360, theme="dark", language="zh-CN")``: a person with an empty browser. Ends with the test."""
+    """``visit(server, width=360, theme="dark", language="zh-CN")``: a person with an empty browser. Ends with the test.
+
+    ``tokens``: how long an answer in a conversation may be, for the sake of the suite's time.
+    """
     contexts: list[Any] = []
 
     def begin(
@@ -88,6 +92,7 @@ def visit(chromium: Any) -> Iterator[Visitor]:
         theme: str = "light",
         language: str = "en-GB",
         touch: bool = False,
+        tokens: int = 48,
     ) -> Visit:
         context = chromium.new_context(
             viewport={"width": width, "height": height}, locale=language, color_scheme=theme, has_touch=touch,
@@ -95,6 +100,8 @@ def visit(chromium: Any) -> Iterator[Visitor]:
         )  # fmt: skip
         contexts.append(context)
         context.set_default_timeout(15_000)
+        settings = json.dumps(json.dumps({"sampling": {"max_tokens": tokens, "seed": 1}}))
+        context.add_init_script(f"if (location.host) localStorage['hornbook.settings'] ??= {settings}")
         seen = Visit(server.url, context.new_page())
         seen.page.on("console", lambda said: said.type == "error" and seen.faults.append(said.text))
         seen.page.on("pageerror", lambda error: seen.faults.append(str(error)))

@@ -54,7 +54,7 @@ export async function save(id, form) {
   const anchor = document.createElement("a");
   anchor.href = URL.createObjectURL(blob);
   const title = list.get()?.find((one) => one.id === id)?.title || "conversation";
-  anchor.download = `${title.replace(/[\\/:*?"<>|\u0000-\u001f]+/g, " ").trim().slice(0, 60)}.${form === "markdown" ? "md" : "json"}`;
+  anchor.download = `${title.replace(/[\\/:*?"<>|\s\u0000-\u001f]+/g, " ").trim().slice(0, 60)}.${form === "markdown" ? "md" : "json"}`;
   anchor.click();
   setTimeout(() => URL.revokeObjectURL(anchor.href), 10_000);
 }

@@ -21,8 +21,9 @@ export const thread = cell(EMPTY);
 export const live = cell(null);
 
 let following = null;
+let changes = 0; // of our own making: what was asked for before one is out of date when it comes
 
-const change = (changes) => thread.set((now) => ({ ...now, ...changes }));
+const change = (more) => thread.set((now) => ({ ...now, ...more }));
 
 /** What the next new conversation begins with: the model chosen last, and how it was to write. */
 function usualSettings() {
@@ -48,9 +49,10 @@ export function leave() {
 }
 
 export async function load(id = thread.get().id) {
+  const before = changes;
   try {
     const found = await api.get(`${ROOT}/${encodeURIComponent(id)}`);
-    if (thread.get().id !== id) return;
+    if (thread.get().id !== id || changes !== before) return;
     take(found);
     if (found.writing) watch(id);
   } catch (error) {
@@ -87,8 +89,8 @@ export async function choose(message) {
   await api.patch(`${ROOT}/${thread.get().id}`, { leaf: leaf.id }).catch(complain);
 }
 
-export function setSettings(changes) {
-  const settings = { ...thread.get().settings, ...changes };
+export function setSettings(more) {
+  const settings = { ...thread.get().settings, ...more };
   for (const key of Object.keys(settings)) if (settings[key] === null || settings[key] === "") delete settings[key];
   change({ settings });
   const { collection, ...kept } = settings;
@@ -119,7 +121,10 @@ export const regenerate = (message) => reply(message.parent, undefined);
 
 async function reply(parent, question) {
   const { id, settings } = thread.get();
+  changes += 1;
   const begun = await api.post(`${ROOT}/${id}/reply`, { parent, question, settings });
+  changes += 1;
+  if (thread.get().id !== id) return;
   const more = [begun.question, begun.reply].filter(Boolean);
   change({ messages: [...thread.get().messages, ...more], leaf: begun.reply.id, title: thread.get().title || (question ?? "") });
   announce(t("reply.begun"));
