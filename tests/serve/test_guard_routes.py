@@ -8,7 +8,6 @@ the ways that paths are disguised, while Python's audit hook watches what the pr
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import shutil
 import sys
@@ -74,9 +73,12 @@ def outside(tmp_path: Path, tiny_llm_path: Path) -> Path:
 
 
 @pytest.fixture
-def app(tmp_path: Path) -> FastAPI:
+def app(tmp_path: Path, tiny_llm_path: Path) -> FastAPI:
+    """With one model that is there, named as its folder: what a route does with a path after it has found the model counts too."""
     return create_app(
-        Options(rate=100_000, burst=100_000, timeout_s=10), Settings(home=tmp_path / "home", offline=True)
+        Options(rate=100_000, burst=100_000, timeout_s=10),
+        Settings(home=tmp_path / "home", offline=True),
+        (tiny_llm_path,),
     )
 
 
@@ -196,78 +198,71 @@ def test_a_route_that_follows_a_path_would_be_seen(outside: Path, watcher: None,
     assert any("notes.md" in one or "listdir" in one or "scandir" in one for one in seen)
 
 
-def fields(app: FastAPI, operation: dict[str, Any]) -> set[str]:
+def fields(described: dict[str, Any], operation: dict[str, Any]) -> set[str]:
     """The names of all fields of a body, also inside of others."""
-    schemas = app.openapi()["components"]["schemas"]
-    todo = re.findall(r"#/components/schemas/([\w-]+)", json.dumps(operation.get("requestBody", {})))
-    done: set[str] = set()
     names: set[str] = set()
-    while todo:
-        if (name := todo.pop()) in done:
-            continue
-        done.add(name)
-        names |= set(schemas[name].get("properties", {}))
-        todo += re.findall(r"#/components/schemas/([\w-]+)", json.dumps(schemas[name]))
+    followed: set[str] = set()
+
+    def walk(node: Any) -> None:
+        if isinstance(node, list):
+            for one in node:
+                walk(one)
+        elif isinstance(node, dict):
+            properties = node.get("properties")
+            names.update(properties if isinstance(properties, dict) else ())
+            reference = str(node.get("$ref", "")).rpartition("/")[2]
+            if reference and reference not in followed:
+                followed.add(reference)
+                walk(described["components"]["schemas"][reference])
+            walk(list(node.values()))
+
+    walk(operation.get("requestBody", {}))
     return names
 
 
-def test_no_field_of_any_body_reaches_the_file_system(app: FastAPI, outside: Path, watcher: None) -> None:
-    bodies = 0
+# What names something, in any of the APIs; and what makes a request whole enough to get as far as looking for it.
+NAMING = {
+    "model", "name", "path", "from", "source", "destination", "adapter", "adapters", "files", "url", "embedder",
+    "collection", "modelfile", "template",
+}  # fmt: skip
+WHOLE = {
+    "messages": [{"role": "user", "content": "Hi"}], "prompt": "Hi", "input": "Hi", "question": "Hi", "query": "Hi",
+    "documents": ["a"], "stream": False, "max_tokens": 1, "max_output_tokens": 16, "options": {"num_predict": 1},
+}  # fmt: skip
+
+
+def _in_a_field(name: str, model: str, disguise: str) -> list[Any]:
+    """A path as the values that a field of that name may have."""
+    if name in ("files", "adapters"):
+        return [{disguise: "sha256:" + "0" * 64}, {"model.gguf": disguise}]
+    if name == "modelfile":
+        return [f"FROM {disguise}", f"FROM {model}\nADAPTER {disguise}"]
+    return [disguise]
+
+
+def test_no_field_of_any_body_reaches_the_file_system(
+    app: FastAPI, outside: Path, watcher: None, tiny_llm_path: Path
+) -> None:
+    model = tiny_llm_path.stem
+    asked = set()
 
     async def work(ask: Asker) -> None:
-        nonlocal bodies
-        says = [{"role": "user", "content": "Hi"}]
-        right = {
-            "messages": says,
-            "prompt": "Hi",
-            "input": "Hi",
-            "question": "Hi",
-            "query": "Hi",
-            "documents": ["a"],
-            "stream": False,
-        }
         await ask("POST", "/kb", json={"name": "papers"})
-        for pattern, operations in app.openapi()["paths"].items():
+        described = app.openapi()
+        for pattern, operations in described["paths"].items():
             for method, operation in operations.items():
-                names = fields(app, operation)
-                if not names:
-                    continue
-                path = _filled(pattern, "papers")
-                base = {name: value for name, value in right.items() if name in names}
-                for disguise in disguises(outside):
-                    for name in sorted(
-                        names
-                        & {
-                            "model",
-                            "name",
-                            "path",
-                            "from",
-                            "source",
-                            "destination",
-                            "adapter",
-                            "adapters",
-                            "files",
-                            "url",
-                            "embedder",
-                            "collection",
-                            "modelfile",
-                            "template",
-                        }
-                    ):
-                        model = {} if name == "model" or "model" not in names else {"model": "nobody"}
-                        values: list[Any] = [disguise]
-                        if name in ("files", "adapters"):
-                            values = [{disguise: "sha256:" + "0" * 64}, {"model.gguf": disguise}]
-                        if name == "modelfile":
-                            values = [f"FROM {disguise}", f"FROM nobody\nADAPTER {disguise}"]
-                        for value in values:
-                            bodies += 1
-                            await ask(method.upper(), path, json={**base, **model, name: value})
+                names = fields(described, operation)
+                whole = {name: value for name, value in ({"model": model} | WHOLE).items() if name in names}
+                for name in sorted(names & NAMING):
+                    asked.add((method, pattern, name))
+                    for disguise in [*disguises(outside), f"{model}:../../{CANARY}/model", f"{model}:{outside}/model"]:
+                        for value in _in_a_field(name, model, disguise):
+                            await ask(method.upper(), _filled(pattern, "papers"), json={**whole, name: value})
 
     with watching() as seen:
         run(app, work)
     assert not seen, "\n".join(sorted(set(seen))[:20])
-    assert bodies > 300
+    assert len(asked) > 40 and ("post", "/api/create", "from") in asked
 
 
 def test_no_name_of_an_uploaded_file_leaves_its_collection(
