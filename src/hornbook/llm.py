@@ -276,14 +276,14 @@ class LocalLLM:
     ) -> str | list[int]:
         """The prompt for the assistant's next turn: ids by the model's chat template, or plain text without one.
 
-        ``tools`` go to the template as they are; ``plan_tools`` knows what to give to one that takes none. Raises UsageError
-        for tools where there is no template to describe them.
+        ``tools`` are described by the template, or in a system text where it knows no way to (engine/tool_calls.py).
         """
-        turns = turns_of(messages)
-        if self.chat_template is not None:
-            return list(self.chat_template.render(turns, tools=tools, reply=True).ids)
+        turns, shown = turns_of(messages), tools
         if tools:
-            raise UsageError(f"{self.name} has no chat template, which would describe tools", "Leave the tools out.")
+            plan = plan_tools(self, tools)
+            turns, shown = plan.messages(turns), plan.template_tools
+        if self.chat_template is not None:
+            return list(self.chat_template.render(turns, tools=shown, reply=True).ids)
         return plain_chat(turns)
 
     def count_tokens(self, text: str) -> int:

@@ -135,6 +135,7 @@ def test_a_model_whose_template_knows_no_tools_is_told_of_them_in_words(smollm2:
     assert plan.messages([Message("user", "Hi")])[0].role == "system"
     prompt = plan.prompt(smollm2, OSLO)
     assert "get_weather" in smollm2.tokenizer.decode(prompt)  # type: ignore[arg-type]
+    assert smollm2.render(OSLO, tools=[WEATHER, ADD]) == prompt
     assert plan_tools(smollm2, [WEATHER], choice="none").messages([Message("user", "Hi")]) == (Message("user", "Hi"),)
 
 
