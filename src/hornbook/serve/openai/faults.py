@@ -15,6 +15,7 @@ from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from hornbook.errors import ContextTooLong, DeadlineExceeded, HornbookError, ModelNotFound, UsageError
@@ -29,6 +30,19 @@ CODES = {401: "invalid_api_key", 413: "request_too_large", 429: "rate_limit_exce
 ErrorBody: TypeAlias = dict[str, dict[str, str | None]]
 
 log = logging.getLogger("hornbook.serve")
+
+
+class Fault(BaseModel):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class Failed(BaseModel):
+    """OpenAI's form of an error, for the API's own description."""
+
+    error: Fault
 
 
 class RequestFault(UsageError):
