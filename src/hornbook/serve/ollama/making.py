@@ -244,6 +244,8 @@ async def _take(request: Request, path: Path, digest: str) -> None:
     sha256 = hashlib.sha256()
     with disk.writing(path.parent):
         await anyio.to_thread.run_sync(lambda: path.parent.mkdir(parents=True, exist_ok=True))
+        if (length := request.headers.get("content-length", "")).isdigit():
+            await anyio.to_thread.run_sync(disk.require_room, path.parent, int(length))
         handle, name = tempfile.mkstemp(dir=path.parent, prefix="upload-")
         try:
             with os.fdopen(handle, "wb") as file:
