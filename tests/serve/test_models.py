@@ -109,6 +109,20 @@ def test_one_who_goes_does_not_stop_the_load_that_another_waits_for(tmp_path: Pa
     run(tmp_path, work)
 
 
+def test_what_nobody_waits_for_any_more_goes_in_its_time(tmp_path: Path) -> None:
+    async def work(models: Models, shop: Shop) -> None:
+        shop.slow = 0.1
+        only = asyncio.ensure_future(models.lease("a-1"))
+        await asyncio.sleep(0.03)
+        only.cancel()
+        await asyncio.sleep(0.2)
+        assert shop.open() == ["a-1"]
+        await asyncio.sleep(1.3)
+        assert shop.open() == []
+
+    run(tmp_path, work, keep_alive=0.1)
+
+
 def test_a_load_that_fails_is_told_to_all_and_tried_again(tmp_path: Path) -> None:
     async def work(models: Models, shop: Shop) -> None:
         shop.broken, shop.slow = {"a-1"}, 0.05

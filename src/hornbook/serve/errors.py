@@ -36,6 +36,10 @@ class Busy(HornbookError):
     """The server cannot take the request now: it is being stopped, or too many wait already. Later it may."""
 
 
+class ClientGone(HornbookError):
+    """Nobody waits for the answer any more."""
+
+
 class NoRoom(HornbookError):
     """A model does not fit in the memory that models may take, even without those that nobody uses."""
 
@@ -59,6 +63,7 @@ _STATUS: tuple[tuple[type[HornbookError], int], ...] = (
     (TooLarge, 413),
     (ModelClosed, 503),
     (Busy, 503),
+    (ClientGone, 499),  # as nginx calls it; seen in the log alone
     (NoRoom, 507),
     (ContextTooLong, 400),
     (UsageError, 400),

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from hornbook.text.go_chat import GoChatTemplate
 
 log = logging.getLogger("hornbook.serve")
+WANTED = 1.0  # seconds in which somebody must take what was loaded
 CACHE_SHARE = 4  # where the memory of models is limited, keys and values of one get a part in so many of it, at most
 
 
@@ -175,6 +176,7 @@ class Models:
         self._residents: dict[str, Resident] = {}
         self._loading: dict[str, asyncio.Task[Resident]] = {}
         self._promised: dict[str, int] = {}  # to those that are being loaded
+        self._going = 0  # bytes of those that are being unloaded
         self._room = asyncio.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = False
@@ -216,7 +218,7 @@ class Models:
                 if task is None:
                     task = asyncio.ensure_future(self._bring(entry))
                     self._loading[entry.name] = task
-                    task.add_done_callback(lambda _: self._loading.pop(entry.name, None))
+                    task.add_done_callback(self._brought)
                 await asyncio.shield(task)  # one who goes does not stop what others wait for
                 continue
             resident.users += 1
@@ -232,8 +234,12 @@ class Models:
         resident.used = self._loop.time()
         if keep_alive is not None:
             resident.keep = keep_alive
-        if resident.users:
-            return
+        if not resident.users:
+            self._rest(resident)
+
+    def _rest(self, resident: Resident) -> None:
+        """Nobody uses it: it goes now, or later, or not at all."""
+        assert self._loop is not None
         if resident.leaving or resident.keep == 0:
             self._put_away(resident)
         elif resident.keep > 0:
@@ -246,6 +252,21 @@ class Models:
             self._loop.call_soon_threadsafe(work)
 
     # --- loading
+
+    def _brought(self, task: asyncio.Task[Resident]) -> None:
+        """A load has ended. Where all have gone who waited for it, its time runs from now, and its error is nobody's."""
+        for name in [name for name, one in self._loading.items() if one is task]:
+            del self._loading[name]
+        if task.cancelled() or task.exception() is not None:
+            return
+        resident = task.result()
+
+        def unwanted() -> None:
+            if not resident.users and resident.timer is None:
+                self._rest(resident)
+
+        assert self._loop is not None
+        self._loop.call_later(WANTED, unwanted)
 
     async def _bring(self, entry: Entry) -> Resident:
         need = await anyio.to_thread.run_sync(self._predict, entry, self.settings, self.options.max_running)
@@ -277,26 +298,23 @@ class Models:
 
     async def _make_room(self, name: str, need: int) -> None:
         """Unload idle models, least recently used first, until the need fits; none at all where that would not help."""
-        idle = sorted((r for r in self._residents.values() if not r.users), key=lambda r: r.used)
-        budget = self.options.memory
-        if budget is not None:
-            held = sum(r.bytes for r in self._residents.values()) + sum(self._promised.values())
-            free = budget - held
-        else:
-            left = await anyio.to_thread.run_sync(available)
-            if left is None:
+        while True:
+            free = await self._free()
+            idle = sorted((r for r in self._residents.values() if not r.users), key=lambda r: r.used)
+            if free is None or free >= need:
                 return
-            free = left - sum(self._promised.values())
-        going: list[Resident] = []
-        while free < need and idle:
-            going.append(idle.pop(0))
-            free += going[-1].bytes
-        if free < need:
-            raise self._no_room(name, need, budget)
-        for resident in going:
-            if not resident.users:  # nobody has come while another was put away
-                log.info("unloading for room", extra={"model": resident.entry.name, "room_for": name})
-                await self._unload(resident)
+            if free + sum(r.bytes for r in idle) < need:
+                raise self._no_room(name, need, self.options.memory)
+            log.info("unloading for room", extra={"model": idle[0].entry.name, "room_for": name})
+            await self._unload(idle[0])
+
+    async def _free(self) -> int | None:
+        """Bytes that another model could have now; None where nobody can tell."""
+        taken = sum(self._promised.values()) + self._going
+        if self.options.memory is not None:
+            return self.options.memory - taken - sum(r.bytes for r in self._residents.values())
+        left = await anyio.to_thread.run_sync(available)
+        return None if left is None else left - sum(self._promised.values())
 
     def _no_room(self, name: str, need: int, budget: int | None) -> NoRoom:
         busy = [r for r in self._residents.values() if r.users]
@@ -320,7 +338,11 @@ class Models:
         del self._residents[resident.entry.name]
         if resident.timer is not None:
             resident.timer.cancel()
-        await anyio.to_thread.run_sync(_close, resident)
+        self._going += resident.bytes
+        try:
+            await anyio.to_thread.run_sync(_close, resident)
+        finally:
+            self._going -= resident.bytes
         log.info("unloaded", extra={"model": resident.entry.name})
 
     async def unload(self, name: str) -> bool:
@@ -353,6 +375,7 @@ class Models:
     async def close(self) -> None:
         """Unload everything, in use or not."""
         self._stopping = True
+        await asyncio.gather(*self._loading.values(), return_exceptions=True)
         residents = list(self._residents.values())
         self._residents.clear()
         for resident in residents:

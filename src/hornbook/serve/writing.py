@@ -30,7 +30,7 @@ from hornbook.engine.feed import Feed
 from hornbook.engine.prompts import PLAIN_STOP, turns_of
 from hornbook.engine.requests import Event, Handle, Request
 from hornbook.errors import ContextTooLong, HornbookError
-from hornbook.serve.errors import Busy
+from hornbook.serve.errors import Busy, ClientGone
 from hornbook.types import Message, SamplingParams, Score, Token
 
 if TYPE_CHECKING:
@@ -41,10 +41,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("hornbook.serve")
 T = TypeVar("T")
 THREADS = 4  # that render, tokenise and compile grammars for all requests; more would only take turns
-
-
-class ClientGone(HornbookError):
-    """Nobody waits for the answer any more."""
 
 
 class Writer:
