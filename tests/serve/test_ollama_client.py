@@ -102,7 +102,8 @@ def test_the_options_do_what_they_say(client: Any) -> None:
 
     assert said(seed=1) == said(seed=1) != said(seed=2)
     greedy = said(temperature=0)
-    assert said(top_k=1) == greedy == said(top_p=1e-6) == said(min_p=1.0)
+    assert said(top_k=1) == greedy == said(top_p=0) == said(min_p=1.0)
+    assert said(top_k=-1, top_p=1, seed=4) == said(top_k=0, top_p=1, seed=4)
     word = greedy.split()[3]
     assert said(temperature=0, stop=[word]) == greedy.split(word)[0]
     assert said("a a a a a a a", temperature=0, repeat_penalty=5.0) != said("a a a a a a a", temperature=0)

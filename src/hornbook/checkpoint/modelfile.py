@@ -44,7 +44,7 @@ PARAMETERS: Mapping[str, Bounds | None] = MappingProxyType(
         "num_ctx": Bounds(1, _MANY, True),
         "num_keep": Bounds(-1, _MANY, True),  # tokens at the beginning that a truncation keeps; -1: all of the prompt
         "temperature": Bounds(0, math.inf),
-        "top_k": Bounds(0, _MANY, True),
+        "top_k": Bounds(-1, _MANY, True),  # 0 and -1: off
         "top_p": Bounds(0, 1),
         "min_p": Bounds(0, 1),
         "seed": Bounds(-(2.0**63), 2.0**63, True),
