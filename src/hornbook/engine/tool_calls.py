@@ -116,7 +116,8 @@ class ToolPlan:
 
     def prompt(self, llm: Renders, messages: Sequence[Message | Mapping[str, Any]]) -> str | list[int]:
         """The prompt for the assistant's next turn. Raises what ``render`` raises."""
-        return llm.render(self.messages(messages), tools=self.template_tools)
+        shown, tools = self.messages(messages), self.template_tools
+        return llm.render(shown, tools=tools) if tools else llm.render(shown)
 
     # --- the answer
 
