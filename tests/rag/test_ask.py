@@ -12,10 +12,11 @@ import pytest
 import hornbook
 from hornbook.errors import ContextTooLong, HornbookError, UsageError
 from hornbook.llm import ScriptedLLM
+from hornbook.rag.ask import abstain, conclude, find
 from hornbook.rag.prompt import REPLY_TOKENS
 from hornbook.retrieve.index import Index
 from hornbook.retrieve.parse import parse
-from hornbook.types import Answer
+from hornbook.types import Answer, SamplingParams
 
 LIMITED = "The second experiment was limited by activation memory, not by the weights."
 QUESTION = "What limited the second experiment?"
@@ -198,3 +199,53 @@ def test_an_empty_folder_and_one_with_nothing_readable(tmp_path: Path, index_of:
 def test_an_embedding_model_cannot_answer(folder: Path, index_of: Opened, minilm_path: Path) -> None:
     with pytest.raises(UsageError, match="is an embedding model"):
         hornbook.ask(folder, QUESTION, model=str(minilm_path), index=index_of())
+
+
+# --------------------------------------------------------------------------------------------------------------- stages
+
+
+def test_asked_in_stages_the_answer_is_the_same_and_the_drafts_are_what_the_model_wrote(
+    folder: Path, index_of: Opened
+) -> None:
+    index = index_of()
+    whole, _ = ask(folder, index, QUESTION, f"{LIMITED} The moon is made of cheese.")
+    found = find(index, QUESTION)
+    said: list[str] = []
+    drafts: list[str] = []
+    llm = ScriptedLLM(f"{LIMITED} The moon is made of cheese.")
+    answer = conclude(found, llm, index, stream=said.append, draft=drafts.append)
+    assert found.evidence.answers and found.hits == whole.hits
+    assert (answer.text, answer.citations, answer.withheld) == (whole.text, whole.citations, whole.withheld)
+    assert "".join(said) == answer.text and "cheese" in "".join(drafts) and "cheese" not in answer.text
+
+
+def test_what_a_listener_raises_ends_the_work(folder: Path, index_of: Opened) -> None:
+    index = index_of()
+    ask(folder, index, QUESTION, LIMITED)
+
+    def enough(piece: str) -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        conclude(find(index, QUESTION), ScriptedLLM(LIMITED), index, draft=enough)
+
+
+def test_the_caller_chooses_how_the_model_writes_but_not_how_long(folder: Path, index_of: Opened) -> None:
+    index = index_of()
+    ask(folder, index, QUESTION, LIMITED)
+    llm = ScriptedLLM(LIMITED)
+    conclude(
+        find(index, QUESTION), llm, index, sampling=SamplingParams(max_tokens=5_000, temperature=0.5, stop=("END",))
+    )
+    sampling = llm.asked[-1].sampling
+    assert (sampling.max_tokens, sampling.temperature) == (REPLY_TOKENS, 0.5) and "END" in sampling.stop
+
+
+def test_nothing_found_is_said_without_a_model(folder: Path, index_of: Opened) -> None:
+    index = index_of()
+    ask(folder, index, QUESTION, LIMITED)
+    found = find(index, "Who won the football championship in 1998?")
+    answer = abstain(found)
+    assert not found.evidence.answers and answer.abstained and answer.hits == found.hits
+    with pytest.raises(UsageError, match="empty"):
+        find(index, " ")

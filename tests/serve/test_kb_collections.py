@@ -227,6 +227,27 @@ def test_the_old_index_answers_until_the_new_one_is_whole(collections: Collectio
     assert shelf.search("kiwi", 1)
 
 
+def test_a_damaged_index_is_begun_anew_and_its_documents_wait_to_be_read_again(collections: Collections) -> None:
+    papers = collections.create("papers")
+    id = put(papers, "a.txt", b"The kiwi lays one egg.").documents[0]["id"]
+    read(papers)
+    papers.catalogue.change(id, state="ready")
+    papers.forget_index()
+    (papers.index_folder / "index.sqlite").write_bytes(b"no database at all " * 500)
+    assert papers.shelf(Words()).search("kiwi") == []
+    assert (
+        papers.is_begun_anew and papers.document(id).state == "waiting" and "damaged" in papers.describe()["notices"][0]
+    )
+
+
+def test_a_home_that_was_moved_gets_a_new_index(collections: Collections) -> None:
+    put(collections.create("papers"), "a.txt", b"The kiwi lays one egg.")
+    collections.close()
+    moved = collections.folder.rename(collections.folder.with_name("elsewhere"))
+    papers = Collections(moved, Settings.load()).get("papers")
+    assert papers.rebuilding is not None and papers.catalogue.counts()["waiting"] == 1
+
+
 # ------------------------------------------------------------------------------------------------------------ archives
 
 

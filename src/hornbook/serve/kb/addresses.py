@@ -65,7 +65,7 @@ def check_url(url: str) -> Target:
     """Raises RefusedAddress where the URL names nothing that may be fetched; looks nothing up."""
     if len(url) > LONGEST_URL:
         raise _refused(f"the URL has {len(url):,} characters, {LONGEST_URL:,} are the most")
-    if re.search(r"[\x00-\x20\x7f\\]", url):
+    if re.search(r"[\x00-\x20\x7f\\\ud800-\udfff]", url):
         raise _refused("the URL has a space, a backslash or a control character in it")
     try:
         parts = urlsplit(url)

@@ -51,6 +51,7 @@ class Collection:
         # Without the mark that a person chose an embedding model: the collection has its own.
         self._index_settings = Settings.model_construct(_fields_set=set(), **settings.model_dump())
         self._closed = False
+        self.is_begun_anew = False  # the index was damaged: what it held waits to be read again
         self.catalogue = Catalogue(folder / FILE_NAME)
         for made in (self.files, self.incoming):
             made.mkdir(exist_ok=True)
@@ -72,10 +73,19 @@ class Collection:
                 )
             elif document.state == "reading":
                 self.catalogue.change(document.id, state="waiting")
+        self._follow_a_move()
         kept = {self.index_folder.name, self.rebuilding.name if self.rebuilding else ""}
         for old in self.folder.glob("index-*"):
             if old.name not in kept:
                 shutil.rmtree(old, ignore_errors=True)
+
+    def _follow_a_move(self) -> None:
+        """An index knows its files by where they lie: a home that was moved or copied needs a new one."""
+        known = self.catalogue.meta().get("folder")
+        if known != str(self.folder):
+            self.catalogue.set_meta({"folder": str(self.folder)})
+            if known is not None and self.rebuilding is None:
+                self.begin_rebuilding()
 
     def close(self) -> None:
         with self._lock:
@@ -219,7 +229,10 @@ class Collection:
     def open_index(self, folder: Path, embedder: Embedder | None) -> Index:
         """An Index of its own, which the caller closes."""
         index = Index.open(folder, embedder=embedder, settings=self._index_settings)
-        self.notices += index.notices
+        if index.notices:
+            self.notices += index.notices
+            self.is_begun_anew = True
+            self.catalogue.begin_again()
         return index
 
     @property

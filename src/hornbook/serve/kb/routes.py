@@ -18,7 +18,7 @@ from fastapi import APIRouter, FastAPI, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from hornbook.errors import HornbookError, OfflineError, UsageError
+from hornbook.errors import HornbookError, ModelNotFound, OfflineError, UsageError
 from hornbook.retrieve.index import Mode
 from hornbook.serve.errors import own_body, request_id
 from hornbook.serve.kb import asking, forms, taking
@@ -85,7 +85,15 @@ def router(house: House, fetcher: Fetcher | None = None) -> APIRouter:
 
     @asynccontextmanager
     async def open_embedder(name: str) -> AsyncIterator[Embedder]:
-        async with await house.models.lease(name, kind="embedder") as loaded:
+        try:
+            leased = await house.models.lease(name, kind="embedder")
+        except ModelNotFound:
+            if name != house.settings.embedder or house.settings.offline:
+                raise
+            # the first documents of a new home: its own embedding model is fetched, as hornbook ask does
+            await anyio.to_thread.run_sync(house.models.shelf.store.ensure, name)
+            leased = await house.models.lease(name, kind="embedder")
+        async with leased as loaded:
             yield loaded.need_embedder()
 
     ingesting = Ingesting(open_embedder, lambda: house.draining)
@@ -109,6 +117,12 @@ def router(house: House, fetcher: Fetcher | None = None) -> APIRouter:
     async def described(collection: Collection) -> dict[str, Any]:
         form = await in_thread(collection.describe)
         return form | {"busy": ingesting.busy(collection.name)}
+
+    def mend(collection: Collection) -> None:
+        """Have the documents of an index that was found damaged read again."""
+        if collection.is_begun_anew:
+            collection.is_begun_anew = False
+            ingesting.want(collection)
 
     def taken_response(request: Request, collection: Collection, taken: taking.Taken) -> JSONResponse:
         job = ingesting.want(collection).to_json() if taken.fresh else None
@@ -287,7 +301,9 @@ def router(house: House, fetcher: Fetcher | None = None) -> APIRouter:
                 shown = forms.of_hits(hits, collection.of_hits(hits), body.query)
                 return {"query": body.query, "hits": shown, "searched": collection.searched(len(shown))}
 
-            return await in_thread(found)
+            answer = await in_thread(found)
+        mend(collection)
+        return answer
 
     @api.post("/{name}/ask", response_model=None)
     async def ask(name: str, body: AskBody, request: Request) -> dict[str, Any] | StreamingResponse:
@@ -296,6 +312,7 @@ def router(house: House, fetcher: Fetcher | None = None) -> APIRouter:
         answering = asking.asked(house, collection, [body.question], k=body.k, strict=body.strict, model=body.model)
         if body.stream:
             first = await anext(answering)  # what is wrong with the request is told by the status
+            mend(collection)
             return _event_stream(_behind(first, answering), request)
 
         async def whole() -> dict[str, Any]:

@@ -23,6 +23,7 @@ from hornbook.serve.errors import TooLarge
 
 FILES = 2_000  # of one request
 _FIELDS = 64  # that are no files; what they say is not kept
+_HEADER = 8_192  # bytes of one header of a part
 _FED_AT_ONCE = 1 << 20  # bytes, between two hops to a thread
 
 
@@ -100,9 +101,15 @@ class Intake:
 
     def _on_header_field(self, data: bytes, start: int, end: int) -> None:
         self._header += data[start:end]
+        self._check_header()
 
     def _on_header_value(self, data: bytes, start: int, end: int) -> None:
         self._value += data[start:end]
+        self._check_header()
+
+    def _check_header(self) -> None:
+        if len(self._header) + len(self._value) > _HEADER:
+            raise UsageError(f"a part has a header of more than {_HEADER:,} bytes", "Give the file a shorter name.")
 
     def _on_header_end(self) -> None:
         if bytes(self._header).lower() == b"content-disposition":
