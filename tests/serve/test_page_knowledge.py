@@ -241,6 +241,7 @@ def test_a_folder_that_is_dropped_keeps_its_paths(server: Server, look: Look) ->
 
 
 def test_models_say_what_they_are_and_need_and_one_of_ones_own_is_made(server: Server, look: Look) -> None:
+    server.post("/api/hornbook/models/unload", {"name": MODEL})
     seen = look("/models")
     page = seen.page
     row = page.locator("li.model", has_text=MODEL).first
@@ -252,7 +253,7 @@ def test_models_say_what_they_are_and_need_and_one_of_ones_own_is_made(server: S
     assert "135M parameters" in row.inner_text()
     seen.shot("models")
 
-    page.get_by_role("button", name="Make a model of your own").click()
+    page.get_by_role("button", name="Make your own").click()
     dialog = page.get_by_role("dialog")
     dialog.locator("textarea").fill("FROM smollm2:135m\n\nPARAMETER temprature 2\n")
     dialog.get_by_text("Line 3: there is no parameter temprature").wait_for()
@@ -261,15 +262,15 @@ def test_models_say_what_they_are_and_need_and_one_of_ones_own_is_made(server: S
     dialog.locator("textarea").fill("FROM smollm2:135m\nSYSTEM You answer in one word.\n")
     dialog.get_by_text("The Modelfile can be read.").wait_for()
     dialog.get_by_role("textbox", name="Name").fill("oneword")
-    dialog.get_by_role("button", name="Make a model of your own").click()
+    dialog.get_by_role("button", name="Make your own").click()
     made = page.locator("li.model", has_text="oneword")
     made.get_by_text("made from smollm2:135m").wait_for()
 
-    made.get_by_role("button", name="Load oneword").click()
+    made.get_by_role("button", name="Load oneword", exact=True).click()
     made.get_by_text("in memory").wait_for()
     assert {"oneword", MODEL} & {each["name"] for each in server.get("/api/ps").json()["models"]}
     made.get_by_role("button", name="Unload oneword").click()
-    made.get_by_role("button", name="Load oneword").wait_for()
+    made.get_by_role("button", name="Load oneword", exact=True).wait_for()
 
     made.get_by_role("button", name="More about oneword").click()
     page.get_by_role("menuitem", name="Delete").click()

@@ -89,7 +89,6 @@ export function Asking({ name, passages }) {
         </div>
         ${way === "ask" && html`<label class="row small" title=${t("ask.loose.title")}><input type="checkbox" checked=${!strict}
           onChange=${(event) => { setStrict(!event.target.checked); memory.set("kb-strict", !event.target.checked); }} />${t("ask.loose")}</label>`}
-        <span class="grow"></span>
         ${busy
           ? html`<${Button} icon="stop" onClick=${() => running.current?.abort()}>${t("stop")}<//>`
           : html`<button type="submit" class="button main" disabled=${!passages}>${t(`ask.way.${way}`)}</button>`}

@@ -41,6 +41,12 @@ function Quote({ citation, place, button }) {
   </span>`;
 }
 
+/** A sentence whose last word stays on one line with its chips: [all but that word, the word]. */
+function held(text) {
+  const word = /[!-\u2e7f]{1,24}$/.exec(text)?.[0] ?? Array.from(text).at(-1) ?? "";
+  return [text.slice(0, text.length - word.length), word];
+}
+
 /** A checked answer: {sentences, citations}. */
 export function Cited({ answer, collection }) {
   const { citations } = answer;
@@ -48,11 +54,15 @@ export function Cited({ answer, collection }) {
     const citation = citations.find((one) => one.n === n);
     return html`<${Chip} key=${n} n=${n} citation=${citation} citations=${citations} collection=${collection} />`;
   });
+  const words = (sentence, after = "") => {
+    const [most, last] = held(sentence.text + after);
+    return html`${most}<span class="held">${last}${chips(sentence)}</span>`;
+  };
   const bare = answer.sentences.some((sentence) => !sentence.citations.length);
   return html`<div class="cited">
     <p class="cited-text">${answer.sentences.map((sentence) => {
-      if (sentence.quoted) return html`<span class="said">${t("ask.says")}<q>${sentence.text}</q>${chips(sentence)}</span> `;
-      if (sentence.citations.length) return html`<span>${sentence.text}${chips(sentence)}</span> `;
+      if (sentence.quoted) return html`<span>${t("ask.says")}“${words(sentence, "”")}</span> `;
+      if (sentence.citations.length) return html`<span>${words(sentence)}</span> `;
       return html`<span class="unsupported" title=${t("ask.unsupported")}>${sentence.text}<span class="unseen"> (${t("ask.unsupported")})</span></span> `;
     })}</p>
     ${bare && html`<p class="quiet small"><span class="unsupported" aria-hidden="true">${t("ask.dotted")}</span> ${t("ask.dotted.means")}</p>`}

