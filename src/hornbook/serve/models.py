@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,122 +20,21 @@ from typing import TYPE_CHECKING, Any, Literal
 import anyio
 
 from hornbook.checkpoint.machine import available
-from hornbook.errors import ModelClosed, UnsupportedModel, UsageError
+from hornbook.errors import UsageError
 from hornbook.serve.errors import Busy, NoRoom
+from hornbook.serve.loaded import Loaded, Resident, load_model, predicted
 from hornbook.serve.metrics import Books, Metrics
 from hornbook.serve.options import Options
-from hornbook.serve.shelf import Listed, Meaning, Shelf
+from hornbook.serve.shelf import Listed, Shelf
 from hornbook.serve.writing import Writer
 from hornbook.settings import Settings
-from hornbook.text.go_chat import template_of
-from hornbook.types import Message
 
 if TYPE_CHECKING:
     from hornbook.checkpoint.store import Entry
-    from hornbook.llm import LocalLLM
-    from hornbook.retrieve.embed import LocalEmbedder
-    from hornbook.text.chat import ChatTemplate
-    from hornbook.text.go_chat import GoChatTemplate
 
 log = logging.getLogger("hornbook.serve")
 WANTED = 1.0  # seconds in which somebody must take what was loaded
 CACHE_SHARE = 4  # where the memory of models is limited, keys and values of one get a part in so many of it, at most
-
-
-@dataclass(eq=False)
-class Resident:
-    """A model in memory. ``users``: leases; ``keep``: seconds that it stays when nobody has one."""
-
-    entry: Entry
-    bytes: int
-    keep: float
-    llm: LocalLLM | None = None
-    embedder: LocalEmbedder | None = None
-    writer: Writer | None = None
-    users: int = 0
-    used: float = 0.0  # when it was, by the loop's clock
-    leaving: bool = False  # nobody new may have it
-    expires: datetime | None = None
-    timer: asyncio.TimerHandle | None = None
-    adapters: dict[str, Path] = field(default_factory=dict)
-    adapting: asyncio.Lock = field(default_factory=asyncio.Lock)
-    templates: dict[str, ChatTemplate | GoChatTemplate] = field(default_factory=dict)  # of created models, by source
-
-    def template(self, source: str) -> ChatTemplate | GoChatTemplate | None:
-        """A created model's template with this model's tokenizer. Raises TemplateError."""
-        if source not in self.templates and self.llm is not None:
-            self.templates[source] = template_of(source, self.llm.tokenizer)
-        return self.templates.get(source)
-
-    def stats(self) -> Any:
-        if self.llm is None:
-            return None
-        try:
-            return self.llm.stats()
-        except ModelClosed:
-            return None
-
-
-class Loaded:
-    """A model in somebody's use, with what its name asks for. It cannot be unloaded before ``release``, or the end of
-    ``async with``; dropping it releases it too.
-
-    ``system``, ``parameters`` and ``template`` are a created model's own; ``adapter`` is the name that its requests use.
-    """
-
-    def __init__(self, models: Models, resident: Resident, meaning: Meaning, keep_alive: float | None) -> None:
-        self._resident: Resident | None = None
-        self.name = meaning.name
-        self.entry = resident.entry
-        self.llm = resident.llm
-        self.embedder = resident.embedder
-        self.writer = resident.writer
-        self.adapter = meaning.adapter[0] if meaning.adapter else None
-        self.system = meaning.system
-        self.parameters: Mapping[str, Any] = meaning.parameters or {}
-        self.template = None if meaning.template is None else resident.template(meaning.template)
-        self.messages: Sequence[Message] = meaning.messages
-        self._models = models
-        self._resident = resident
-        self._keep_alive = keep_alive
-
-    def need_llm(self) -> LocalLLM:
-        """Raises UsageError for an embedding model."""
-        if self.llm is None:
-            raise UsageError(f"{self.name} is an embedding model: it writes no text", "Choose a language model.")
-        return self.llm
-
-    def need_embedder(self) -> LocalEmbedder:
-        """Raises UsageError for a language model."""
-        if self.embedder is None:
-            raise UsageError(f"{self.name} is a language model: it gives no embeddings", "Choose an embedding model.")
-        return self.embedder
-
-    def need_writer(self) -> Writer:
-        self.need_llm()
-        assert self.writer is not None
-        return self.writer
-
-    def first_turns(self, turns: Sequence[Message]) -> list[Message]:
-        """What a created model says before a conversation: its system text, unless there is another, and its examples."""
-        own = [Message("system", self.system)] if self.system and not any(t.role == "system" for t in turns) else []
-        return [*own, *self.messages]
-
-    def release(self) -> None:
-        """The model may go when all others have released it too. More than once does nothing."""
-        resident, self._resident = self._resident, None
-        if resident is not None:
-            self._models.give_back(resident, self._keep_alive)
-
-    async def __aenter__(self) -> Loaded:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.release()
-
-    def __del__(self) -> None:
-        if self._resident is not None:
-            self._models.soon(self.release)
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,7 +239,7 @@ class Models:
             resident.timer.cancel()
         self._going += resident.bytes
         try:
-            await anyio.to_thread.run_sync(_close, resident)
+            await anyio.to_thread.run_sync(resident.close)
         finally:
             self._going -= resident.bytes
         log.info("unloaded", extra={"model": resident.entry.name})
@@ -381,7 +280,7 @@ class Models:
         for resident in residents:
             if resident.timer is not None:
                 resident.timer.cancel()
-            await anyio.to_thread.run_sync(_close, resident)
+            await anyio.to_thread.run_sync(resident.close)
         if self._tasks:
             await asyncio.wait(self._tasks)
 
@@ -432,41 +331,6 @@ class Models:
 
     def _books(self) -> list[Books]:
         return [Books(r.entry.name, r.bytes, r.stats()) for r in self._residents.values()]
-
-
-def predicted(entry: Entry, settings: Settings, running: int) -> int:
-    """Bytes that the model can come to, before it is loaded."""
-    from hornbook.engine import forecast
-
-    needed, _ = forecast.most(entry.path, settings, running=running)
-    return needed
-
-
-def load_model(entry: Entry, settings: Settings, running: int) -> LocalLLM | LocalEmbedder:
-    """Raises what ``hornbook.load`` raises, and UnsupportedModel for what is neither a language model nor an embedder."""
-    from hornbook.llm import LocalLLM, load
-    from hornbook.retrieve.embed import LocalEmbedder
-
-    model = load(entry.path, settings=settings, max_running=running)
-    if not isinstance(model, LocalLLM | LocalEmbedder):
-        model.close()
-        raise UnsupportedModel(
-            f"{entry.name} reads a text whole and writes another: the server runs language models and embedders",
-            "Run it with: hornbook run",
-        )
-    model.name = entry.name
-    return model
-
-
-def _close(resident: Resident) -> None:
-    from hornbook.checkpoint.machine import give_back
-
-    if resident.writer is not None:
-        resident.writer.close()
-    for model in (resident.llm, resident.embedder):
-        if model is not None:
-            model.close()
-    give_back()
 
 
 def _gb(count: int | None) -> str:
