@@ -8,7 +8,7 @@ answer's ``dropped`` tells what was left out.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter
 
@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
 def router(house: House) -> APIRouter:
     """All routes of the API."""
-    whole = APIRouter()
+    schema = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
+    told: dict[int | str, dict[str, Any]] = {
+        "4XX": {"description": "What is wrong, and what to do.", "content": {"application/json": {"schema": schema}}}
+    }
+    whole = APIRouter(tags=["Ollama"], responses=told)
     for room in (asking, embedding, models, making):
         whole.include_router(room.router(house))
     return whole

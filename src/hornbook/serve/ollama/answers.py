@@ -22,7 +22,7 @@ from hornbook.engine.tool_reader import CallEnd, TextDelta
 from hornbook.engine.tool_stream import StreamEvent, ThinkingDelta
 from hornbook.errors import HornbookError
 from hornbook.serve.errors import ollama_body
-from hornbook.serve.models import Loaded
+from hornbook.serve.loaded import Loaded
 from hornbook.serve.writing import Writing
 from hornbook.types import Token
 

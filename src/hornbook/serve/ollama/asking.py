@@ -18,7 +18,7 @@ from fastapi.responses import JSONResponse, Response
 from hornbook.engine.tool_calls import ToolPlan, plan_tools
 from hornbook.errors import UsageError
 from hornbook.serve import writing
-from hornbook.serve.models import Loaded
+from hornbook.serve.loaded import Loaded
 from hornbook.serve.ollama.answers import Answering, Part, now
 from hornbook.serve.ollama.bodies import Asking, Chat, Generate, Turn, described, read
 from hornbook.serve.ollama.options import Wanted, seconds, wanted
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def router(house: House) -> APIRouter:
-    routes = APIRouter(tags=["Ollama"])
+    routes = APIRouter()
 
     @routes.post("/api/generate", openapi_extra=described(Generate))
     async def generate(request: Request) -> Response:

@@ -17,7 +17,7 @@ from fastapi.responses import JSONResponse, Response
 
 from hornbook.errors import ContextTooLong, UsageError
 from hornbook.serve import writing
-from hornbook.serve.models import Loaded
+from hornbook.serve.loaded import Loaded
 from hornbook.serve.ollama.bodies import Embed, Embeddings, described, read
 from hornbook.serve.ollama.options import seconds, wanted
 
@@ -29,7 +29,7 @@ MOST = 2048  # texts of one request
 
 
 def router(house: House) -> APIRouter:
-    routes = APIRouter(tags=["Ollama"])
+    routes = APIRouter()
 
     @routes.post("/api/embed", openapi_extra=described(Embed))
     async def embed(request: Request) -> Response:

@@ -41,7 +41,7 @@ _FILE = re.compile(r"[A-Za-z0-9_][\w.-]{0,127}", re.A)
 
 
 def router(house: House) -> APIRouter:
-    routes = APIRouter(tags=["Ollama"])
+    routes = APIRouter()
     shelf, jobs = house.models.shelf, Jobs()
     blobs = shelf.created.blobs
 

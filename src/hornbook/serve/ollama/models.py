@@ -27,7 +27,7 @@ _NEVER = datetime(9999, 12, 31, tzinfo=UTC)
 
 
 def router(house: House) -> APIRouter:
-    routes = APIRouter(tags=["Ollama"])
+    routes = APIRouter()
     shelf = house.models.shelf
 
     @routes.head("/")
