@@ -16,9 +16,9 @@ from typing import Any
 
 import httpx
 import pytest
+import schemathesis
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
-schemathesis = pytest.importorskip("schemathesis")
 pytestmark = [pytest.mark.models, pytest.mark.timeout(240)]
 
 REQUESTS = 1000

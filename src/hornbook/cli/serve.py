@@ -40,7 +40,7 @@ def serve(
         typer.Option(help="A further name that requests may call the server by, chat.example. May be repeated."),
     ] = None,
     rate: Annotated[
-        float | None, typer.Option(help="Requests a second that a key, or an address, may make. Default: 100.")
+        float | None, typer.Option(help="Requests a second that a key, or an address, may make. Default: 300.")
     ] = None,
     max_body_mb: Annotated[float | None, typer.Option(help="MB that one request may have. Default: 16.")] = None,
     max_upload_mb: Annotated[

@@ -19,8 +19,8 @@ class Options(BaseModel):
     require_key: bool = False  # always so where the address is not loopback
     cors_origins: tuple[str, ...] = ()  # of pages that may use the API, besides our own
     allow_hosts: tuple[str, ...] = ()  # further names that requests may call the server by (Host)
-    rate: float = Field(default=100.0, gt=0)  # requests a second that one key, or one address, may make
-    burst: int = Field(default=1000, ge=1)  # requests that it may make at once
+    rate: float = Field(default=300.0, gt=0)  # requests a second that one key, or one address, may make
+    burst: int = Field(default=3000, ge=1)  # requests that it may make at once
     memory: int | None = Field(default=None, gt=0)  # bytes that loaded models may take in all; None: what is free
     keep_alive: float = Field(
         default=300.0, ge=-1

@@ -28,8 +28,8 @@ class Policy:
     header_bytes: int = 32_768  # of all headers of a request together
     header_count: int = 100
 
-    rate: float = 100.0  # requests a second that a key (or an address) may make for ever
-    burst: int = 1_000  # requests that it may make at once
+    rate: float = 300.0  # requests a second that a key (or an address) may make for ever
+    burst: int = 3_000  # requests that it may make at once
     wrong_keys: int = 10  # wrong keys of one address answered 401 at once; then one each ten seconds, the others 429
 
     connections: int = 512  # open at once; beyond it the one that waited longest without a request is closed
