@@ -240,6 +240,19 @@ def test_a_damaged_index_is_begun_anew_and_its_documents_wait_to_be_read_again(c
     )
 
 
+def test_a_damaged_collection_keeps_no_other_from_being_used_and_can_be_deleted(collections: Collections) -> None:
+    collections.create("good")
+    collections.create("bad")
+    collections.close()
+    for file in (collections.folder / "bad").glob("collection.sqlite*"):
+        file.write_bytes(b"no database at all " * 500)
+    again = Collections(collections.folder, Settings.load())
+    found, broken = again.all()
+    assert [one.name for one in found] == ["good"] and "bad" in broken["bad"].what and broken["bad"].remedy
+    again.delete("bad")
+    assert again.names() == ["good"]
+
+
 def test_a_home_that_was_moved_gets_a_new_index(collections: Collections) -> None:
     put(collections.create("papers"), "a.txt", b"The kiwi lays one egg.")
     collections.close()

@@ -29,7 +29,7 @@ Answer      {"question", "answer", "sentences": [Sentence], "withheld": [Sentenc
 
 POST   /kb                                {"name"?, "title"?, "description"?, "embedder"?, "model"?} -> 201 Collection
                                           name or title; without a name it is made of the title. 409 where it exists.
-GET    /kb                                -> {"collections": [Collection]}
+GET    /kb                                -> {"collections": [Collection], "broken": [{"name", "what", "remedy"}]}
 GET    /kb/{name}                         -> Collection
 DELETE /kb/{name}                         -> 204
 POST   /kb/{name}/documents               multipart/form-data; each file a part "files", its filename may be a relative path

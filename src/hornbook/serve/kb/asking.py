@@ -30,7 +30,7 @@ from hornbook.types import LLM, Answer, Message, Prompt, SamplingParams, Token
 
 if TYPE_CHECKING:
     from hornbook.serve.app import House
-    from hornbook.serve.models import Loaded
+    from hornbook.serve.loaded import Loaded
 
 
 class Event(NamedTuple):

@@ -23,7 +23,7 @@ from typing import Any
 
 import anyio
 
-from hornbook.errors import StoreError, UsageError
+from hornbook.errors import HornbookError, StoreError, UsageError
 from hornbook.retrieve.index import Index, Mode
 from hornbook.retrieve.ingest import document_id
 from hornbook.retrieve.parse import FORMATS, refusal
@@ -176,6 +176,12 @@ class Collection:
             (self.files / found.stored).unlink(missing_ok=True)
         return found
 
+    def file_of(self, listed: Listed) -> Path:
+        """Raises NotThere where somebody took the file away."""
+        if not (path := self.files / listed.stored).is_file():
+            raise NotThere(f"the file of {listed.name} is gone from the collection's folder", "Send it again.")
+        return path
+
     def of_hits(self, hits: Sequence[Hit]) -> dict[str, Listed]:
         """The documents of these hits, by the path that a hit and a citation name."""
         paths = {hit.document.path for hit in hits}
@@ -302,7 +308,10 @@ class Collections:
         self._lock = threading.RLock()
         self._open: dict[str, Collection] = {}
         self.threads = anyio.CapacityLimiter(_AT_ONCE)
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"{folder} cannot be made: {error.strerror or error}", "Check its permissions.") from error
         for left in [*folder.glob(_MAKING + "*"), *folder.glob(_GOING + "*")]:
             shutil.rmtree(left, ignore_errors=True)
 
@@ -312,16 +321,32 @@ class Collections:
             at.name for at in self.folder.iterdir() if not at.name.startswith(".") and (at / FILE_NAME).is_file()
         )
 
+    def all(self) -> tuple[list[Collection], dict[str, HornbookError]]:
+        """Those that are here, and by name what is wrong with those that cannot be opened."""
+        found, broken = [], {}
+        for name in self.names():
+            try:
+                found.append(self.get(name))
+            except HornbookError as error:
+                broken[name] = error
+        return found, broken
+
     def get(self, name: str) -> Collection:
-        """Raises NotThere, also for what cannot be a name."""
+        """Raises NotThere, also for what cannot be a name, and IndexFailure where it is damaged."""
+        with self._lock:
+            name = self.check(name)
+            if name not in self._open:
+                self._open[name] = Collection(self.folder / name, self._settings)
+            return self._open[name]
+
+    def check(self, name: str) -> str:
+        """The name in its one spelling. Raises NotThere."""
         with contextlib.suppress(UsageError):
-            name = names.collection_name(name)
-            with self._lock:
-                if name in self._open:
-                    return self._open[name]
-                if (self.folder / name / FILE_NAME).is_file() and name in os.listdir(self.folder):
-                    self._open[name] = Collection(self.folder / name, self._settings)
-                    return self._open[name]
+            spelled = names.collection_name(name)
+            if spelled in self._open or (
+                (self.folder / spelled / FILE_NAME).is_file() and spelled in os.listdir(self.folder)
+            ):
+                return spelled
         raise NotThere(f"there is no collection {names.shown(name)[:80]!r}", "GET /kb lists those that are here.")
 
     def create(
@@ -368,13 +393,13 @@ class Collections:
             return self.get(name)
 
     def delete(self, name: str) -> None:
-        """All of it. Whoever searches it meanwhile gets NotThere. Raises NotThere."""
+        """All of it, also of one that is damaged. Whoever searches it meanwhile gets NotThere. Raises NotThere."""
         with self._lock:
-            collection = self.get(name)
-            del self._open[collection.name]
-            collection.close()
+            name = self.check(name)
+            if (collection := self._open.pop(name, None)) is not None:
+                collection.close()
             gone = self.folder / (_GOING + secrets.token_hex(8))
-            collection.folder.rename(gone)
+            (self.folder / name).rename(gone)
         shutil.rmtree(gone, ignore_errors=True)
 
     def close(self) -> None:

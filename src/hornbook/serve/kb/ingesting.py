@@ -119,7 +119,7 @@ class Ingesting:
             if job.state == "queued":
                 _end(job, "stopped")
         line.stop.set()
-        if line.worker is not None:
+        if line.worker is not None and line.running is not None:  # one that waits for its turn finds nothing to do then
             await asyncio.wait([line.worker])
 
     async def close(self, seconds: float = 5.0) -> None:

@@ -157,8 +157,9 @@ def router(house: House, fetcher: Fetcher | None = None) -> APIRouter:
     @api.get("")
     async def list_all() -> dict[str, Any]:
         """Every collection of this home."""
-        found = await in_thread(lambda: [collections.get(name) for name in collections.names()])
-        return {"collections": [await described(one) for one in found]}
+        found, broken = await in_thread(collections.all)
+        told = [{"name": name, "what": error.what, "remedy": error.remedy} for name, error in broken.items()]
+        return {"collections": [await described(one) for one in found], "broken": told}
 
     @api.get("/{name}")
     async def show(name: str) -> dict[str, Any]:
@@ -168,9 +169,9 @@ def router(house: House, fetcher: Fetcher | None = None) -> APIRouter:
     @api.delete("/{name}", status_code=204)
     async def delete(name: str) -> Response:
         """Delete a collection with all that is in it."""
-        collection = await named(name)
-        await ingesting.forget(collection.name)
-        await in_thread(lambda: collections.delete(collection.name))
+        known = await in_thread(lambda: collections.check(name))
+        await ingesting.forget(known)
+        await in_thread(lambda: collections.delete(known))
         return Response(status_code=204)
 
     # --------------------------------------------------------------------------------------------------- documents
@@ -239,7 +240,8 @@ def router(house: House, fetcher: Fetcher | None = None) -> APIRouter:
         collection = await named(name)
         listed = await in_thread(lambda: collection.document(id))
         headers = _AS_DOWNLOAD | {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(listed.name, safe='')}"}
-        return FileResponse(collection.files / listed.stored, media_type="application/octet-stream", headers=headers)
+        path = await in_thread(lambda: collection.file_of(listed))
+        return FileResponse(path, media_type="application/octet-stream", headers=headers)
 
     @api.get("/{name}/documents/{id}/text")
     async def text(
@@ -331,11 +333,11 @@ def router(house: House, fetcher: Fetcher | None = None) -> APIRouter:
 
 
 async def _resume(collections: Collections, ingesting: Ingesting) -> None:
-    for name in await anyio.to_thread.run_sync(collections.names):
-        try:
-            ingesting.resume(await anyio.to_thread.run_sync(collections.get, name))
-        except HornbookError as error:  # one that is damaged must not keep the others from being read
-            log.error("a collection cannot be opened", extra={"collection": name, "error": error.what})
+    found, broken = await anyio.to_thread.run_sync(collections.all)
+    for collection in found:
+        ingesting.resume(collection)
+    for name, error in broken.items():
+        log.error("a collection cannot be opened", extra={"collection": name, "error": error.what})
 
 
 async def _check_embedder(house: House, name: str) -> None:
@@ -347,11 +349,10 @@ async def _check_embedder(house: House, name: str) -> None:
 def _as_models(collections: Collections) -> list[Listed]:
     """The collections as names that can be asked for: "kb:papers"."""
     found = []
-    for name in collections.names():
-        collection = collections.get(name)
+    for collection in collections.all()[0]:
         form = collection.describe()
         made = datetime.fromtimestamp(form["created"], UTC).isoformat()
-        found.append(Listed(f"kb:{name}", "collection", form["bytes"], made, ""))
+        found.append(Listed(f"kb:{collection.name}", "collection", form["bytes"], made, ""))
     return found
 
 

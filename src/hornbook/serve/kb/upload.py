@@ -18,7 +18,7 @@ import anyio.to_thread
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from hornbook.errors import UsageError
+from hornbook.errors import StoreError, UsageError
 from hornbook.serve.errors import TooLarge
 
 FILES = 2_000  # of one request
@@ -74,7 +74,7 @@ class Intake:
         )
 
     def feed(self, data: bytes) -> None:
-        """Raises TooLarge, and UsageError where the body is not what its type says."""
+        """Raises TooLarge, UsageError where the body is not what its type says, StoreError where the disk is full."""
         self._taken += len(data)
         if self._taken > self._max_bytes:
             raise TooLarge(f"more than {self._max_bytes / 2**20:,.0f} MB in one request", "Send fewer files at once.")
@@ -82,6 +82,8 @@ class Intake:
             self._parser.write(data)
         except FormParserError as error:
             raise UsageError(f"the multipart body cannot be read: {error}", "Send it again.") from error
+        except OSError as error:
+            raise StoreError(f"the upload cannot be kept: {error.strerror or error}", "Free some space.") from error
 
     def finish(self) -> list[Received]:
         """Raises UsageError where the body ends before its last boundary."""
