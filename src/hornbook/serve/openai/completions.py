@@ -35,10 +35,11 @@ from hornbook.types import SamplingParams, Token
 
 if TYPE_CHECKING:
     from hornbook.serve.app import House
-    from hornbook.serve.models import Loaded
+    from hornbook.serve.loaded import Loaded
 
 USUAL_TOKENS = 16  # the API's default
-MOST_ANSWERS = 1024  # of one request: prompts times best_of
+MOST_PROMPTS = 256  # of one request
+MOST_ANSWERS = 1024  # prompts times best_of
 
 Ids = Annotated[list[Whole], Field(min_length=1)]
 
@@ -65,9 +66,10 @@ class CompletionBody(Sampled):
         if best_of > n and self.stream:
             what = "the best answers are known when all are written, and cannot be streamed"
             raise RequestFault(what, "Leave best_of or stream out.", param="best_of")
-        answers = best_of * len(self.prompts())
-        if answers > MOST_ANSWERS:
-            what = f"{answers:,} answers are asked for at once; {MOST_ANSWERS:,} are the most"
+        prompts = len(self.prompts())
+        if prompts > MOST_PROMPTS or prompts * best_of > MOST_ANSWERS:
+            what = f"{prompts:,} prompts with {best_of} answers each are too many at once"
+            what += f": {MOST_PROMPTS} prompts and {MOST_ANSWERS:,} answers are the most"
             raise RequestFault(what, "Send fewer prompts.", param="prompt")
 
 

@@ -19,11 +19,11 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from hornbook.errors import ContextTooLong, DeadlineExceeded, HornbookError, ModelNotFound, UsageError
-from hornbook.serve.errors import NotThere, message_of, status_of
-from hornbook.serve.writing import ClientGone
+from hornbook.serve.errors import ClientGone, NotThere, message_of, status_of
 
 # HTTP status -> OpenAI's type of error; any other 4xx is an invalid request, any other 5xx the server's
 TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+PASSING = (503, 507)  # no failure of the server: it is full for now, or being stopped
 CLIENT_GONE = 499  # nginx's status for it
 CODES = {401: "invalid_api_key", 413: "request_too_large", 429: "rate_limit_exceeded"}
 
@@ -88,6 +88,8 @@ def _misformed(errors: Sequence[Mapping[str, Any]]) -> ErrorBody:
     if kind == "extra_forbidden":
         message = f"Unrecognized request argument supplied: {where}{more}."
         return error_body(message, 400, param=where, code="unknown_parameter")
+    if not where and kind in ("model_attributes_type", "model_type", "dict_type"):
+        return error_body("The body must be a JSON object, sent as application/json.", 400)
     if kind == "json_invalid":
         reason = (first.get("ctx") or {}).get("error", first["msg"])
         return error_body(f"The body is not valid JSON: {reason}.", 400)
@@ -118,7 +120,7 @@ class OpenAIRoute(APIRoute):
                 return Response(status_code=CLIENT_GONE)  # which nobody reads
             except HornbookError as error:
                 status, body = explained(error)
-                if status >= 500:
+                if status >= 500 and status not in PASSING:
                     log.error("%s %s: %s", request.method, request.url.path, error.what)
                 return respond(status, body)
             except RecursionError:

@@ -102,6 +102,6 @@ def sampling(
 
 
 def _id(key: str) -> int:
-    if not (key.isascii() and key.isdigit()):
+    if not (key.isascii() and key.isdigit() and len(key) < 10):
         raise RequestFault(f"a key of logit_bias is a token's id, not {key[:40]!r}", param="logit_bias")
     return int(key)

@@ -8,7 +8,7 @@ Chat completions and responses both tell their clients what is said here.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import anyio
 
@@ -17,7 +17,7 @@ from hornbook.engine.tool_reader import CallBegin, CallDelta, CallEnd, TextDelta
 from hornbook.engine.tool_stream import ReplyStream, StreamEvent, ThinkingDelta
 from hornbook.errors import UsageError
 from hornbook.serve.errors import Busy
-from hornbook.serve.models import Loaded
+from hornbook.serve.loaded import Loaded
 from hornbook.serve.openai.faults import RequestFault
 from hornbook.serve.openai.tools import Wanted
 from hornbook.serve.writing import Prompt, Writing, render, write_chat
@@ -104,12 +104,14 @@ class Speech:
         async for answer, token in self._writing:
             self.written += token.id is not None
             reason, stream = reason_of(token), self._streams[answer]
-            delta = replace(delta_of(answer, stream.push(token)), tokens=(token,))
-            yield replace(delta, reason=stream.reply.finish_reason) if reason else delta
+            events = stream.push(token)
+            yield delta_of(answer, token, events, stream.reply.finish_reason if reason else None)
 
 
-def delta_of(answer: int, events: Sequence[StreamEvent]) -> Delta:
+def delta_of(answer: int, token: Token, events: Sequence[StreamEvent], reason: str | None) -> Delta:
     """What a token has made certain, as one Delta."""
+    if not events:
+        return Delta(answer, reason=reason, tokens=(token,))
     text = thought = ""
     calls: list[Called] = []
     for event in events:
@@ -123,7 +125,7 @@ def delta_of(answer: int, events: Sequence[StreamEvent]) -> Delta:
             calls.append(Called(event.index, arguments=event.arguments))
         else:
             assert isinstance(event, CallEnd)  # whose arguments were all told
-    return Delta(answer, text, thought, tuple(calls))
+    return Delta(answer, text, thought, tuple(calls), reason, (token,))
 
 
 def reason_of(token: Token) -> str | None:
