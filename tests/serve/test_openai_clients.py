@@ -125,3 +125,24 @@ def test_llama_index_talks_to_it(server: Any) -> None:
     )
     whole = str(llm.complete("Name a colour."))
     assert whole and "".join(piece.delta or "" for piece in llm.stream_complete("Name a colour.")) == whole
+
+
+def test_a_created_model_answers_with_its_own_words_and_parameters(server: Any, openai_client: Any) -> None:
+    made = {
+        "model": "pirate", "from": MODEL, "system": "You are a pirate. Arr!", "stream": False,
+        "parameters": {"temperature": 0, "num_predict": 5, "top_k": 20, "repeat_penalty": 1.1, "num_ctx": 1024},
+    }  # fmt: skip
+    assert server.post("/api/create", json=made).status_code == 200
+    try:
+        mine = openai_client.chat.completions.create(model="pirate", messages=turn("Who are you?"))
+        by_hand = openai_client.chat.completions.create(
+            messages=[{"role": "system", "content": "You are a pirate. Arr!"}, *turn("Who are you?")], max_tokens=5,
+            extra_body={"repetition_penalty": 1.1}, **GREEDY,
+        )  # fmt: skip
+        assert mine.model == "pirate" and mine.usage.completion_tokens == 5
+        assert mine.choices[0].message.content == by_hand.choices[0].message.content
+        longer = openai_client.chat.completions.create(model="pirate", messages=turn("Who are you?"), max_tokens=7)
+        assert longer.usage.completion_tokens == 7, "what a request says goes before what the model says"
+        assert openai_client.models.retrieve("pirate").id == "pirate"
+    finally:
+        server.client().request("DELETE", "/api/delete", json={"model": "pirate"})
