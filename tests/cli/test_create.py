@@ -40,6 +40,7 @@ def test_a_model_is_created_shown_created_again_copied_and_removed(run: Any, tmp
     assert [one["name"] for one in listed["created"]] == ["again", "french", "paris"]
     assert json.loads(run("show", "paris", "--json")[0])["created"]["parent"] == "smollm2:135m"
     assert "paris" in run("list")[0]
+    assert "which the server runs" in run("run", "paris", "Bonjour", code=2)[1]
     run("rm", "french", "again", "paris")
     assert json.loads(run("list", "--json")[0])["created"] == []
 

@@ -69,11 +69,19 @@ def announce(store: Store, name: str) -> bool:
 
 def fetch(settings: Settings, *models: str) -> None:
     """Pull what is not here yet, saying so. Every verb that may pull a model by itself calls this first."""
+    from hornbook.checkpoint.created import CreatedModels
     from hornbook.checkpoint.store import Store
     from hornbook.engine.remote import is_remote
+    from hornbook.errors import UsageError
 
     store = Store(settings)
+    created = CreatedModels(settings, store)
     for model in filterfalse(is_remote, models):  # a server has its models
+        if created.is_here(model):
+            raise UsageError(
+                f"{model} is a created model, which the server runs",
+                f"Start hornbook serve, then name it as http://127.0.0.1:11500/v1#{model}",
+            )
         announce(store, model)
         with console.progress("bytes") as progress:
             store.ensure(model, progress=progress)
