@@ -363,3 +363,72 @@ def test_the_apis_page_describes_every_operation_and_sends_one(server: Server, l
     assert '"embedding"' in operation.locator(".answer").inner_text()
     seen.shot("docs")
     assert seen.serious() == []
+
+
+def test_by_keyboard_alone_to_a_source_through_all_of_them_and_back(
+    server: Server, look: Look, collection: str
+) -> None:
+    seen = look(f"/knowledge/{collection}")
+    page = seen.page
+    ask(page, "pear trees cellar lighthouse", "Search")
+    page.locator("#question").focus()
+    for _ in range(12):  # a few controls, and then the first hit
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.closest('.hits') !== null"):
+            break
+    page.keyboard.press("Enter")
+    page.locator(".source-text mark").first.wait_for()
+    assert page.evaluate("document.activeElement.closest('.pane') !== null")
+    count = page.locator(".hits li").count()
+    page.keyboard.press("Alt+ArrowRight")
+    page.get_by_text(f"2 of {count}", exact=True).wait_for()
+    page.keyboard.press("Alt+ArrowLeft")
+    page.get_by_text(f"1 of {count}", exact=True).wait_for()
+    page.keyboard.press("Escape")
+    assert page.evaluate("document.activeElement.closest('.hits li') === document.querySelector('.hits li')")
+    page.locator("#question").focus()
+    page.keyboard.press("ArrowUp")
+    assert page.locator("#question").input_value() == "pear trees cellar lighthouse"  # the last question, to be mended
+
+
+def test_escape_stops_an_answer_and_keeps_the_question(server: Server, look: Look, collection: str) -> None:
+    seen = look(f"/knowledge/{collection}")
+    page = seen.page
+    page.route("**/ask", lambda route: None)  # an answer that does not come
+    page.locator("#question").fill("How many pear trees?")
+    page.keyboard.press("Enter")
+    page.locator(".asked[aria-busy=true]").wait_for()
+    page.keyboard.press("Escape")
+    page.locator(".asked", has_text="Stopped.").wait_for()
+    assert page.locator("#question").input_value() == "How many pear trees?"
+
+
+def test_an_address_inside_is_refused_by_name_and_everything_is_read_again_when_asked(
+    server: Server, look: Look, collection: str
+) -> None:
+    seen = look(f"/knowledge/{collection}")
+    page = seen.page
+    page.get_by_role("button", name="Add a web address").click()
+    page.get_by_role("dialog").get_by_role("textbox").fill("http://127.0.0.1:1/secret")
+    page.get_by_role("button", name="Fetch it").click()
+    row = page.get_by_label("On their way").locator("li", has_text="http://127.0.0.1:1/secret")
+    row.locator(".red").wait_for()
+    assert len(row.locator(".red").inner_text()) > 10
+    row.get_by_role("button", name="Dismiss http://127.0.0.1:1/secret").click()
+    assert row.count() == 0
+
+    page.get_by_role("button", name="More about this collection").click()
+    page.get_by_role("menuitem", name="Read everything again").click()
+    with page.expect_response(lambda answer: answer.url.endswith("/jobs/events")):
+        page.get_by_role("dialog").get_by_role("button", name="Read everything again").click()
+    page.locator("#voice", has_text="The documents are ready.").wait_for(state="attached", timeout=WAIT)
+    assert server.get(f"/kb/{collection}").json()["documents"] == 4
+
+
+def test_a_shelf_leads_to_a_chat_with_what_lies_on_it(server: Server, look: Look, collection: str) -> None:
+    seen = look(f"/knowledge/{collection}")
+    page = seen.page
+    page.get_by_role("button", name="More about this collection").click()
+    page.get_by_role("menuitem", name="Chat with it").click()
+    page.locator("#composer").wait_for()
+    assert "Shelf of tests" in page.locator("main").inner_text()

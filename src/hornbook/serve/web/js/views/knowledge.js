@@ -1,10 +1,12 @@
 // Knowledge: the collections, and one of them with its documents, a question and a search.
 
 import { api } from "../api.js";
+import { refreshHouse } from "../house.js";
 import { html, useEffect, useRef, useState } from "../html.js";
 import { bytes, t, useLanguage } from "../i18n.js";
 import { Asking } from "../parts/asking.js";
 import { Button } from "../parts/button.js";
+import { chatWith } from "../parts/chat_with.js";
 import { confirm } from "../parts/dialog.js";
 import { Documents } from "../parts/documents.js";
 import { Menu } from "../parts/menu.js";
@@ -46,7 +48,9 @@ function Shelf() {
   const make = async (title) => {
     setBusy(true);
     try {
-      return await api.post("/kb", { title });
+      const made = await api.post("/kb", { title });
+      refreshHouse();
+      return made;
     } catch (error) {
       complain(error);
       return null;
@@ -128,6 +132,7 @@ function Collection({ name }) {
     try {
       await api.delete(path);
       announce(t("kb.deleted", { title }));
+      refreshHouse();
       go("/knowledge");
     } catch (error) {
       complain(error);
@@ -140,7 +145,7 @@ function Collection({ name }) {
   }
   if (!collection) return html`<${Topbar} title=${name} back=${{ href: "#/knowledge", label: t("kb.all") }} /><div class="page"><p class="quiet">${t("loading")}</p></div>`;
   const menu = [
-    { label: t("kb.chat"), icon: "send", run: () => go(`/?model=${encodeURIComponent(`kb:${name}`)}`) },
+    { label: t("kb.chat"), icon: "send", run: () => chatWith({ collection: name }), disabled: !collection.passages },
     { label: t("kb.reindex"), icon: "again", run: reindex, disabled: collection.busy || !collection.documents },
     null,
     { label: t("delete"), icon: "trash", danger: true, run: remove },

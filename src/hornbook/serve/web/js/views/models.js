@@ -5,6 +5,7 @@ import { html, useCallback, useEffect, useRef, useState } from "../html.js";
 import { bytes, moment, number, t, useLanguage } from "../i18n.js";
 import { Bench } from "../parts/bench.js";
 import { Button } from "../parts/button.js";
+import { chatWith } from "../parts/chat_with.js";
 import { confirm } from "../parts/dialog.js";
 import { Icon } from "../parts/icons.js";
 import { JobLine, useJobs } from "../parts/jobs.js";
@@ -13,7 +14,6 @@ import { ModelfileForm } from "../parts/modelfile.js";
 import { announce, complain } from "../parts/toast.js";
 import { Topbar } from "../parts/topbar.js";
 import { refreshHouse } from "../house.js";
-import { go } from "../state.js";
 
 export default function Models() {
   useLanguage();
@@ -140,7 +140,7 @@ function Model({ model, onChange, jobs, follow, onMake, isDefault }) {
 
   const writes = model.kind !== "embedder";
   const menu = [
-    writes && { label: t("models.chat"), icon: "send", run: () => go(`/?model=${name}`) },
+    writes && { label: t("models.chat"), icon: "send", run: () => chatWith({ model: model.name }) },
     writes && { label: t("models.base"), icon: "edit", run: copy },
     writes && { label: t("models.bench"), icon: "chart", run: () => setMeasuring(true) },
     model.removable && { label: t("delete"), icon: "trash", danger: true, run: remove },
