@@ -88,9 +88,6 @@ class Meter:
         )
 
 
-# A whole string, or (group 1) one that the chunk's end cuts. The quantifiers are possessive: no backtracking, and a
-# string that is cut is matched to the end, so the search never starts again inside of it. Time is linear.
-_STRINGS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|("[^"\\]*+(?:\\.[^"\\]*+)*+\\?\Z)', re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _STEPS = bytes({**dict.fromkeys(b"[{", 1), **dict.fromkeys(b"]}", 255)}.get(byte, 0) for byte in range(256))
 
@@ -99,17 +96,24 @@ class Nesting:
     """Follows how deep the lists and objects of a JSON text are nested, chunk by chunk, in time linear in its bytes.
 
     Parsers and all that walks a parsed body recurse; Python's recursion and C's stack end somewhere. What is counted
-    are brackets outside of strings, so a text that is no JSON is counted too, harmlessly.
+    are brackets outside of strings. Right for every text that is JSON up to where it stops to be: a parser goes no further.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.depth = 0
-        self._open = b""  # a quote, and a backslash if that was the last byte, when the last chunk ended in a string
+        self._in_string = False
+        self._half = b""  # a backslash at a chunk's end, which belongs to the byte that comes
 
     def take(self, chunk: bytes) -> None:
-        bare = _STRINGS.sub(rb"\1", self._open + chunk)
-        bare, self._open = self._cut(bare)
+        text = self._half + chunk
+        backslashes = len(text) - len(text.rstrip(b"\\"))
+        self._half = b"\\" * (backslashes % 2)
+        # Without escaped backslashes and then without escaped quotes, every quote begins or ends a string.
+        plain = text[: len(text) - len(self._half)].replace(b"\\\\", b"").replace(b'\\"', b"")
+        pieces = plain.split(b'"')
+        bare = b"".join(pieces[self._in_string :: 2])
+        self._in_string ^= len(pieces) % 2 == 0
         steps = np.frombuffer(bare.translate(_STEPS, _NOT_BRACKETS), np.int8)
         if steps.size == 0:
             return
@@ -122,11 +126,3 @@ class Nesting:
                 "Send a flatter one.",
             )
         self.depth += int(depths[-1])
-
-    @staticmethod
-    def _cut(bare: bytes) -> tuple[bytes, bytes]:
-        quote = bare.find(b'"')
-        if quote < 0:
-            return bare, b""
-        backslashes = len(bare) - len(bare.rstrip(b"\\"))
-        return bare[:quote], b'"\\' if backslashes % 2 else b'"'
