@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from browsing import WAIT, Visit, Visitor
-from serving import Server
+from serving import Server, make_home
 
 LONG = "Tell me a very long story about a lighthouse keeper, with many chapters."
 
@@ -508,3 +512,103 @@ def test_files_become_documents_that_are_asked(server: Server, visit: Visitor) -
     page.wait_for_selector(".pane", state="detached")
     assert time.monotonic() - begun < 5
     assert seen.faults == []
+
+
+def test_files_can_be_dropped_anywhere_and_pasted(server: Server, visit: Visitor) -> None:
+    seen = visit(server)
+    page = seen.open()
+    page.wait_for_selector(".ready")
+    page.route("**/kb", lambda route: route.abort() if route.request.method == "POST" else route.continue_())
+    carried = page.evaluate_handle(
+        """() => {
+            const data = new DataTransfer();
+            data.items.add(new File(["text"], "笔记 <b>.txt", { type: "text/plain" }));
+            return data;
+        }"""
+    )
+    page.dispatch_event(".chat", "dragenter", {"dataTransfer": carried})
+    page.wait_for_selector(".drop-veil")
+    seen.shot("drop-light-en-1280")
+    page.dispatch_event(".chat", "drop", {"dataTransfer": carried})
+    page.wait_for_selector(".drop-veil", state="detached")
+    row = page.locator(".file-row[data-state=failed]")  # the server is not reached: the file is named, and why
+    row.wait_for()
+    assert "笔记 <b>.txt" in row.inner_text() and "cannot be reached" in row.inner_text()
+    row.get_by_role("button").click()
+    page.wait_for_selector(".file-row", state="detached")
+    page.evaluate(
+        """(clipboardData) => document.getElementById("composer")
+            .dispatchEvent(new ClipboardEvent("paste", { clipboardData, bubbles: true, cancelable: true }))""",
+        carried,
+    )
+    page.wait_for_selector(".file-row")
+
+
+def test_a_model_and_an_adapter_are_chosen_below_the_composer(server: Server, visit: Visitor) -> None:
+    seen = visit(server)
+    status = server.get("/api/hornbook/status").json()
+    status["models"].append({**status["models"][0], "name": "other:1b", "quantisation": "Q8_0"})
+    status["adapters"] = ["pirate"]
+    seen.page.route("**/api/hornbook/status", lambda route: route.fulfill(json=status))
+    page = seen.open()
+    page.wait_for_selector(".ready")
+
+    def choose(name: str) -> str:
+        page.locator(".picker").first.click()
+        page.get_by_role("menuitemradio", name=name).click()
+        return str(page.locator(".picker").first.inner_text())
+
+    assert choose("Adapter: pirate") == "smollm2:135m:pirate"
+    assert choose("other:1b") == "other:1b"
+    page.reload()
+    page.wait_for_selector(".ready")
+    assert page.locator(".picker").first.inner_text() == "other:1b", "the next conversation begins with it"
+    assert choose("Adapter: pirate") == "other:1b:pirate"
+    assert choose("No adapter") == "other:1b"
+
+
+def test_a_newcomer_without_a_model_gets_one_and_sees_how_far_it_is(server: Server, visit: Visitor) -> None:
+    seen = visit(server)
+    status = {**server.get("/api/hornbook/status").json(), "models": [], "offline": False}
+    job = {
+        "id": "j1",
+        "kind": "pull",
+        "name": "smollm2:135m",
+        "state": "running",
+        "said": "",
+        "done": 0,
+        "total": 0,
+        "error": None,
+    }
+    done = {**job, "state": "failed", "error": {"what": "the disk is full", "remedy": "Make room."}}
+    seen.page.route("**/api/hornbook/status", lambda route: route.fulfill(json=status))
+    seen.page.route("**/api/hornbook/jobs/pull", lambda route: route.fulfill(json={**job, "done": 40e6, "total": 93e6}))
+    waiting: list[Any] = []
+    seen.page.route("**/api/hornbook/jobs/j1/events", lambda route: waiting.append(route))
+    page = seen.open()
+    page.get_by_role("button", name=re.compile("Get smollm2:135m")).click()
+    page.wait_for_selector(".pull progress")
+    assert "40 MB of 93 MB" in page.inner_text(".pull")
+    assert seen.serious() == []
+    waiting[0].fulfill(content_type="text/event-stream", body=f"data: {json.dumps(done)}\n\n")
+    page.wait_for_selector(".pull [role=alert]")
+    assert "the disk is full" in page.inner_text(".pull")
+    assert page.get_by_role("button", name=re.compile("Get smollm2:135m")).is_visible()
+
+
+def test_a_server_that_wants_a_key_is_given_one(
+    fresh_server: Any, visit: Visitor, tmp_path: Path, smollm2_path: Path
+) -> None:
+    home = make_home(tmp_path / "locked", smollm2_path)
+    made = subprocess.run(
+        [sys.executable, "-m", "hornbook", "key", "add", "browser"],
+        env={**os.environ, "HORNBOOK_HOME": str(home)}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    server = fresh_server("--require-key", home=home)
+    seen = visit(server)
+    page = seen.open()
+    page.wait_for_selector("dialog input[type=password]")
+    assert seen.serious() == []
+    page.fill("dialog input", made.stdout.strip())
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".ready")

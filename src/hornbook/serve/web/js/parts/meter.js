@@ -13,20 +13,20 @@ const NAMED = 60; // characters of a message that is left out
 export function Meter({ draft }) {
   const now = useCell(thread);
   const writing = useCell(live);
-  const [counted, setCounted] = useState(null); // {tokens, context, dropped}
+  const [counted, setCounted] = useState(null); // {tokens, context, dropped}, or {error}: too long by itself
   const { id, leaf, settings } = now;
   const path = branch(now);
   const last = path.findLast?.((message) => message.facts?.usage && message.facts.context);
 
   useEffect(() => {
     setCounted(null);
-    if (writing || settings.collection || !last) return undefined;
+    if (writing || settings.collection || !last) return undefined; // of a first question nothing can be left out
     const { usage, context } = last.facts;
     const guess = (usage.prompt_tokens + usage.completion_tokens + draft.length / 3) / context;
     if (guess < ASKED) return undefined;
     const stop = new AbortController();
     const timer = setTimeout(() => {
-      api.post(`/api/hornbook/conversations/${id}/context`, { leaf, draft, settings }, { signal: stop.signal }).then(setCounted, () => {});
+      api.post(`/api/hornbook/conversations/${id}/context`, { leaf, draft, settings }, { signal: stop.signal }).then(setCounted, (error) => error.status === 400 && setCounted({ error }));
     }, 500);
     return () => {
       clearTimeout(timer);
@@ -35,6 +35,7 @@ export function Meter({ draft }) {
   }, [id, leaf, draft, Boolean(writing), settings]);
 
   if (!counted) return null;
+  if (counted.error) return html`<p class="notice warn small">${counted.error.what} ${counted.error.remedy}</p>`;
   const { tokens, context, dropped } = counted;
   const share = tokens / context;
   if (share < SHOWN && !dropped) return null;

@@ -4,11 +4,11 @@ import { words } from "../i18n.js";
 
 words({
   en: {
-    "close": "Close", "cancel": "Cancel", "ok": "OK", "delete": "Delete", "rename": "Rename", "save": "Save",
+    "close": "Close", "cancel": "Cancel", "ok": "OK", "delete": "Delete", "rename": "Rename",
     "retry": "Try again", "copy": "Copy", "copied": "Copied", "loading": "Loading…", "more": "More",
-    "skip": "Skip to the conversation", "menu.open": "Show conversations", "rail.fold": "Fold the conversations away",
+    "skip": "Skip to the conversation", "rail.fold": "Fold the conversations away",
     "rail.unfold": "Show the conversations", "rail": "Conversations and collections", "new-chat": "New chat",
-    "search": "Search conversations", "search.none": "Nothing found for “{query}”.", "search.clear": "Clear the search",
+    "search": "Search conversations", "search.none": "Nothing found for “{query}”.",
     "rail.empty": "Conversations appear here.", "rail.today": "Today", "rail.yesterday": "Yesterday",
     "rail.week": "Last seven days", "rail.earlier": "Earlier", "rail.found": "Found", "rail.older": "Show older",
     "untitled": "New chat", "conversation.menu": "More about “{title}”", "conversation.rename": "Rename the conversation",
@@ -27,11 +27,11 @@ words({
     "key.label": "Key", "nowhere": "There is nothing at this address.", "nowhere.link": "Start a new chat",
   },
   zh: {
-    "close": "关闭", "cancel": "取消", "ok": "确定", "delete": "删除", "rename": "重命名", "save": "保存",
+    "close": "关闭", "cancel": "取消", "ok": "确定", "delete": "删除", "rename": "重命名",
     "retry": "重试", "copy": "复制", "copied": "已复制", "loading": "正在加载…", "more": "更多",
-    "skip": "跳到对话", "menu.open": "显示对话列表", "rail.fold": "收起对话列表",
+    "skip": "跳到对话", "rail.fold": "收起对话列表",
     "rail.unfold": "显示对话列表", "rail": "对话与资料库", "new-chat": "新对话",
-    "search": "搜索对话", "search.none": "没有找到“{query}”。", "search.clear": "清除搜索",
+    "search": "搜索对话", "search.none": "没有找到“{query}”。",
     "rail.empty": "对话会显示在这里。", "rail.today": "今天", "rail.yesterday": "昨天",
     "rail.week": "最近七天", "rail.earlier": "更早", "rail.found": "搜索结果", "rail.older": "显示更早的对话",
     "untitled": "新对话", "conversation.menu": "“{title}”的更多操作", "conversation.rename": "重命名对话",
