@@ -78,16 +78,17 @@ class Speech:
             source = loaded.template.source if loaded.template is not None else None
             return plan_tools(llm, wanted.tools, choice=wanted.choice, parallel=wanted.parallel, template=source)
 
-        try:
-            plan = await anyio.to_thread.run_sync(planned, limiter=threads)
+        try:  # only grammars take their time
+            plan = await anyio.to_thread.run_sync(planned, limiter=threads) if wanted.tools else planned()
         except UsageError as error:
             raise RequestFault(error.what, error.remedy, param="tools") from error
         room = min(params.max_tokens, llm.context_length // SHARE) if truncate else 1
         prompt = await render(
             loaded, messages, tools=plan.template_tools, truncate=truncate, room=room, shown=plan.messages
         )
-        held = await anyio.to_thread.run_sync(plan.params, params, prompt.ids, limiter=threads)
-        return cls(await write_chat(loaded, prompt, held), plan, prompt, params.n)
+        if plan.callable:
+            params = await anyio.to_thread.run_sync(plan.params, params, prompt.ids, limiter=threads)
+        return cls(await write_chat(loaded, prompt, params), plan, prompt, params.n)
 
     @property
     def cached_tokens(self) -> int:
