@@ -17,8 +17,9 @@ from serving import MODEL, Server
 from hornbook.errors import ContextTooLong, DeadlineExceeded, UsageError
 from hornbook.llm import LocalLLM, load
 from hornbook.serve.errors import Busy
+from hornbook.serve.loaded import Loaded
 from hornbook.serve.metrics import Metrics
-from hornbook.serve.models import Loaded, Models
+from hornbook.serve.models import Models
 from hornbook.serve.options import Options
 from hornbook.serve.shelf import Meaning
 from hornbook.serve.writing import ClientGone, Writing, render, while_connected, write, write_chat

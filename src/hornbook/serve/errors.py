@@ -73,6 +73,12 @@ _STATUS: tuple[tuple[type[HornbookError], int], ...] = (
 )
 
 
+_CODES: dict[type[HornbookError], str] = {
+    ModelNotFound: "model_not_found",
+    ContextTooLong: "context_length_exceeded",
+}  # OpenAI's
+
+
 def status_of(error: HornbookError) -> int:
     """HTTP's status for an error; 500 where it is the server's own trouble (a damaged model, a full disk)."""
     if isinstance(error, RemoteRefused) and 400 <= error.status < 500:
@@ -88,7 +94,7 @@ def message_of(error: HornbookError) -> str:
 def openai_body(error: HornbookError, *, status: int | None = None, param: str | None = None) -> dict[str, Any]:
     """The error as OpenAI's API tells it; also the data of an event in the middle of a stream."""
     status = status or status_of(error)
-    code = {ModelNotFound: "model_not_found", ContextTooLong: "context_length_exceeded"}.get(type(error))
+    code = _CODES.get(type(error))
     kind = "invalid_request_error" if status < 500 else "server_error"
     return {"error": {"message": message_of(error), "type": kind, "param": param, "code": code}}
 

@@ -19,7 +19,11 @@ class JSONLines(logging.Formatter):
     """What a call gave as ``extra`` becomes keys of its line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        line = {"time": _time(record), "level": record.levelname.lower(), "message": record.getMessage()}
+        line: dict[str, object] = {
+            "time": _time(record),
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+        }
         line |= extras(record)
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)

@@ -79,7 +79,7 @@ class Metrics:
         self.open = Gauge("hornbook_requests_open", "HTTP requests being answered.", registry=self.registry)
         self.books: Callable[[], Iterable[Books]] = tuple
         self._times: dict[str, Times] = {}
-        self.registry.register(self)  # type: ignore[arg-type]
+        self.registry.register(self)
 
     def times(self, model: str) -> Times:
         """The histograms of a model, which stay when it is unloaded and loaded again."""

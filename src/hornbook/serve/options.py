@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hornbook.errors import UsageError
@@ -34,7 +36,7 @@ class Options(BaseModel):
     log_prompts: bool = False
 
     @classmethod
-    def of(cls, **given: object) -> Options:
+    def of(cls, **given: Any) -> Options:
         """Options as a person gives them; None is "not given". Raises UsageError."""
         try:
             return cls(**{key: value for key, value in given.items() if value is not None})

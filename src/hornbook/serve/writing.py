@@ -36,7 +36,7 @@ from hornbook.types import Message, SamplingParams, Score, Token
 if TYPE_CHECKING:
     from hornbook.llm import LocalLLM
     from hornbook.serve.metrics import Metrics
-    from hornbook.serve.models import Loaded
+    from hornbook.serve.loaded import Loaded
 
 log = logging.getLogger("hornbook.serve")
 T = TypeVar("T")

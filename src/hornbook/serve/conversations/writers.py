@@ -34,7 +34,7 @@ from hornbook.types import Message
 
 if TYPE_CHECKING:
     from hornbook.serve.app import House
-    from hornbook.serve.models import Loaded
+    from hornbook.serve.loaded import Loaded
     from hornbook.serve.shelf import Listed
 
 _NEAREST = 3  # passages that are kept with an answer that the documents do not have
