@@ -5,7 +5,7 @@
 
 import { api, follow } from "./api.js";
 import { refreshHouse } from "./house.js";
-import { moment, t } from "./i18n.js";
+import { t } from "./i18n.js";
 import { announce, complain } from "./parts/toast.js";
 import { upload } from "./parts/upload.js";
 import { cell } from "./state.js";
@@ -62,8 +62,8 @@ export async function attach({ files: given, failed = [] }) {
 }
 
 function titleOf(rows) {
-  const [first] = rows;
-  return rows.length === 1 ? first.file.name.replace(/\.[^.]+$/, "") : t("files.title", { when: moment(Date.now() / 1000) });
+  const name = rows[0].file.name.replace(/\.[^.]+$/, "");
+  return rows.length === 1 ? name : t("files.title", { name, n: rows.length - 1, all: rows.length });
 }
 
 /** The server has them, or says why not: each of its documents is matched with the file of that name. */

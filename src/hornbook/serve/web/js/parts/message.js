@@ -1,6 +1,7 @@
 // A question and a reply as the thread shows them.
 
 import "../words/chat.js";
+import { collections } from "../house.js";
 import { html, useEffect, useRef, useState } from "../html.js";
 import { number, t } from "../i18n.js";
 import { choose, editQuestion, regenerate, versions } from "../thread.js";
@@ -89,12 +90,14 @@ export function Reply({ message, collection, busy, last }) {
 }
 
 function factsOf({ facts, state }) {
-  const { usage, seconds } = facts;
-  const writing = seconds && usage?.completion_tokens > 1 ? seconds.total - seconds.first : 0;
+  const { answer, usage, seconds } = facts;
+  // what documents answer comes when it is checked: the model's own time is told apart
+  const writing = answer ? answer.timings?.generate : seconds && seconds.total - seconds.first;
+  const named = collections.get().find((one) => one.name === facts.collection);
   return [
     facts.model,
-    facts.collection,
-    writing > 0 && t("reply.speed", { n: number((usage.completion_tokens - 1) / writing, 0) }),
+    named?.title || facts.collection,
+    writing > 0 && usage?.completion_tokens > 1 && t("reply.speed", { n: number((usage.completion_tokens - 1) / writing, 0) }),
     seconds && t("reply.seconds", { n: seconds.total }),
     state === "stopped" && t("reply.stopped.note"),
   ].filter(Boolean).join(" · ");
@@ -140,7 +143,7 @@ function Phase({ now, stopping, link }) {
   const spent = Date.now() - began;
   const writes = phase.name === "writing" && tokens > 0;
   const word = stopping ? t("phase.stopping") : link === "reconnecting" ? t("phase.reconnecting") : writes ? "" : t(`phase.${phase.name}`, phase);
-  const speed = writes && first && Date.now() - first > 1000 ? t("reply.speed", { n: number((1000 * tokens) / (Date.now() - first), 0) }) : "";
+  const speed = writes && link !== "reconnecting" && first && Date.now() - first > 1000 ? t("reply.speed", { n: number((1000 * tokens) / (Date.now() - first), 0) }) : "";
   const slow = !writes && !stopping && link !== "reconnecting" && spent > SLOW && t("phase.slow", { n: Math.round(spent / 1000) });
   return html`<p class="phase quiet small"><span class="pulse" aria-hidden="true"></span>${[word, slow, speed].filter(Boolean).join(" ")}</p>`;
 }

@@ -53,7 +53,7 @@ words({
     "keys.send": "Send", "keys.break": "New line", "keys.stop": "Stop the reply", "keys.edit": "Edit the last question",
     "keys.drawer": "System prompt and sampling", "keys.composer": "To the composer",
     "files": "Files", "file.sending": "sending", "file.reading": "reading", "file.ready": "ready", "file.failed": "could not be read",
-    "file.waiting": "waiting", "file.remove": "Hide {name}", "files.title": "Files of {when}",
+    "file.waiting": "waiting", "file.remove": "Hide {name}", "files.title": "{name} and {n} more",
   },
   zh: {
     "table": "表格", "code": "代码", "you": "您", "assistant": "回复",
@@ -104,6 +104,6 @@ words({
     "keys.send": "发送", "keys.break": "换行", "keys.stop": "停止回复", "keys.edit": "编辑上一个问题",
     "keys.drawer": "系统提示与采样", "keys.composer": "跳到输入框",
     "files": "文件", "file.sending": "正在上传", "file.reading": "正在读取", "file.ready": "就绪", "file.failed": "无法读取",
-    "file.waiting": "等待中", "file.remove": "隐藏 {name}", "files.title": "{when} 的文件",
+    "file.waiting": "等待中", "file.remove": "隐藏 {name}", "files.title": "{name} 等 {all} 个文件",
   },
 });
