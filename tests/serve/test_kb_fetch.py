@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import ssl
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -174,6 +175,31 @@ def test_a_name_that_changes_its_address_between_redirects_is_checked_each_time(
     with pytest.raises(RefusedAddress):
         net.fetch("http://example.org/", tmp_path / "file")
     assert len(seen) == 2 and net.connected == [(PUBLIC, 80)]
+
+
+def test_a_secure_page_must_prove_the_name_that_was_asked_for(tmp_path: Path) -> None:
+    shaken: list[tuple[str | None, ssl.VerifyMode, bool]] = []
+
+    class Wire(httpcore.AsyncNetworkStream):
+        async def start_tls(
+            self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+        ) -> httpcore.AsyncNetworkStream:
+            shaken.append((server_hostname, ssl_context.verify_mode, ssl_context.check_hostname))
+            raise httpcore.ConnectError("the certificate is for another name")
+
+        async def aclose(self) -> None:
+            pass
+
+    net = Net({"example.org": [PUBLIC]})
+
+    async def connect(address: str, port: int, timeout: float) -> httpcore.AsyncNetworkStream:
+        net.connected.append((address, port))
+        return Wire()
+
+    net.connect = connect  # type: ignore[method-assign]
+    with pytest.raises(DownloadError, match="another name"):
+        net.fetch("https://example.org/", tmp_path / "file")
+    assert net.connected == [(PUBLIC, 443)] and shaken == [("example.org", ssl.CERT_REQUIRED, True)]
 
 
 def test_redirects_are_followed_and_end(tmp_path: Path) -> None:

@@ -34,10 +34,10 @@ WORDS = [
 
 
 def article(number: int) -> bytes:
-    """Ten passages of which no two are alike."""
+    """Six passages of which no two are alike."""
     lines = [f"# Article {number}\n"]
-    for section in range(10):
-        words = [f"{WORDS[(number * 7 + section * 3 + at) % len(WORDS)]}{number}x{section}y{at}" for at in range(12)]
+    for section in range(6):
+        words = [f"{WORDS[(number * 7 + section * 3 + at) % len(WORDS)]}{number}x{section}y{at}" for at in range(6)]
         lines.append(
             f"## Section {section}\n\nThe code of section {section} in article {number} is {' '.join(words)}.\n"
         )
@@ -72,7 +72,7 @@ def test_killed_while_it_takes_and_reads_files_a_server_goes_on_where_it_was(fre
             while not any(path.stat().st_size for path in incoming.iterdir()):
                 assert time.monotonic() < until, "the body is not written as it comes"
                 time.sleep(0.02)
-            files = [("files", (f"folder/{n}.md", article(n))) for n in range(12)]
+            files = [("files", (f"folder/{n}.md", article(n))) for n in range(8)]
             taken = client.post("/kb/notes/documents", files=files).json()["documents"]
             wait_for(client, "embedding")
             server.process.kill()
@@ -83,7 +83,7 @@ def test_killed_while_it_takes_and_reads_files_a_server_goes_on_where_it_was(fre
         assert not list(incoming.iterdir())
         listed = client.get("/kb/notes/documents").json()
         assert {one["id"] for one in listed["documents"]} == {one["id"] for one in taken}
-        assert {one["name"] for one in listed["documents"]} == {f"{n}.md" for n in range(12)}
+        assert {one["name"] for one in listed["documents"]} == {f"{n}.md" for n in range(8)}
         wait_for(client, "embedding")  # it goes on without being asked
         began = time.monotonic()
         assert server.stop() == 0  # and does not keep the server from ending
@@ -94,14 +94,14 @@ def test_killed_while_it_takes_and_reads_files_a_server_goes_on_where_it_was(fre
         with client.stream("GET", "/kb/notes/jobs/events") as response:
             assert "event: idle" in list(response.iter_lines())
         shown = client.get("/kb/notes").json()
-        assert (shown["documents"], shown["waiting"], shown["failed"]) == (12, 0, 0)
-        found = client.post("/kb/notes/search", json={"query": "code of section 3 in article 11", "k": 1}).json()[
+        assert (shown["documents"], shown["waiting"], shown["failed"]) == (8, 0, 0)
+        found = client.post("/kb/notes/search", json={"query": "code of section 3 in article 7", "k": 1}).json()[
             "hits"
         ][0]
         assert (found["document"]["name"], found["document"]["folder"], found["section"]) == (
-            "11.md",
+            "7.md",
             "folder",
-            "Article 11 > Section 3",
+            "Article 7 > Section 3",
         )
         assert client.delete("/kb/notes").status_code == 204
     server.process.send_signal(signal.SIGKILL)

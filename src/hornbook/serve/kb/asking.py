@@ -161,7 +161,7 @@ async def asked(
         async with await house.models.lease(name, kind="llm") as writer:
             llm = LeasedLLM(writer)
             async with contextlib.aclosing(
-                _concluded(found, llm, shelf, strict, sampling, house.collections.threads)
+                _concluded(found, llm, shelf, strict, sampling, house.collections.answering)
             ) as events:
                 async for event in events:
                     yield told(event) if isinstance(event, Answer) else event

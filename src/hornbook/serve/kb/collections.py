@@ -34,7 +34,8 @@ from hornbook.settings import Settings
 from hornbook.types import Document, Embedder, Hit
 
 _ID = 24  # characters of the SHA-256 that are a document's id: 96 bits
-_AT_ONCE = 32  # searches and questions that are being answered, of all collections; more wait
+_LOOKING = 16  # look-ups and searches at once, of all collections; more wait
+_ANSWERING = 64  # questions that a model is writing to
 _MAKING, _GOING = ".new-", ".gone-"
 
 
@@ -307,7 +308,8 @@ class Collections:
         self.folder, self._settings = folder, settings
         self._lock = threading.RLock()
         self._open: dict[str, Collection] = {}
-        self.threads = anyio.CapacityLimiter(_AT_ONCE)
+        self.threads = anyio.CapacityLimiter(_LOOKING)
+        self.answering = anyio.CapacityLimiter(_ANSWERING)  # apart: who looks does not wait for who writes
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
