@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ import httpx
 import pytest
 
 MODEL = "smollm2:135m"
+BODY = {"model": MODEL, "prompt": "1 2 3 4 5 6 7 8 9", "temperature": 0, "stream": True}  # it goes on for long
 
 
 @dataclass
@@ -104,3 +106,34 @@ def start(home: Path, *arguments: str, environment: dict[str, str] | None = None
 
 
 Start = Callable[..., Server]
+
+
+class Streaming:
+    """A stream that is read in a thread; ``tokens``: how many pieces have come; ``end``: what came last, or the error."""
+
+    def __init__(self, server: Server, max_tokens: int) -> None:
+        self.tokens = 0
+        self.end: Any = None
+        self.events: list[dict[str, Any]] = []
+        self._server, self._body = server, {**BODY, "max_tokens": max_tokens}
+        self.thread = threading.Thread(target=self._read, daemon=True)
+        self.thread.start()
+
+    def _read(self) -> None:
+        try:
+            with self._server.client() as client, client.stream("POST", "/v1/completions", json=self._body) as answer:
+                for line in answer.iter_lines():
+                    if line.startswith("data: "):
+                        self.end = line[6:]
+                        self.tokens += 1
+                        if line != "data: [DONE]":
+                            self.events.append(json.loads(line[6:]))
+        except httpx.HTTPError as error:
+            self.end = error
+
+    def begun(self, tokens: int = 3) -> Streaming:
+        until = time.monotonic() + 20
+        while self.tokens < tokens:
+            assert self.thread.is_alive() and time.monotonic() < until, f"the stream did not begin: {self.end}"
+            time.sleep(0.01)
+        return self

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from serving import MODEL, Server, Start
+from serving import MODEL, Server, Start, Streaming
 
 from hornbook.checkpoint.store import Entry
 from hornbook.errors import ModelFileError, ModelNotFound, UsageError
@@ -281,6 +282,7 @@ def test_adapters_come_and_go_while_the_model_answers(server: Server) -> None:
     base = continued(server, MODEL)
     changed = continued(server, f"{MODEL}:strong")
     assert changed != base
+    stream = Streaming(server, max_tokens=600).begun()
     told = server.get("/v1/adapters").json()["data"]
     assert told == [
         {"id": "foreign", "object": "adapter", "loaded": []},
@@ -296,12 +298,24 @@ def test_adapters_come_and_go_while_the_model_answers(server: Server) -> None:
     assert server.post("/v1/adapters", {"name": "strong", "model": MODEL}).json()["loaded"] == [MODEL]
     assert continued(server, f"{MODEL}:strong") == changed
     assert continued(server, MODEL) == base
+    stream.thread.join(60)
+    assert stream.end == "[DONE]"
 
 
-def test_a_model_that_memory_cannot_hold_is_refused_with_its_need(fresh_server: Start) -> None:
-    server = fresh_server("--memory", "0.05")
-    body = {"model": MODEL, "prompt": "a", "max_tokens": 1}
-    answer = server.post("/v1/completions", body)
-    assert answer.status_code == 507
-    message = answer.json()["error"]["message"]
-    assert "needs up to 0." in message and "may take 0.05 GB" in message and "--memory" in message
+def test_memory_goes_to_whoever_asks_and_not_from_whoever_writes(fresh_server: Start) -> None:
+    server = fresh_server("--memory", "0.3")
+    embedding = {"model": "minilm", "input": "a"}
+    assert continued(server, MODEL)
+    assert server.get("/health").json()["loaded"] == [MODEL]
+    assert server.post("/v1/embeddings", embedding).status_code == 200
+    assert server.get("/health").json()["loaded"] == ["minilm"]
+    stream = Streaming(server, max_tokens=7000).begun()
+    refused = server.post("/v1/embeddings", embedding)
+    assert refused.status_code == 507
+    message = refused.json()["error"]["message"]
+    assert re.search(
+        r"minilm needs up to 0\.\d+ GB.*may take 0\.30 GB, of which in use: smollm2:135m 0\.\d+ GB", message
+    )
+    assert "--memory" in message
+    server.stop(1)
+    stream.thread.join(5)

@@ -7,17 +7,12 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
-from typing import Any
 
-import httpx
 import psutil
 import pytest
-from serving import MODEL, Server, Start, make_home
-
-BODY = {"model": MODEL, "prompt": "1 2 3 4 5 6 7 8 9", "temperature": 0, "stream": True}
+from serving import BODY, MODEL, Server, Start, Streaming, make_home
 
 
 def serve(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -27,37 +22,6 @@ def serve(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         capture_output=True, text=True, timeout=30, stdin=subprocess.DEVNULL,
         env={**os.environ, "HORNBOOK_HOME": str(home), "HORNBOOK_OFFLINE": "1"},
     )  # fmt: skip
-
-
-class Streaming:
-    """A stream that is read in a thread; ``tokens``: how many pieces have come; ``end``: what came last, or the error."""
-
-    def __init__(self, server: Server, max_tokens: int) -> None:
-        self.tokens = 0
-        self.end: Any = None
-        self.events: list[dict[str, Any]] = []
-        self._server, self._body = server, {**BODY, "max_tokens": max_tokens}
-        self.thread = threading.Thread(target=self._read, daemon=True)
-        self.thread.start()
-
-    def _read(self) -> None:
-        try:
-            with self._server.client() as client, client.stream("POST", "/v1/completions", json=self._body) as answer:
-                for line in answer.iter_lines():
-                    if line.startswith("data: "):
-                        self.end = line[6:]
-                        self.tokens += 1
-                        if line != "data: [DONE]":
-                            self.events.append(json.loads(line[6:]))
-        except httpx.HTTPError as error:
-            self.end = error
-
-    def begun(self, tokens: int = 3) -> Streaming:
-        until = time.monotonic() + 20
-        while self.tokens < tokens:
-            assert self.thread.is_alive() and time.monotonic() < until, f"the stream did not begin: {self.end}"
-            time.sleep(0.01)
-        return self
 
 
 def test_it_is_ready_in_four_seconds_with_no_model_loaded(fresh_server: Start) -> None:
