@@ -205,3 +205,30 @@ def test_what_is_not_supported_is_refused_by_name(openai_client: Any, field: dic
     with pytest.raises(openai.BadRequestError) as refused:
         create(openai_client, **field)
     assert refused.value.param is not None and refused.value.param.startswith(param)
+
+
+def test_what_a_model_thinks_is_an_item_of_its_own() -> None:
+    from hornbook.serve.openai.responses_body import messages_of_items
+    from hornbook.serve.openai.responses_told import Telling
+    from hornbook.serve.openai.speech import Called, Delta
+
+    head = {"model": "m", "parallel_tool_calls": True, "tool_choice": "auto", "tools": []}
+    telling = Telling(head, None)
+    said = [Delta(0, thought="Two "), Delta(0, thought="and two."), Delta(0, text="Four"), Delta(0, text="."),
+            Delta(0, calls=(Called(0, "call_1", "add", ""), Called(0, arguments="{}"))), Delta(0, reason="tool_calls")]  # fmt: skip
+    usage = {"input_tokens": 1, "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 1}, "total_tokens": 7,
+             "output_tokens": 6, "output_tokens_details": {"reasoning_tokens": 2}}  # fmt: skip
+    told = [
+        *telling.begin(),
+        *(event for delta in said for event in telling.hear(delta)),
+        *telling.end("tool_calls", usage),
+    ]
+    events = [EVENT.validate_json(json.dumps(event), strict=True) for event in told]
+    assert "".join(event.delta for event in events if event.type == "response.reasoning_text.delta") == "Two and two."
+    final = events[-1].response
+    assert [item.type for item in final.output] == ["reasoning", "message", "function_call"]
+    assert final.output[0].content[0].text == "Two and two." and final.output_text == "Four."
+    turn = telling.turn()
+    assert turn.content == "Four." and [call.name for call in turn.tool_calls] == ["add"]
+    (sent_back,) = messages_of_items([item.model_dump(exclude_none=True) for item in final.output])
+    assert sent_back == turn, "a client that sends its output back says what we keep"

@@ -135,6 +135,7 @@ class Answer:
             "completion_tokens": written,
             "total_tokens": prompt + written,
             "prompt_tokens_details": {"cached_tokens": self._speech.cached_tokens},
+            "completion_tokens_details": {"reasoning_tokens": self._speech.thought},
         }
 
     async def whole(self) -> dict[str, Any]:

@@ -162,7 +162,7 @@ class Answer:
             "input_tokens": given,
             "input_tokens_details": {"cached_tokens": cached, "cache_write_tokens": given - cached},
             "output_tokens": written,
-            "output_tokens_details": {"reasoning_tokens": 0},
+            "output_tokens_details": {"reasoning_tokens": self.speech.thought},
             "total_tokens": given + written,
         }
 

@@ -167,7 +167,7 @@ def messages_of_items(items: Sequence[Object], where: str = "input") -> list[Mes
                 raise RequestFault("the output of a call is text, or parts of text", param=f"{here}.output")
             text = text_of(output, f"{here}.output")
             turns.append(Message("tool", text, tool_call_id=_text(item, "call_id", here)))
-        else:
+        elif kind != "reasoning":
             what = f"items of type {str(kind)[:40]!r} are not supported by this server"
             raise RequestFault(
                 what, "Send messages, function_call and function_call_output.", param=f"{here}.type",

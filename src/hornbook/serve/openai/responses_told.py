@@ -9,6 +9,7 @@
     response.output_item.done
     response.completed, or response.incomplete, or response.failed
 
+What a model thinks before it answers is an item of type "reasoning", told by response.reasoning_text.delta and .done.
 Text behind a call begins a message of its own, so that the output stands in the order it was said.
 """
 
@@ -44,7 +45,6 @@ class Telling:
         self._spelling = spelling
         self._number = 0
         self._open: dict[str, Any] | None = None  # the item that is being said: the last of the output
-        self._thoughts = ""
 
     @property
     def output(self) -> list[dict[str, Any]]:
@@ -56,7 +56,8 @@ class Telling:
         yield self._event("response.in_progress", response=self._snapshot())
 
     def hear(self, delta: Delta) -> Iterator[Event]:
-        self._thoughts += delta.thought
+        if delta.thought:
+            yield from self._thought(delta.thought)
         if delta.text:
             yield from self._text(delta.text, delta.tokens)
         for called in delta.calls:
@@ -72,8 +73,6 @@ class Telling:
         details = {"reason": "max_output_tokens"} if cut else None
         self.response |= {"status": "incomplete" if cut else "completed", "incomplete_details": details, "usage": usage}
         self.response["completed_at"] = None if cut else int(time.time())
-        if self._thoughts:
-            self.response["reasoning_content"] = self._thoughts.strip()
         name = "response.incomplete" if cut else "response.completed"
         yield self._event(name, response=self._snapshot())
 
@@ -87,6 +86,7 @@ class Telling:
         for item in self.output:
             if item["type"] == "message":
                 texts.append(item["content"][0]["text"])
+            if item["type"] != "function_call":
                 continue
             try:
                 arguments = json.loads(item["arguments"])
@@ -97,6 +97,16 @@ class Telling:
         return Message("assistant", "\n".join(filter(None, texts)), tool_calls=tuple(calls))
 
     # --- items
+
+    def _thought(self, text: str) -> Iterator[Event]:
+        if self._open is None or self._open["type"] != "reasoning":
+            yield from self._close("completed")
+            content = [{"type": "reasoning_text", "text": ""}]
+            yield from self._add({"id": new_id("rs"), "type": "reasoning", "status": "in_progress", "summary": [],
+                                  "content": content})  # fmt: skip
+        assert self._open is not None
+        self._open["content"][0]["text"] += text
+        yield self._of_part("response.reasoning_text.delta", delta=text)
 
     def _text(self, text: str, tokens: tuple[Token, ...]) -> Iterator[Event]:
         if self._open is None or self._open["type"] != "message":
@@ -135,7 +145,7 @@ class Telling:
     def _add(self, item: dict[str, Any]) -> Iterator[Event]:
         self._open = item
         self.output.append(item)
-        told = {**item, "content": []} if item["type"] == "message" else dict(item)
+        told = {**item, "content": []} if "content" in item else dict(item)
         yield self._event("response.output_item.added", output_index=len(self.output) - 1, item=told)
 
     def _close(self, status: str) -> Iterator[Event]:
@@ -146,6 +156,8 @@ class Telling:
             part = item["content"][0]
             yield self._of_part("response.output_text.done", text=part["text"], logprobs=part["logprobs"])
             yield self._of_part("response.content_part.done", part=dict(part))
+        elif item["type"] == "reasoning":
+            yield self._of_part("response.reasoning_text.done", text=item["content"][0]["text"])
         else:
             yield self._of_item("response.function_call_arguments.done", arguments=item["arguments"], name=item["name"])
         item["status"] = status

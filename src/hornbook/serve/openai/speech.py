@@ -49,14 +49,14 @@ class Delta:
 
 
 class Speech:
-    """All answers to one conversation, as an async iterator. ``written``: their tokens so far."""
+    """All answers to one conversation, as an async iterator. ``written``: their tokens so far, ``thought``: of thoughts."""
 
     def __init__(self, writing: Writing, plan: ToolPlan, prompt: Prompt, n: int) -> None:
         self._writing = writing
         self._streams: list[ReplyStream] = [plan.stream(prompt.ids) for _ in range(n)]
         self.dropped = prompt.dropped  # turns that were left out of the prompt
         self.prompt_tokens = writing.prompt_tokens
-        self.written = 0
+        self.written = self.thought = 0
 
     @classmethod
     async def begin(
@@ -105,8 +105,9 @@ class Speech:
         async for answer, token in self._writing:
             self.written += token.id is not None
             reason, stream = reason_of(token), self._streams[answer]
-            events = stream.push(token)
-            yield delta_of(answer, token, events, stream.reply.finish_reason if reason else None)
+            delta = delta_of(answer, token, stream.push(token), stream.reply.finish_reason if reason else None)
+            self.thought += bool(delta.thought)
+            yield delta
 
 
 def delta_of(answer: int, token: Token, events: Sequence[StreamEvent], reason: str | None) -> Delta:
