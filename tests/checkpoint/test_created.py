@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -166,3 +167,21 @@ def test_files_that_were_sent_go_with_what_needed_them(created: CreatedModels, w
     assert blob.exists()
     created.remove("two")
     assert not blob.exists()
+
+
+def test_a_folder_is_a_model_too_and_what_else_lies_there_is_not(
+    created: CreatedModels, minilm_path: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "my-encoder"
+    shutil.copytree(minilm_path, folder)
+    (folder / "photos").mkdir()
+    (folder / "photos" / "one").write_text("x")
+    made = created.create("encoder", parse("FROM ."), beside=folder)
+    (folder / "photos" / "two").write_text("y")
+    (folder / "Modelfile").write_text("FROM .")
+    entry = created.entry(made)
+    assert (entry.kind, entry.path) == ("embedder", folder)
+    assert entry.name == f"my-encoder@{made.base.sha256[:12]}"
+    (folder / "config.json").write_bytes((folder / "config.json").read_bytes()[:-1] + b" ")
+    with pytest.raises(ModelFileError, match="encoder points at"):
+        created.entry(made)

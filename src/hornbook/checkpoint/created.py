@@ -27,6 +27,7 @@ from typing import Any
 from hornbook.checkpoint import disk
 from hornbook.checkpoint.manifest import Entry
 from hornbook.checkpoint.modelfile import Modelfile, parse
+from hornbook.checkpoint.pointing import Target, checked, point_at
 from hornbook.checkpoint.store import STALE_SECONDS, Damaged, Store
 from hornbook.errors import ModelFileError, ModelNotFound, UsageError
 from hornbook.settings import Settings
@@ -35,23 +36,6 @@ from hornbook.types import Progress
 FORMAT = 1
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)*(?::[A-Za-z0-9][\w.-]*)?", re.A)
 _LONGEST = 200
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Weights that a manifest points at. ``source``: a stored model's name, or an absolute path.
-
-    ``sha256``: of the file; of a folder, of the list of its files' hashes. ``modified``: of a path, in ns since 1970.
-    """
-
-    source: str
-    sha256: str
-    size: int
-    modified: int = 0
-
-    @property
-    def in_store(self) -> bool:
-        return not os.path.isabs(self.source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +110,9 @@ class CreatedModels:
         """
         base = created.base
         if not base.in_store:
-            return replace(
-                self.store.get(str(_checked(base, created.name, "FROM"))), sha256=base.sha256, size=base.size
-            )
+            path = checked(base, created.name, "FROM")
+            name = f"{path.stem}@{base.sha256[:12]}"  # what is in memory is called so, and no path is told
+            return replace(self.store.get(str(path)), name=name, sha256=base.sha256, size=base.size)
         try:
             entry = self.store.get(base.source)
         except ModelNotFound as error:
@@ -141,7 +125,7 @@ class CreatedModels:
 
     def adapter(self, created: Created) -> Path | None:
         """The folder of its adapter. Raises ModelFileError as ``entry``."""
-        return None if created.adapter is None else _checked(created.adapter, created.name, "ADAPTER")
+        return None if created.adapter is None else checked(created.adapter, created.name, "ADAPTER")
 
     def is_here(self, name: str) -> bool:
         """Whether somebody made a model of that name, be it damaged."""
@@ -185,7 +169,7 @@ class CreatedModels:
                 raise ModelFileError(
                     f"ADAPTER {path} has no adapter_config.json", "Name the folder of an adapter that PEFT wrote."
                 )
-            adapter = _target(path, progress)
+            adapter = point_at(path, progress)
             modelfile = replace(modelfile, adapter=adapter.source)
         if parent is not None:
             self.entry(parent)
@@ -282,7 +266,7 @@ class CreatedModels:
                 )
             path = self._file(source, beside, "FROM")
             _check_model(path)
-            return _target(path, progress)
+            return point_at(path, progress)
         entry = self.store.ensure(source, progress=progress)
         return Target(entry.name, entry.sha256, entry.size)
 
@@ -356,59 +340,3 @@ def _read(path: Path) -> Created:
         raise ModelFileError(
             f"{path} cannot be read ({type(error).__name__}: {error})", "Remove the file, and create the model again."
         ) from error
-
-
-# --------------------------------------------------------------------------------------------------- weights in place
-
-
-def _target(path: Path, progress: Progress | None) -> Target:
-    size, modified = _state(path)
-    return Target(str(path), _hash(path, size, progress), size, modified)
-
-
-def _checked(target: Target, name: str, keyword: str) -> Path:
-    """The path, if what lies there is what the manifest was made for."""
-    path = Path(target.source)
-    try:
-        size, modified = _state(path)
-    except OSError as error:
-        what = f"{name} points at {path} ({keyword}), which cannot be read: {error.strerror}"
-        raise ModelFileError(what, f"Put it back, or create {name} again.") from error
-    if size != target.size:
-        what = f"{name} points at {path} ({keyword}), which has {size:,} bytes instead of {target.size:,}"
-        raise ModelFileError(what, f"Put the file back that it was made from, or create {name} again.")
-    if modified != target.modified and (sha256 := _hash(path, size, None)) != target.sha256:
-        what = f"{name} points at {path} ({keyword}), whose SHA-256 is {sha256[:12]}… instead of {target.sha256[:12]}…"
-        raise ModelFileError(what, f"Put the file back that it was made from, or create {name} again.")
-    return path
-
-
-def _files(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    return sorted(
-        file for file in path.rglob("*") if file.is_file() and not file.relative_to(path).parts[0].startswith(".")
-    )
-
-
-def _state(path: Path) -> tuple[int, int]:
-    """(bytes, the latest time of modification) of a file or of all in a folder. Raises OSError where there is none."""
-    states = [file.stat() for file in _files(path)] or [path.stat()]
-    return sum(state.st_size for state in states), max(state.st_mtime_ns for state in states)
-
-
-def _hash(path: Path, size: int, progress: Progress | None) -> str:
-    """SHA-256 of a file, or of the list of a folder's files' hashes as sha256sum prints it."""
-    done, lines = 0, []
-    for file in _files(path):
-        sha256 = hashlib.sha256()
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                sha256.update(block)
-                done += len(block)
-                if progress:
-                    progress(f"hashing {path.name}", done, size)
-        lines.append((sha256.hexdigest(), file.relative_to(path).as_posix()))
-    if not path.is_dir():
-        return lines[0][0]
-    return hashlib.sha256("".join(f"{digest}  {name}\n" for digest, name in lines).encode()).hexdigest()
