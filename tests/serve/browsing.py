@@ -60,9 +60,12 @@ def find_chromium() -> str | None:
     return named or next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """Playwright's browser. Debian's package ``chromium`` has it; CHROMIUM may name another."""
+    """Playwright's browser. Debian's package ``chromium`` has it; CHROMIUM may name another.
+
+    Not the session's: Playwright keeps an event loop running in this thread, in which no other test could run its own.
+    """
     playwright = pytest.importorskip("playwright.sync_api")
     path = find_chromium()
     if path is None:
