@@ -13,6 +13,7 @@ import pytest
 
 from hornbook.checkpoint.created import CreatedModels
 from hornbook.checkpoint.modelfile import parse
+from hornbook.checkpoint.pointing import checked, point_at
 from hornbook.errors import ModelFileError, ModelNotFound, OfflineError, TemplateError, UsageError
 from hornbook.settings import Settings
 
@@ -185,3 +186,16 @@ def test_a_folder_is_a_model_too_and_what_else_lies_there_is_not(
     (folder / "config.json").write_bytes((folder / "config.json").read_bytes()[:-1] + b" ")
     with pytest.raises(ModelFileError, match="encoder points at"):
         created.entry(made)
+
+
+def test_all_files_of_a_model_in_several_count(tmp_path: Path) -> None:
+    for number in (1, 2):
+        (tmp_path / f"m-0000{number}-of-00002.gguf").write_text("abc")
+    first = tmp_path / "m-00001-of-00002.gguf"
+    target = point_at(first, None)
+    assert target.size == 6
+    assert checked(target, "m", "FROM") == first
+    (tmp_path / "m-00002-of-00002.gguf").write_text("abd")
+    os.utime(tmp_path / "m-00002-of-00002.gguf", (5e9, 5e9))
+    with pytest.raises(ModelFileError, match="SHA-256"):
+        checked(target, "m", "FROM")

@@ -5,8 +5,10 @@ The check is of size and time of modification; where the time has changed the by
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +16,8 @@ from pathlib import Path
 from hornbook.checkpoint.selection import MODULE, choose
 from hornbook.errors import HornbookError, ModelFileError
 from hornbook.types import Progress
+
+_SPLIT = re.compile(r"(.+)-\d{5}-of-(\d{5}\.gguf)", re.I)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,9 @@ def _known_hash(path: Path, size: int, modified: int) -> str:
 
 
 def _files(path: Path) -> list[Path]:
-    """Of a folder, the files that the model or the adapter is: a Modelfile beside them, or photographs, are not."""
+    """Of a file that is one of several, all of them; of a folder, the files that the model or the adapter is: a Modelfile beside them, or photographs, are not."""
+    if split := _SPLIT.fullmatch(path.name):
+        return sorted(path.parent.glob(f"{glob.escape(split[1])}-*-of-{split[2]}"))
     if not path.is_dir():
         return [path]
     if (path / "adapter_config.json").is_file():
@@ -92,7 +98,7 @@ def _hash(path: Path, size: int, progress: Progress | None) -> str:
                 done += len(block)
                 if progress:
                     progress(f"hashing {path.name}", done, size)
-        lines.append((sha256.hexdigest(), file.relative_to(path).as_posix()))
-    if not path.is_dir():
+        lines.append((sha256.hexdigest(), file.relative_to(path if path.is_dir() else path.parent).as_posix()))
+    if not path.is_dir() and len(lines) == 1:
         return lines[0][0]
     return hashlib.sha256("".join(f"{digest}  {name}\n" for digest, name in lines).encode()).hexdigest()
