@@ -11,7 +11,7 @@ import { announce } from "./toast.js";
 
 const kept = new Map(); // collection -> what was asked of it while this page is open
 
-export function Asking({ name, passages }) {
+export function Asking({ name, passages, busy: reading }) {
   const path = `/kb/${encodeURIComponent(name)}`;
   const [way, setWay] = useState(memory.get("kb-way", "ask"));
   const [strict, setStrict] = useState(memory.get("kb-strict", true));
@@ -38,6 +38,7 @@ export function Asking({ name, passages }) {
     event?.preventDefault();
     const question = text.trim();
     if (!question) return field.current.focus();
+    if (!passages) return announce(t(reading ? "ask.being.read" : "ask.nothing.yet"));
     running.current?.abort();
     const stop = new AbortController();
     running.current = stop;
@@ -94,8 +95,8 @@ export function Asking({ name, passages }) {
           : html`<button type="submit" class="button main" disabled=${!passages}>${t(`ask.way.${way}`)}</button>`}
       </div>
     </form>
-    ${!passages && html`<p class="quiet small">${t("ask.nothing.yet")}</p>`}
-    ${asked.map((one) => html`<${Asked} key=${one.key} one=${one} collection=${name}
+    ${!passages && html`<p class="quiet small">${t(reading ? "ask.being.read" : "ask.nothing.yet")}</p>`}
+    ${asked.map((one) => html`<${Asked} key=${one.key} one=${one} collection=${name} reading=${reading}
       onAway=${() => setAsked((all) => all.filter((other) => other.key !== one.key))} />`)}
   </section>`;
 }
@@ -119,7 +120,7 @@ async function stream(path, body, signal, change) {
   throw Object.assign(new Error(t("ask.cut")), { what: t("ask.cut"), remedy: t("error.unreached.remedy") });
 }
 
-function Asked({ one, collection, onAway }) {
+function Asked({ one, collection, reading, onAway }) {
   const { searched, answer, state } = one;
   return html`<article class="asked" aria-busy=${String(state === "running")}>
     <header class="row"><h3 class="grow">${one.question}</h3>
@@ -129,7 +130,7 @@ function Asked({ one, collection, onAway }) {
     ${state === "running" && html`<p class="quiet small">${searched ? t("ask.reading", { n: searched.passages, hits: searched.hits }) : t("ask.searching")}</p>
       ${(one.text || one.draft) && html`<p class="cited-text"><${Writing} text=${one.text} /> <span class="draft">${one.draft}</span></p>`}`}
     ${one.way === "search" && state === "done" && html`<${Hits} hits=${one.hits} searched=${searched} collection=${collection} />`}
-    ${answer?.abstained && html`<${Abstained} one=${one} collection=${collection} />`}
+    ${answer?.abstained && html`<${Abstained} one=${one} collection=${collection} reading=${reading} />`}
     ${answer && !answer.abstained && html`<${Cited} answer=${answer} collection=${collection} />
       ${answer.withheld.length > 0 && html`<details class="withheld"><summary>${t("ask.withheld", { n: answer.withheld.length })}</summary>
         <ul>${answer.withheld.map((sentence) => html`<li class="unsupported">${sentence.text}</li>`)}</ul></details>`}`}
@@ -138,11 +139,11 @@ function Asked({ one, collection, onAway }) {
 }
 
 /** A state of its own: what was searched, and the passages that came nearest, which is often what was meant. */
-function Abstained({ one, collection }) {
+function Abstained({ one, collection, reading }) {
   const { documents, passages } = one.answer.searched;
   return html`<div class="notice warn abstained">
       <p><strong>${t("ask.abstained")}</strong></p>
-      <p class="small">${t("ask.abstained.searched", { n: passages, documents })}</p>
+      <p class="small">${t("ask.abstained.searched", { n: passages, documents })}${reading && ` ${t("ask.abstained.reading")}`}</p>
     </div>
     ${one.hits?.length > 0 && html`<details><summary>${t("ask.nearest")}</summary>
       <${Hits} hits=${one.hits} collection=${collection} /></details>`}`;

@@ -23,6 +23,7 @@ export function Documents({ name, collection, extent, onChange }) {
   const [onlyFailed, setOnlyFailed] = useState(false);
   const stop = useRef(new AbortController());
   const watching = useRef(false);
+  const soon = useRef(null);
 
   const read = useCallback(async (offset = 0) => {
     const query = new URLSearchParams({ offset, limit: PAGE, ...(onlyFailed ? { state: "failed" } : {}) });
@@ -44,7 +45,13 @@ export function Documents({ name, collection, extent, onChange }) {
         signal: stop.current.signal,
         event({ event, data }) {
           if (event === "job") setJob(data);
-          if (event === "document") setDocuments((before) => merged(before, [data], true));
+          if (event === "document") {
+            setDocuments((before) => merged(before, [data], true));
+            soon.current ??= setTimeout(() => {
+              soon.current = null;
+              onChange(); // what is ready can be asked, while the rest is still being read
+            }, 1000);
+          }
           return event === "idle";
         },
       });
@@ -52,6 +59,8 @@ export function Documents({ name, collection, extent, onChange }) {
       complain(error);
     }
     watching.current = false;
+    clearTimeout(soon.current);
+    soon.current = null;
     if (stop.current.signal.aborted) return;
     setJob(null);
     announce(t("kb.ready"));

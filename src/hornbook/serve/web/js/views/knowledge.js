@@ -155,7 +155,7 @@ function Collection({ name }) {
     <//>
     <div class="page"><div class="stack wide-gaps">
       ${(collection.notices ?? []).map((notice) => html`<div class="notice warn" key=${notice}>${notice}</div>`)}
-      <${Asking} name=${name} passages=${collection.passages} />
+      <${Asking} name=${name} passages=${collection.passages} busy=${collection.busy} />
       <${Documents} name=${name} collection=${collection} onChange=${read} extent=${extent(collection)} />
     </div></div>`;
 }
