@@ -274,6 +274,18 @@ def test_a_model_is_created_shown_copied_and_deleted(client: Any) -> None:
     assert caught.value.status_code == 404
 
 
+def test_a_template_may_be_jinja(client: Any) -> None:
+    jinja = client.show(MODEL).template
+    client.create(
+        "own", from_=MODEL, template=jinja.replace("You are a helpful AI assistant", "You are a pirate"), stream=False
+    )
+    said = client.chat("own", [user("Hello")], options=FIRST)
+    pirate = {"role": "system", "content": SYSTEM.replace("helpful AI assistant", "pirate")}
+    same = client.chat(MODEL, [pirate, user("Hello")], options=FIRST)
+    assert (said.message.content, said.prompt_eval_count) == (same.message.content, same.prompt_eval_count)
+    client.delete("own")
+
+
 def test_the_modelfile_that_is_shown_creates_the_same(client: Any, server: Any) -> None:
     client.create("one", from_=MODEL, system='Be\n"brief".', parameters={"stop": ["a b", '"']}, stream=False)
     text = client.show("one").modelfile
