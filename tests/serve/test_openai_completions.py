@@ -170,3 +170,22 @@ def test_an_echo_with_likelihoods_tells_those_of_the_prompt(openai_client: Any, 
     assert [
         t for chunk in streamed if chunk.choices[0].logprobs for t in chunk.choices[0].logprobs.tokens
     ] == told.tokens
+
+
+def test_tokens_are_told_as_other_servers_tell_them(server: Any, tokenizer: Any, openai_client: Any) -> None:
+    from hornbook.engine.remote import RemoteLLM
+
+    text = "Schöne Grüße, 世界 <|im_end|>"
+    ids = tokenizer.encode(text)
+    told = server.post("/tokenize", json={"model": MODEL, "prompt": text}).json()
+    assert told == {"tokens": ids, "count": len(ids), "max_model_len": 8192}
+    assert server.post("/detokenize", json={"model": MODEL, "tokens": ids}).json()["prompt"] == text
+    with RemoteLLM(f"{server.url}/v1", MODEL) as remote:
+        assert remote.counts_exactly and remote.count_tokens(text) == len(ids)
+        prompt = remote.render([{"role": "user", "content": "Hi"}])
+    chat = openai_client.chat.completions.create(
+        model=MODEL, messages=[{"role": "user", "content": "Hi"}], max_tokens=6, temperature=0
+    )
+    assert texts(create(openai_client, prompt=prompt, max_tokens=6)) == [chat.choices[0].message.content]
+    for wrong in ({}, {"prompt": "a", "messages": [{"role": "user", "content": "a"}]}, {"prompt": 1}):
+        assert server.post("/tokenize", json={"model": MODEL} | wrong).status_code == 400

@@ -54,6 +54,6 @@ def test_every_route_is_on_the_page_and_says_how_it_fails(server: Any) -> None:
     ]
     assert len(paths) >= 9
     for path in paths:
-        assert f"/v1/{path.split('/')[2]}" in PAGE
+        assert path.partition("/{")[0] in PAGE
         for way in told["paths"][path].values():
             assert "422" not in way["responses"] and "4XX" in way["responses"]

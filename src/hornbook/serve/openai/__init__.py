@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from fastapi import APIRouter
 
-from hornbook.serve.openai import chat, completions, embeddings, models, rerank, responses
+from hornbook.serve.openai import chat, completions, embeddings, models, rerank, responses, tokens
 from hornbook.serve.openai.faults import Failed
 
 if TYPE_CHECKING:
@@ -15,12 +15,13 @@ if TYPE_CHECKING:
 
 
 def router(house: House) -> APIRouter:
-    """All routes of the API, under /v1."""
+    """All routes of the API under /v1, and two that other servers have beside it."""
     failing = {
         "4XX": {"description": "The request is wrong", "model": Failed},
         "5XX": {"description": "The server cannot answer", "model": Failed},
     }
-    whole = APIRouter(prefix="/v1", tags=["OpenAI"], responses=failing)  # type: ignore[arg-type]
+    whole = APIRouter(tags=["OpenAI"], responses=failing)  # type: ignore[arg-type]
     for room in (models, chat, completions, embeddings, responses, rerank):
-        whole.include_router(room.routes(house))
+        whole.include_router(room.routes(house), prefix="/v1")
+    whole.include_router(tokens.routes(house))
     return whole

@@ -96,7 +96,7 @@ def text_of(content: str | Sequence[Mapping[str, Any]] | None, where: str) -> st
         return content or ""
     texts = []
     for place, part in enumerate(content):
-        kind, here = part.get("type"), f"{where}[{place}]"
+        kind, here = str(part.get("type")), f"{where}[{place}]"
         if kind in MEDIA:
             what = f"this model reads text; {MEDIA[kind]} ({kind}) are not supported"
             raise RequestFault(what, "Send the text alone.", param=f"{here}.type", code="unsupported_content")
