@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 
 import pytest
 
@@ -94,6 +95,14 @@ def test_a_fault_is_told_with_its_line(text: str, line: int, word: str) -> None:
         parse(text)
     assert f"line {line}:" in caught.value.what
     assert word in caught.value.what
+
+
+def test_a_long_modelfile_is_read_in_time() -> None:
+    begun = time.monotonic()
+    assert len(parse('FROM a\nLICENSE """' + "terms\n" * 300_000 + '"""').licences[0]) == 1_800_000
+    with pytest.raises(UsageError, match="line 2"):
+        parse('FROM a\nSYSTEM "' + "x\n" * 300_000)
+    assert time.monotonic() - begun < 10
 
 
 def test_without_from_there_is_no_model() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,14 @@ def test_a_hostile_template_ends(monkeypatch: pytest.MonkeyPatch) -> None:
         GoTemplate("{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}")
     with pytest.raises(TemplateError, match="within each other"):
         GoTemplate("{{ if 1 }}" * 5000)
+
+
+def test_a_long_template_is_read_in_time() -> None:
+    begun = time.monotonic()
+    GoTemplate("{{ .System }}\n" * 60_000)
+    with pytest.raises(TemplateError, match="line 60001: '[?]"):
+        GoTemplate("{{\n" + ".System\n" * 59_999 + "? }}")
+    assert time.monotonic() - begun < 10
 
 
 # ------------------------------------------------------------------------------------------------------ conversations

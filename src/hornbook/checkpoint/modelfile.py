@@ -246,22 +246,21 @@ def _first_word(line: str) -> tuple[str, str]:
 
 def _value(begun: str, lines: list[str], at: int, keyword: str) -> tuple[str, int]:
     """(the value that begins so, over as many lines as its quotation marks say; the line after it)."""
-    number, whole = at, begun
-    if not whole.strip():
+    number, first = at, begun.strip()
+    if not first:
         _fail(number, f"{keyword} has no value")
-    while True:
-        bare = whole.strip()
-        for quote in ('"""', '"'):
-            if bare.startswith(quote):
-                if len(bare) >= 2 * len(quote) and bare.endswith(quote):
-                    return bare[len(quote) : -len(quote)], at
-                break
-        else:
-            return bare, at
+    quote = next((quote for quote in ('"""', '"') if first.startswith(quote)), None)
+    if quote is None:
+        return first, at
+    parts = [begun]
+    closed = len(first) >= 2 * len(quote) and first.endswith(quote)
+    while not closed:
         if at == len(lines):
             _fail(number, f"the text of {keyword} begins with {quote} and has no end")
-        whole = f"{whole}\n{lines[at]}"
+        parts.append(lines[at])
+        closed = lines[at].rstrip().endswith(quote)
         at += 1
+    return "\n".join(parts).strip()[len(quote) : -len(quote)], at
 
 
 def _take_parameter(found: dict[str, Value], name: str, text: str, number: int) -> None:

@@ -141,13 +141,13 @@ _COMMENT = re.compile(r"[ \t\r\n]*/\*.*?\*/", re.DOTALL)
 
 def _parts(source: str) -> Iterator[str | _Tag]:
     """Texts and tags in their order, white space already taken away where a tag says so."""
-    at, trim = 0, False
+    at, line, trim = 0, 1, False
     while True:
         start = source.find("{{", at)
         text = source[at : len(source) if start < 0 else start]
+        line += text.count("\n")
         if trim:
             text = text.lstrip(SPACE)
-        line = source.count("\n", 0, max(start, 0)) + 1
         if start < 0:
             yield text
             return
@@ -155,9 +155,11 @@ def _parts(source: str) -> Iterator[str | _Tag]:
         if source[at : at + 1] == "-" and source[at + 1 : at + 2] in tuple(SPACE):
             text, at = text.rstrip(SPACE), at + 1
         yield text
-        words, at, trim = _words(source, at, line)
+        words, end, trim = _words(source, at, line)
         if words is not None:
             yield _Tag(words, line)
+        line += source.count("\n", at, end)
+        at = end
 
 
 def _words(source: str, at: int, line: int) -> tuple[tuple[_Word, ...] | None, int, bool]:
@@ -169,7 +171,7 @@ def _words(source: str, at: int, line: int) -> tuple[tuple[_Word, ...] | None, i
             raise refused(line, "a comment must be alone in its tag: {{/* ... */}}")
         return None, closing.end(), closing[0].endswith("-}}")
     words: list[_Word] = []
-    joined = False
+    opened, joined = line, False
     while True:
         closing = _CLOSING.match(source, at)
         if closing is not None:
@@ -177,11 +179,12 @@ def _words(source: str, at: int, line: int) -> tuple[tuple[_Word, ...] | None, i
         found = _WORD.match(source, at)
         if found is None or not found.lastgroup:
             if at >= len(source):
-                raise refused(line, 'this "{{" has no "}}"')
-            raise refused(source.count("\n", 0, at) + 1, f"{source[at : at + 10]!r} is not understood")
+                raise refused(opened, 'this "{{" has no "}}"')
+            raise refused(line, f"{source[at : at + 10]!r} is not understood")
         if found.lastgroup != "space":
-            words.append(_Word(found.lastgroup, found[0], source.count("\n", 0, at) + 1, joined))
+            words.append(_Word(found.lastgroup, found[0], line, joined))
         joined = found.lastgroup != "space"
+        line += found[0].count("\n")
         at = found.end()
 
 
