@@ -39,7 +39,10 @@ export default function Models() {
       return false;
     }
   };
-  const pulls = jobs.filter((job) => job.kind === "pull" && (job.state !== "done"));
+  // Of each model the last try, as long as it says something that the lists do not.
+  const tries = new Map(jobs.filter((job) => job.kind === "pull").map((job) => [job.name, job]));
+  const isHere = (name) => shelf?.models.some((model) => model.here && model.name === name);
+  const pulls = [...tries.values()].filter((job) => job.state !== "done" && !(job.state === "cancelled" && isHere(job.name)));
   const isPulled = (model) => pulls.some((job) => job.name === model.name && ["running", "stopping"].includes(job.state));
   const here = shelf?.models.filter((model) => model.here) ?? [];
   const away = shelf?.models.filter((model) => !model.here) ?? [];
@@ -64,7 +67,7 @@ export default function Models() {
         <${PullForm} onPull=${pull} />
         ${pulls.map((job) => html`<${JobLine} key=${job.id} job=${job} />`)}
         <ul class="shelf">${away.map((model) => html`<li key=${model.name}><div class="shelf-row">
-          <span class="grow"><span class="shelf-name">${model.name}</span><span class="quiet small">${model.facts.title}</span>
+          <span class="grow"><span class="shelf-name">${model.name}</span><span class="facts quiet small">${model.facts.title}</span>
             <span class="facts quiet small">${[bytes(model.size), t(`models.kind.${model.kind}`)].join(" · ")} · <${Licence} model=${model} /></span></span>
           <${Button} icon="download" disabled=${isPulled(model)} onClick=${() => pull(model.name)}
             aria-label=${t("models.pull.one", { name: model.name })}>${t("models.pull")}<//>
