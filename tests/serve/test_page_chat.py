@@ -431,8 +431,7 @@ def test_a_screen_reader_hears_sentences_not_tokens(server: Server, visit: Visit
     assert len(said) < len(text.split()) / 2 + 4, "it is told in sentences"
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("language", ["en-GB", "zh-CN"])
+@pytest.mark.parametrize(("theme", "language"), [("light", "zh-CN"), ("dark", "en-GB")])
 def test_a_small_screen_has_one_column_and_sheets(server: Server, visit: Visitor, theme: str, language: str) -> None:
     seen = visit(server, width=360, height=740, theme=theme, language=language, touch=True)
     page = showing(
@@ -612,3 +611,51 @@ def test_a_server_that_wants_a_key_is_given_one(
     page.fill("dialog input", made.stdout.strip())
     page.keyboard.press("Enter")
     page.wait_for_selector(".ready")
+
+
+def test_a_second_window_catches_up_when_it_is_looked_at(server: Server, visit: Visitor) -> None:
+    seen = visit(server)
+    page = seen.open()
+    ask(page, "Say one word.")
+    reply(page)
+    other = page.context.new_page()
+    other.goto(page.url)
+    reply(other)
+    ask(page, "Say another word.")
+    reply(page)
+    other.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    other.wait_for_selector(".question >> text=Say another word.")
+    assert other.locator(".question").count() == page.locator(".question").count() == 2
+
+
+def test_thoughts_are_folded_away_when_the_answer_comes(server: Server, visit: Visitor) -> None:
+    seen = visit(server)
+    begun = message("r1", "q1", "assistant", "", "writing")
+    body = {
+        "id": "c1", "title": "Thinking", "created": 1, "updated": 1, "leaf": "r1", "settings": {}, "writing": True,
+        "messages": [message("q1", None, "user", "hi"), begun],
+    }  # fmt: skip
+    told = [
+        ("state", {"message": begun, "phase": {"name": "writing"}}),
+        ("thought", {"text": "They greet me, **kindly**."}),
+    ]
+    ended = {**begun, "content": "Hello!", "state": "done", "facts": {"thought": "They greet me, **kindly**."}}
+    streams = [told, [("text", {"text": "Hello!"}), ("done", {"message": ended, "title": "Thinking"})]]
+    asked: list[Any] = []
+
+    def answer(route: Any) -> None:
+        asked.append(route.request.headers.get("last-event-id"))
+        some, first = streams[len(asked) - 1], 2 * (len(asked) - 1)
+        lines = [
+            f"id: r1.{first + i}\nevent: {name}\ndata: {json.dumps(data)}\n\n" for i, (name, data) in enumerate(some)
+        ]
+        route.fulfill(content_type="text/event-stream", body="".join(lines))
+
+    seen.page.route("**/api/hornbook/conversations/c1", lambda route: route.fulfill(json=body))
+    seen.page.route("**/c1/events", answer)
+    page = seen.open("/c/c1")
+    page.wait_for_selector(".thought[open] >> text=They greet me")
+    page.wait_for_selector(".reply:not(.live) .prose >> text=Hello!")
+    assert page.locator(".thought[open]").count() == 0 and page.locator(".thought").count() == 1
+    assert asked == [None, "r1.1"], "after the break it goes on behind the last event"
+    assert seen.faults == []

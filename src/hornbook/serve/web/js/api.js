@@ -152,7 +152,7 @@ export async function follow(path, { event, state = () => {}, signal }) {
         if (event(one)) return;
       }
     } catch (error) {
-      if (error instanceof ApiError && error.status !== 0 && error.status < 500) throw error;
+      if (error instanceof ApiError && error.status >= 400 && error.status < 500 && error.status !== 429) throw error;
     } finally {
       clearTimeout(alarm);
       attempt.abort();

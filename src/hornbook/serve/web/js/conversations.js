@@ -4,6 +4,7 @@ import { api } from "./api.js";
 import { cell, link } from "./state.js";
 
 const PAGE = 50;
+const STILL_WRITING = 3000; // ms until the list is asked for again where a reply is being written
 const ROOT = "/api/hornbook/conversations";
 
 export const list = cell(null); // null: not known yet; else [{id, title, updated, writing, snippet}]
@@ -11,6 +12,7 @@ export const more = cell(false); // older ones are there
 export const query = cell("");
 
 let asked = 0;
+let soon = null;
 
 export async function refresh() {
   const mine = (asked += 1);
@@ -22,6 +24,8 @@ export async function refresh() {
     if (mine !== asked) return; // a later question is under way
     more.set(found.length > limit);
     list.set(found.slice(0, limit));
+    clearTimeout(soon);
+    if (found.some((one) => one.writing)) soon = setTimeout(refresh, STILL_WRITING);
   } catch {
     if (list.get() === null) list.set([]); // the frame says that the server is away
   }
@@ -59,4 +63,5 @@ export async function save(id, form) {
   setTimeout(() => URL.revokeObjectURL(anchor.href), 10_000);
 }
 
+document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && refresh());
 link.watch((state) => state === "open" && refresh());

@@ -42,6 +42,12 @@ export async function open(id) {
   if (id !== null) await load(id);
 }
 
+// Another window may have gone on with it meanwhile.
+document.addEventListener("visibilitychange", () => {
+  const { id, loading, missing } = thread.get();
+  if (document.visibilityState === "visible" && id !== null && !loading && !missing && following === null) load(id);
+});
+
 export function leave() {
   following?.abort();
   following = null;
