@@ -81,8 +81,7 @@ class Asked:
         self.echoes = echoes  # what stands before each prompt's answers
         self.told: list[dict[str, Any]] = []  # how likely each prompt's tokens are, where it is echoed with likelihoods
         self.writings: list[Writing] = []
-        self.llm = loaded.need_llm()
-        self.spelling = Spelling(self.llm.tokenizer)
+        self.spelling = Spelling(loaded.need_llm().tokenizer)
         self.head = {
             "id": new_id("cmpl"), "object": "text_completion", "created": int(time.time()), "model": body.model,
         }  # fmt: skip
@@ -147,13 +146,16 @@ def _echoes(llm: Any, prompts: Sequence[str | list[int]]) -> list[str]:
 
 
 async def _judge(asked: Asked, loaded: Loaded) -> None:
-    """Find how likely the tokens of the prompts are."""
-    top, prompts = asked.body.logprobs or 0, asked.body.prompts()
-    for prompt, writing in zip(prompts, asked.writings, strict=True):
-        ids = writing.request.ids
+    """Find how likely the tokens of the prompts are, side by side."""
+    top = asked.body.logprobs or 0
+
+    async def told(prompt: str | list[int], ids: Sequence[int]) -> dict[str, Any]:
         async with await judge(loaded, ids, top=max(1, top)) as judging:
             score = await judging.score()
-        asked.told.append(asked.spelling.prompt(ids, score, top=top, as_text=isinstance(prompt, str)))
+        return asked.spelling.prompt(ids, score, top=top, as_text=isinstance(prompt, str))
+
+    several = zip(asked.body.prompts(), asked.writings, strict=True)
+    asked.told = await asyncio.gather(*(told(prompt, writing.request.ids) for prompt, writing in several))
 
 
 async def _answers(writing: Writing, n: int) -> list[list[Token]]:

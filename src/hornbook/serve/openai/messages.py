@@ -96,6 +96,8 @@ def text_of(content: str | Sequence[Mapping[str, Any]] | None, where: str) -> st
         return content or ""
     texts = []
     for place, part in enumerate(content):
+        if not isinstance(part, Mapping):
+            raise RequestFault(f"a part of a content is an object, not {_short(part)}", param=f"{where}[{place}]")
         kind, here = str(part.get("type")), f"{where}[{place}]"
         if kind in MEDIA:
             what = f"this model reads text; {MEDIA[kind]} ({kind}) are not supported"
