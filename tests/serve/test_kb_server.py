@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import socket
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -337,6 +338,27 @@ def test_what_is_wrong_is_told_before_any_work(client: httpx.Client, shelf: dict
         and nothing.json()["errors"][0]["name"] == "a.exe"
         and nothing.json()["error"]["what"]
     )
+
+
+def test_an_upload_whose_client_goes_leaves_nothing(client: httpx.Client, server: Any) -> None:
+    logged = len(server.log)
+    with collection(client, "halves"):
+        incoming = server.home / "collections" / "halves" / "incoming"
+        head = "POST /kb/halves/documents HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9000000\r\n"
+        part = 'Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\nContent-Disposition: form-data; name="f"; filename="a.txt"\r\n\r\n'
+        with socket.create_connection(("127.0.0.1", server.port)) as wire:
+            wire.sendall((head + part).encode() + b"half of it " * 200_000)
+            wait_until(lambda: any(incoming.iterdir()))
+        wait_until(lambda: not any(incoming.iterdir()))
+        assert client.get("/kb/halves").json()["documents"] == 0
+    assert not [line for line in server.log[logged:] if '"level": "error"' in line]
+
+
+def wait_until(holds: Callable[[], bool], seconds: float = 10) -> None:
+    until = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < until
+        time.sleep(0.02)
 
 
 def test_a_client_that_goes_frees_the_model_at_once(client: httpx.Client, server: Any, shelf: dict[str, Any]) -> None:

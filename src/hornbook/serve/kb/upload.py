@@ -17,9 +17,10 @@ from typing import BinaryIO
 import anyio.to_thread
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import ClientDisconnect
 
 from hornbook.errors import StoreError, UsageError
-from hornbook.serve.errors import TooLarge
+from hornbook.serve.errors import ClientGone, TooLarge
 
 FILES = 2_000  # of one request
 _FIELDS = 64  # that are no files; what they say is not kept
@@ -169,7 +170,7 @@ class Intake:
 
 
 async def receive(intake: Intake, body: AsyncIterator[bytes]) -> list[Received]:
-    """All files of the body. Whatever goes wrong, a client that vanishes too, leaves nothing on the disk."""
+    """All files of the body. Whatever goes wrong leaves nothing on the disk. Raises what Intake.feed does, and ClientGone."""
     held = bytearray()
 
     def feed() -> None:
@@ -183,6 +184,9 @@ async def receive(intake: Intake, body: AsyncIterator[bytes]) -> list[Received]:
                 await anyio.to_thread.run_sync(feed)
         await anyio.to_thread.run_sync(feed)
         return intake.finish()
+    except ClientDisconnect as error:
+        intake.discard()
+        raise ClientGone("the client closed its connection in the middle of an upload") from error
     except BaseException:
         intake.discard()
         raise
