@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from hornbook.errors import UsageError
 from hornbook.serve.guard import is_loopback, needs_key, policy_of
+from hornbook.serve.guard.characters import Characters
 from hornbook.serve.guard.limits import Nesting, check_shape
 from hornbook.serve.guard.policy import Policy, check_origin
 from hornbook.serve.guard.rates import CALLERS, Buckets, caller_of, retry_after
@@ -61,10 +62,62 @@ def test_nesting_is_that_of_the_parsed_text_however_it_is_cut(value: object, cut
 def test_following_takes_linear_time_whatever_is_sent(unit: bytes) -> None:
     chunk = b'"' + unit * (65_536 // len(unit))
     began = time.perf_counter()
-    follower = Nesting(10**9)
+    followers = (Nesting(10**9), Characters())
     for _ in range(8):
-        follower.take(chunk)
+        for follower in followers:
+            follower.take(chunk)
     assert time.perf_counter() - began < 1.0  # half a megabyte; quadratic time would take minutes
+
+
+def _characters(chunks: list[bytes]) -> bool:
+    """Whether a body passes."""
+    follower = Characters()
+    try:
+        for chunk in chunks:
+            follower.take(chunk)
+    except Refusal as refusal:
+        assert refusal.status == 400
+        return False
+    return True
+
+
+PIECES = st.sampled_from(
+    [
+        "\\ud83d\\ude00",
+        "\\uD83D",
+        "\\uDE00",
+        "\\\\",
+        "\\n",
+        '\\"',
+        "u",
+        "d83d",
+        "a",
+        "é",
+        "한",
+        "😀",
+        "\\u0041",
+        "\\ud7ff",
+        "\\ue000",
+    ]
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(PIECES, max_size=8), st.lists(st.integers(0, 60), max_size=6))
+def test_half_a_surrogate_pair_is_found_however_the_body_is_cut(pieces: list[str], cuts: list[int]) -> None:
+    text = ('"' + "".join(pieces) + '"').encode()
+    read = json.loads(text)
+    sound = not any("\ud800" <= sign <= "\udfff" for sign in read)
+    places = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
+    assert _characters([text[a:b] for a, b in zip(places, places[1:], strict=False)]) is sound
+
+
+@pytest.mark.parametrize(
+    "body", ['{"a": "é中"}'.encode("utf-16"), b'"a"'.decode().encode("utf-32"), b'"\xed\xa0\x80"', b'"\x00"']
+)
+def test_a_body_that_is_not_utf_8_is_refused_though_python_would_read_it(body: bytes) -> None:
+    assert not _characters([body])
+    assert not _characters([body[i : i + 1] for i in range(len(body))])
 
 
 def test_a_bucket_lets_a_burst_in_then_its_rate_and_tells_how_long_to_wait() -> None:

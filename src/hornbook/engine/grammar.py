@@ -50,6 +50,10 @@ _ESCAPES = 'nrbtf\\"'
 JSON_OPTIONS = {"whitespace_pattern": _SPACES, "json_allowed_escapes": _ESCAPES}  # of every JSON text
 
 
+class GrammarFailed(GenerationError, UsageError):
+    """A schema or grammar that no answer can follow to an end, which shows only while it is followed: the request's fault."""
+
+
 class Vocabulary:
     """The tokens of a model as an automaton sees them, and the grammars compiled for them. Safe for many threads.
 
@@ -210,7 +214,7 @@ class Matcher:
 
     def _check(self) -> None:
         if self._state.is_error():
-            raise GenerationError(
+            raise GrammarFailed(
                 f"the grammar cannot go on: {_line(self._state.get_error())}",
                 "Simplify the schema or grammar: long alternatives and deep repetition are what makes it large.",
             )

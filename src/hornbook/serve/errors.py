@@ -143,13 +143,13 @@ def install(app: FastAPI) -> None:
         what, param = _first(error)
         return response_of(request, UsageError(what), 400, param)
 
-    @app.exception_handler(UnicodeEncodeError)
-    async def unpaired(request: Request, error: UnicodeEncodeError) -> JSONResponse:
-        """JSON can write half of a surrogate pair, which Python's text holds and no file, tokenizer or answer takes."""
-        if error.reason != "surrogates not allowed":
+    @app.exception_handler(ValueError)
+    async def unwritable(request: Request, error: ValueError) -> JSONResponse:
+        """JSON can write 1e999, and Python reads NaN: numbers that an answer, which repeats them, cannot hold."""
+        if not str(error).startswith("Out of range float values"):
             raise error
-        what = "the request holds half of a surrogate pair, which is no character"
-        return response_of(request, UsageError(what, "Send whole characters."), 400)
+        what = "the request holds a number that is infinite or none"
+        return response_of(request, UsageError(what, "Send numbers of 64 bits."), 400)
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:

@@ -10,6 +10,7 @@ import re
 
 import numpy as np
 
+from hornbook.serve.guard.characters import Characters
 from hornbook.serve.guard.policy import MEGABYTE, Policy
 from hornbook.serve.guard.refusals import Header, Refusal
 
@@ -62,10 +63,10 @@ class Meter:
     """Counts one request's body as it arrives. ``take`` raises Refusal at the byte that is too much."""
 
     def __init__(self, limit: int, depth: int | None) -> None:
-        """``limit`` in bytes; ``depth``: how deep JSON may be nested, None for a body that is no JSON."""
+        """``limit`` in bytes; ``depth``: how deep JSON may be nested, None for files, which are not looked into."""
         self.limit = limit
         self.taken = 0
-        self.nesting = None if depth is None else Nesting(depth)
+        self.followers = () if depth is None else (Nesting(depth), Characters())
 
     def announced(self, length: int) -> None:
         """Content-Length, before a byte of the body is read."""
@@ -76,8 +77,8 @@ class Meter:
         self.taken += len(chunk)
         if self.taken > self.limit:
             raise self._too_large(f"the body has more than {self.limit:,} bytes")
-        if self.nesting is not None:
-            self.nesting.take(chunk)
+        for follower in self.followers:
+            follower.take(chunk)
 
     def _too_large(self, what: str) -> Refusal:
         return Refusal(
