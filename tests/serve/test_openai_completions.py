@@ -125,6 +125,18 @@ def test_a_stream_of_several_ends_with_the_usage_of_all(openai_client: Any) -> N
     assert all(chunk.usage is None for chunk in chunks[:-1])
 
 
+def test_where_nothing_is_said_of_drawing_the_tail_is_left_out(openai_client: Any) -> None:
+    asked = {"model": MODEL, "prompt": COUNT, "seed": 11, "max_tokens": 12}
+    unsaid = openai_client.completions.create(**asked)
+    said = create(openai_client, **asked, **{"temperature": 0.8, "top_p": 0.95, "extra_body": {"top_k": 40}})
+    assert unsaid.choices[0].text == said.choices[0].text
+    whole = [
+        openai_client.completions.create(**asked, top_p=1).choices[0].text,
+        create(openai_client, **asked | {"temperature": 1}).choices[0].text,
+    ]
+    assert whole[0] == whole[1] != unsaid.choices[0].text
+
+
 def test_names_that_vllm_gave_are_understood(openai_client: Any) -> None:
     greedy = texts(create(openai_client, max_tokens=6))
     one = create(openai_client, max_tokens=6, temperature=2, seed=1, extra_body={"top_k": 1, "return_token_ids": True})

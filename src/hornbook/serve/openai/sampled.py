@@ -32,6 +32,10 @@ PARAMETERS = {
     "presence_penalty": "presence_penalty",
     "num_predict": "max_tokens",
 }
+# Where neither request nor model says a word about drawing: a whole distribution at temperature 1, the API's own default, is
+# more than a small model's tail can stand. These are what llama.cpp's server and Ollama draw with.
+UNSAID = {"temperature": 0.8, "top_k": 40, "top_p": 0.95}
+_DRAWING = ("temperature", "top_k", "top_p", "min_p")
 _GIVEN = ("temperature", "top_p", "n", "seed", "stop", "frequency_penalty", "presence_penalty", "top_k", "min_p",
           "repetition_penalty", "ignore_eos")  # fmt: skip
 
@@ -84,7 +88,8 @@ def sampling(
 
     Raises RequestFault where the values do not go together.
     """
-    asked: dict[str, Any] = {"temperature": 1.0, "max_tokens": max_tokens}
+    said = any(getattr(body, name, None) is not None or name in parameters for name in _DRAWING)
+    asked: dict[str, Any] = {"max_tokens": max_tokens} | ({"temperature": 1.0} if said else UNSAID)
     asked |= {PARAMETERS[name]: value for name, value in parameters.items() if name in PARAMETERS}
     if asked["max_tokens"] < 1:  # Ollama's -1 and -2: as long as there is room
         asked["max_tokens"] = max_tokens
