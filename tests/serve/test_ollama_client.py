@@ -345,6 +345,8 @@ def test_what_is_here_is_listed_and_shown(client: Any) -> None:
     assert len(listed[MODEL].digest) == 64
     assert listed[MODEL].details.parameter_size == "134.5M"
     assert listed[MODEL].details.quantization_level == "Q4_1"
+    assert [listed[name].details.format for name in (MODEL, "minilm")] == ["gguf", "safetensors"]
+    assert client.show(f"{MODEL}:latest").details.format == "gguf"
     shown = client.show(MODEL)
     assert shown.modelinfo["general.architecture"] == "llama"
     assert shown.modelinfo["tokenizer.ggml.tokens"] is None

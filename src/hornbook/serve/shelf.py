@@ -55,6 +55,7 @@ class Listed:
     quantisation: str = ""
     context_length: int | None = None
     parent: str = ""  # of a created model
+    format: str = ""  # of the weights: gguf or safetensors
 
 
 class Shelf:
@@ -167,6 +168,7 @@ def _listed(entry: Entry) -> Listed:
         parameters=about.get("parameters"),
         quantisation=str(about.get("quantisation") or ""),
         context_length=about.get("context_length"),
+        format=str(about.get("format") or ""),
     )
 
 

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from hornbook import __version__
-from hornbook.checkpoint.created import Created
+from hornbook.checkpoint.created import Created, plain_name
 from hornbook.checkpoint.modelfile import Modelfile
 from hornbook.engine.thinking import PAIRS
 from hornbook.errors import ModelNotFound, UsageError
@@ -66,7 +66,8 @@ def router(house: House) -> APIRouter:
     async def show(request: Request) -> Response:
         """What a model is."""
         body = await read(request, Show)
-        listed = next((one for one in await house.models.listed() if one.name == body.model), None)
+        name = plain_name(body.model)
+        listed = next((one for one in await house.models.listed() if one.name == name), None)
         return JSONResponse(await anyio.to_thread.run_sync(_shown, house, body, listed))
 
     @routes.post("/api/copy", openapi_extra=described(Copy))
@@ -118,7 +119,7 @@ def _listed(one: Listed) -> dict[str, Any]:
 def _details(one: Listed) -> dict[str, Any]:
     return {
         "parent_model": one.parent,
-        "format": "gguf",
+        "format": one.format,
         "family": one.family,
         "families": [one.family] if one.family else [],
         "parameter_size": _size(one.parameters),
@@ -150,7 +151,7 @@ def _shown(house: House, body: Show, listed: Listed | None) -> dict[str, Any]:
         "modelfile": f"# Made by hornbook show --modelfile {meaning.name}\n{said}",
         "parameters": "\n".join(f"{name:<30} {text}" for name, text in _parameters(said)),
         "template": template,
-        "details": {**details, "format": "safetensors" if meaning.entry.path.is_dir() else "gguf"},
+        "details": details,
         "model_info": facts,
         "capabilities": _capabilities(meaning.entry, template),
         "modified_at": listed.modified if listed else meaning.entry.pulled or "1970-01-01T00:00:00Z",
