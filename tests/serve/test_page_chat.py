@@ -342,6 +342,28 @@ def test_markdown_becomes_headings_tables_code_and_maths(server: Server, visit: 
     assert seen.faults == []
 
 
+MATHS = r"""$\sqrt[3]{\frac{x}{y}}$ $\overbrace{a}^{n}$ $\begin{pmatrix}1&2\\3&4\end{pmatrix}$ $\widehat{ab}$ $\vec{v}$ $\cancel{x}$
+
+\[ f(x)=\begin{cases}1 & x>0\\0 & \text{否则}\end{cases} \]
+
+$\nothing{x}$ and $unclosed, \$5, 5 $, 价格$5元。公式$a+b$结束, `$c$`
+"""
+
+
+def test_maths_of_every_kind_is_drawn_under_the_policy_and_the_rest_left_alone(server: Server, visit: Visitor) -> None:
+    seen = visit(server)
+    page = showing(seen, [message("q1", None, "user", "?"), message("r1", "q1", "assistant", MATHS)])
+    page.wait_for_selector(".katex")
+    page.wait_for_timeout(200)
+    assert page.locator(".katex").count() == 8
+    arrow = page.locator(".maths", has_text="v").locator("svg").last.bounding_box()
+    assert arrow is not None and 3 < arrow["width"] < 20
+    assert page.locator(".maths.unread").inner_text() == r"\nothing{x}"
+    assert "$unclosed, $5, 5 $, 价格$5元。公式" in page.inner_text(".prose")
+    assert page.locator("code").inner_text() == "$c$"
+    assert seen.faults == []
+
+
 def test_a_text_that_grows_is_drawn_as_the_whole_text_would_be(server: Server, visit: Visitor) -> None:
     """Block by block as it comes, and at once: the same elements."""
     seen = visit(server)
@@ -500,6 +522,7 @@ def test_files_become_documents_that_are_asked(server: Server, visit: Visitor) -
     page.wait_for_selector(".file-row[data-state=failed], .reply", timeout=WAIT)
     answer = reply(page)
     assert "1874" in answer.inner_text()
+    assert "broken.pdf" in page.inner_text(".file-row[data-state=failed]"), "what could not be read is still named"
     chip = answer.locator("button.chip").first
     chip.click()
     page.wait_for_selector(".pane mark")

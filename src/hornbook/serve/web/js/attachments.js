@@ -14,6 +14,7 @@ import { setSettings, thread } from "./thread.js";
 export const files = cell([]);
 export const busy = cell(false);
 
+const LONGEST = 32; // characters of a file's name in its collection's title
 let count = 0;
 let stop = new AbortController();
 
@@ -43,6 +44,7 @@ export async function attach({ files: given, failed = [] }) {
       const made = await api.post("/kb", { title: titleOf(rows) });
       name = made.name;
       setSettings({ collection: name });
+      refreshHouse();
     }
     await upload(name, rows, {
       progress: (one, fraction) => change((row) => row.key === one.key, { fraction }),
@@ -62,7 +64,8 @@ export async function attach({ files: given, failed = [] }) {
 }
 
 function titleOf(rows) {
-  const name = rows[0].file.name.replace(/\.[^.]+$/, "");
+  const stem = rows[0].file.name.replace(/\.[^.]+$/, "");
+  const name = stem.length > LONGEST ? `${stem.slice(0, LONGEST - 1)}…` : stem;
   return rows.length === 1 ? name : t("files.title", { name, n: rows.length - 1, all: rows.length });
 }
 

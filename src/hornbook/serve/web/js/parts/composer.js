@@ -62,7 +62,7 @@ export function Composer({ onEditLast, onDrawer }) {
       await ask(question);
       setText("");
       memory.set(`draft.${thread.get().id}`, null);
-      files.set([]);
+      files.set((rows) => rows.filter((row) => row.state === "failed")); // what could not be read is still to be seen
     } catch (error) {
       setProblem(t("composer.failed", { what: [error.what ?? error.message, error.remedy].filter(Boolean).join(" ") }));
     } finally {
@@ -122,8 +122,8 @@ function FileRows() {
   return html`<ul class="file-rows" aria-label=${t("files")}>${rows.map((row) => html`
     <li key=${row.key} class="file-row" data-state=${row.state}>
       <${Icon} name=${row.state === "failed" ? "warning" : "file"} />
-      <span class="grow cut" title=${row.name}>${row.name}</span>
-      <span class="quiet small ${row.state === "failed" ? "wrap" : ""}">${t(`file.${row.state}`)}${row.reason ? `: ${row.reason}` : ""}</span>
+      <span class="file-name cut" title=${row.name}>${row.name}</span>
+      <span class="file-state quiet small">${t(`file.${row.state}`)}${row.reason ? `: ${row.reason}` : ""}</span>
       ${row.state === "sending" && html`<progress max="1" value=${row.fraction} aria-label=${row.name}></progress>`}
       ${["ready", "failed"].includes(row.state) && html`<${IconButton} icon="close" label=${t("file.remove", { name: row.name })} onClick=${() => hide(row.key)} />`}
     </li>`)}</ul>`;

@@ -14,6 +14,8 @@ export function maths(md) {
 
 const PAIRS = [["$$", "$$"], ["\\[", "\\]"], ["\\(", "\\)"], ["$", "$"]];
 
+const CHINESE = /[\u3000-\u9fff\uac00-\ud7af\uff00-\uffef]/;
+
 function inline(state, silent) {
   const { src, pos } = state;
   const pair = PAIRS.find(([open]) => src.startsWith(open, pos));
@@ -23,6 +25,8 @@ function inline(state, silent) {
   let end = src.indexOf(close, start);
   if (open === "$") {
     while (end >= 0 && src[end - 1] === "\\") end = src.indexOf(close, end + 1);
+    const between = src.slice(start, Math.max(start, end));
+    if (CHINESE.test(between) && !between.includes("\\text")) return false; // 价格$5元。公式$x$
     if (/\s|\$/.test(src[start] ?? " ") || /\s/.test(src[end - 1] ?? " ") || /\d/.test(src[end + 1] ?? "")) return false;
   }
   if (end <= start || end >= state.posMax + 1) return false;
@@ -69,6 +73,24 @@ function fetched() {
   return library;
 }
 
+// What comes from a model may not link, nor grow without bound, nor fill the console.
+const CAREFUL = { throwOnError: true, trust: false, strict: false, maxExpand: 200, maxSize: 20 };
+
+/** KaTeX gives a few drawings (the arrow of \vec) their width as a style attribute, which the page's policy forbids. As a
+    property it may be set: for the time of one drawing it is. */
+function withoutStyleAttributes(draw) {
+  const { setAttribute } = Element.prototype;
+  SVGElement.prototype.setAttribute = function (name, value) {
+    if (name === "style") this.style.cssText = value;
+    else setAttribute.call(this, name, value);
+  };
+  try {
+    draw();
+  } finally {
+    delete SVGElement.prototype.setAttribute;
+  }
+}
+
 /** Draw what the rules marked inside an element. What KaTeX cannot read stays as it was written. */
 export async function drawMaths(element) {
   const places = [...element.querySelectorAll(".maths:not([data-drawn])")];
@@ -80,7 +102,7 @@ export async function drawMaths(element) {
     place.dataset.drawn = "yes";
     place.title = source;
     try {
-      katex.render(source, place, { displayMode: place.classList.contains("display"), throwOnError: true, trust: false, maxExpand: 200, maxSize: 20, output: "htmlAndMathml" });
+      withoutStyleAttributes(() => katex.render(source, place, { ...CAREFUL, displayMode: place.classList.contains("display") }));
     } catch {
       place.textContent = source;
       place.classList.add("unread");
