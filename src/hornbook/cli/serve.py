@@ -28,7 +28,7 @@ def serve(
     ] = None,
     keep_alive: Annotated[
         float | None,
-        typer.Option(help="Seconds that an unused model stays loaded; 0: none, -1: for ever. Default: 300."),
+        typer.Option(help="Seconds that an unused model stays loaded; 0: it goes at once, -1: it stays. Default: 300."),
     ] = None,
     require_key: Annotated[bool, typer.Option("--require-key", help="Ask for a key on this machine too.")] = False,
     cors_origin: Annotated[

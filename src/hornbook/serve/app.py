@@ -46,7 +46,6 @@ class House:
     conversations: Any = None
     draining: bool = False
     open: int = 0  # requests being answered
-    started: float = field(default_factory=time.time)
     closing: list[Callable[[], Any]] = field(default_factory=list)  # what the rooms do when the server ends
 
     @property
