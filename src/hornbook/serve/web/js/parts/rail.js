@@ -3,7 +3,7 @@
 import { list, more, older, query, refresh, remove, rename, save } from "../conversations.js";
 import { html, useEffect } from "../html.js";
 import { LANGUAGES, language, setLanguage, t } from "../i18n.js";
-import { toggleRail } from "../house.js";
+import { collections, toggleRail } from "../house.js";
 import { go, railOpen, route, setTheme, theme, useCell } from "../state.js";
 import { views } from "../views/registry.js";
 import { IconButton } from "./button.js";
@@ -11,6 +11,9 @@ import { confirm, prompt } from "./dialog.js";
 import { Icon } from "./icons.js";
 import { Menu } from "./menu.js";
 import { complain, toast } from "./toast.js";
+
+const KNOWLEDGE = "/knowledge";
+const SHOWN = 5; // collections
 
 export function Rail({ hidden, onHelp }) {
   const address = useCell(route);
@@ -26,11 +29,12 @@ export function Rail({ hidden, onHelp }) {
       <${Search} />
     </div>
     <div class="rail-nav">${views.filter((view) => view.rail).map((view) => html`
-      <div class="rail-item" data-here=${address.split("?")[0].startsWith(view.path)} key=${view.path}>
+      <div class="rail-item" data-here=${address.split("?")[0] === view.path} key=${view.path}>
         <a class="rail-link" href=${`#${view.path}`} onClick=${() => railOpen.set(false)}
           aria-current=${address.split("?")[0] === view.path ? "page" : undefined}>
           <${Icon} name=${view.rail.icon} /><span class="cut">${t(view.rail.word)}</span></a>
-      </div>`)}</div>
+      </div>
+      ${view.path === KNOWLEDGE && html`<${Collections} address=${address} />`}`)}</div>
     <div class="rail-scroll"><${Conversations} address=${address} /></div>
     <div class="rail-foot">
       <${Menu} label=${t("language")} title=${t("language")} class="button plain" up items=${LANGUAGES.map(([code, name]) => ({
@@ -42,6 +46,18 @@ export function Rail({ hidden, onHelp }) {
         onClick=${() => setTheme(dark ? "light" : "dark")} />
     </div>
   </nav>`;
+}
+
+/** The newest collections; all of them are in the room that the link above leads to. */
+function Collections({ address }) {
+  const all = useCell(collections).toSorted((one, other) => (one.created < other.created ? 1 : -1)).slice(0, SHOWN);
+  return all.length > 0 && html`<ul class="rail-sub" aria-label=${t("nav.knowledge")}>${all.map((one) => {
+    const at = `${KNOWLEDGE}/${encodeURIComponent(one.name)}`;
+    const here = address.split("?")[0] === at;
+    return html`<li class="rail-item" data-here=${here} key=${one.name}>
+      <a class="rail-link" href=${`#${at}`} aria-current=${here ? "page" : undefined} onClick=${() => railOpen.set(false)}>
+        <span class="cut">${one.title || one.name}</span></a></li>`;
+  })}</ul>`;
 }
 
 function Search() {
