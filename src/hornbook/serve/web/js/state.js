@@ -1,6 +1,6 @@
 // What several parts of the page share: cells that tell who watches them, and what the browser remembers.
 
-import { useEffect, useState } from "./html.js";
+import { useLayoutEffect, useState } from "./html.js";
 
 export function cell(value) {
   const watchers = new Set();
@@ -22,8 +22,13 @@ export function cell(value) {
 /** The cell's value, in a component that is drawn anew when it changes. */
 export function useCell(source) {
   const [, redraw] = useState(0);
-  useEffect(() => source.watch(() => redraw((n) => n + 1)), [source]);
-  return source.get();
+  const value = source.get();
+  useLayoutEffect(() => {
+    const again = () => redraw((n) => n + 1);
+    if (source.get() !== value) again(); // it changed between the drawing and now
+    return source.watch(again);
+  }, [source]);
+  return value;
 }
 
 /** What survives a reload, by browser. Where storage is off it lasts as long as the page. */
