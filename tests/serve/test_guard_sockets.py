@@ -94,6 +94,14 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
         server.end()
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """One with the usual limits, for what it refuses at once."""
+    server = Running(Bare(), Policy(), tmp_path_factory.mktemp("plain"))
+    yield server
+    server.end()
+
+
 def read(connection: socket.socket) -> bytes:
     """All that comes until the server closes; a reset counts as a close."""
     data = b""
@@ -301,10 +309,9 @@ SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n"
     ],
 )
 def test_a_request_whose_end_is_ambiguous_is_refused_and_nothing_behind_it_is_read(
-    serve: Serve, headers: bytes
+    plain: Running, headers: bytes
 ) -> None:
-    running = serve()
-    connection = running.connect(
+    connection = plain.connect(
         b"POST /ok HTTP/1.1\r\nHost: localhost\r\n" + headers + b"\r\n0\r\n\r\n" + SMUGGLED + SMUGGLED
     )
     data = read(connection)
@@ -320,8 +327,8 @@ def test_a_request_whose_end_is_ambiguous_is_refused_and_nothing_behind_it_is_re
      b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n"],
     ids=["tls", "http2", "zeros", "no host", "absolute target", "http 9.9", "connect", "bytes in the target"],
 )  # fmt: skip
-def test_what_is_no_request_to_this_server_is_refused_with_a_reason(serve: Serve, data: bytes) -> None:
-    status, error = parsed(read(serve().connect(data)))
+def test_what_is_no_request_to_this_server_is_refused_with_a_reason(plain: Running, data: bytes) -> None:
+    status, error = parsed(read(plain.connect(data)))
     assert status in (400, 501, 505) and error["what"] and error["remedy"]
 
 
