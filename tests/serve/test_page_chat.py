@@ -162,6 +162,7 @@ def test_another_reply_is_a_version_and_a_conversation_can_be_renamed_saved_and_
         more("Export as JSON")
     assert len(json.loads(saved.value.path().read_text("utf-8"))["messages"]) == 3
     more("Delete")
+    page.wait_for_selector("dialog .button:focus >> text=Cancel")  # what cannot be undone is not a slip away
     page.locator("dialog .button.danger").click()
     page.wait_for_selector(".welcome")
     assert page.locator(".rail-link", has_text="Obst").count() == 0
@@ -631,7 +632,8 @@ def test_a_server_that_wants_a_key_is_given_one(
     page = seen.open()
     page.wait_for_selector("dialog input[type=password]")
     assert seen.serious() == []
-    page.fill("dialog input", made.stdout.strip())
+    page.wait_for_selector("dialog input:focus")  # the cursor is where the key goes
+    page.keyboard.insert_text(made.stdout.strip())
     page.keyboard.press("Enter")
     page.wait_for_selector(".ready")
 

@@ -1,6 +1,6 @@
 // Modal dialogs, on the browser's own <dialog>: it holds the focus, gives it back, and closes with Esc.
 
-import { html, useEffect, useRef } from "../html.js";
+import { html, useLayoutEffect, useRef } from "../html.js";
 import { t } from "../i18n.js";
 import { cell, useCell } from "../state.js";
 import { Button, IconButton } from "./button.js";
@@ -11,7 +11,7 @@ let count = 0;
 export function Dialog({ title, onClose, children, actions, side = false, wide = false }) {
   const box = useRef(null);
   const id = useRef(`dialog-${(count += 1)}`);
-  useEffect(() => {
+  useLayoutEffect(() => {
     const dialog = box.current;
     const before = document.activeElement;
     dialog.showModal();
@@ -53,9 +53,6 @@ export const prompt = (title, { text = "", value = "", label, yes, secret = fals
 export function Asker() {
   const question = useCell(asked);
   const field = useRef(null);
-  useEffect(() => {
-    if (question?.input) field.current?.select();
-  }, [question]);
   if (!question) return null;
   const answer = (value) => {
     asked.set(null);
@@ -68,12 +65,12 @@ export function Asker() {
     yes();
   };
   const actions = html`
-    <${Button} onClick=${no}>${t("cancel")}<//>
-    <${Button} kind=${question.danger ? "danger" : "main"} onClick=${yes}>${question.yes ?? t("ok")}<//>`;
+    <${Button} autofocus=${!question.input && question.danger} onClick=${no}>${t("cancel")}<//>
+    <${Button} autofocus=${!question.input && !question.danger} kind=${question.danger ? "danger" : "main"} onClick=${yes}>${question.yes ?? t("ok")}<//>`;
   return html`<${Dialog} title=${question.title} onClose=${no} actions=${actions}>
     ${question.text && html`<p>${question.text}</p>`}
     ${question.input && html`<form onSubmit=${submit}><label class="field"><span class="unseen">${question.label}</span>
-      <input ref=${field} type=${question.secret ? "password" : "text"} value=${question.value} autocomplete="off" />
+      <input ref=${field} autofocus onFocus=${(event) => event.target.select()} type=${question.secret ? "password" : "text"} value=${question.value} autocomplete="off" />
     </label></form>`}
   <//>`;
 }
