@@ -243,7 +243,7 @@ def test_a_folder_that_is_dropped_keeps_its_paths(server: Server, look: Look) ->
         document.querySelector(".drop").dispatchEvent(event);
     }""")
     page.get_by_text(re.compile(r"2 documents · [1-9]")).wait_for()
-    assert page.get_by_role("heading", name="field notes").is_visible()
+    page.get_by_role("heading", name="field notes").wait_for()
     assert "field notes/deep/b.txt" in page.get_by_label("Documents", exact=True).first.inner_text()
     name = page.url.rpartition("/")[2]
     page.get_by_role("button", name="Remove b.txt").click()
