@@ -25,6 +25,7 @@ from hornbook.errors import ContextTooLong, HornbookError, UsageError
 from hornbook.types import Message, SamplingParams, Token
 
 if TYPE_CHECKING:
+    from hornbook.engine.created import CreatedLLM
     from hornbook.engine.remote import RemoteLLM
     from hornbook.llm import LocalLLM
 
@@ -46,7 +47,9 @@ class Leave(Exception):
 
 
 class Conversation:
-    def __init__(self, llm: LocalLLM | RemoteLLM, sampling: SamplingParams, *, system: str, home: Path) -> None:
+    def __init__(
+        self, llm: LocalLLM | RemoteLLM | CreatedLLM, sampling: SamplingParams, *, system: str, home: Path
+    ) -> None:
         self.llm = llm
         self.sampling = sampling
         self.system = system
@@ -183,7 +186,8 @@ class Conversation:
     def _system(self, text: str) -> None:
         if text:
             self.system = text
-        console.say(f"  system: {self.system or '(none)'}")
+        own = getattr(self.llm, "system", None)  # a created model's
+        console.say(f"  system: {self.system or own or '(none)'}")
 
     def _set(self, text: str) -> None:
         known = {field.name: field for field in fields(SamplingParams) if field.name not in ("logprobs", "ignore_eos")}

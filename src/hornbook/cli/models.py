@@ -79,8 +79,8 @@ def fetch(settings: Settings, *models: str) -> None:
     for model in filterfalse(is_remote, models):  # a server has its models
         if created.is_here(model):
             raise UsageError(
-                f"{model} is a created model, which the server runs",
-                f"Start hornbook serve, then name it as http://127.0.0.1:11500/v1#{model}",
+                f"{model} is a created model: run and chat know it, and the server does",
+                f"Name what it is made from (hornbook show {model}), or while the server runs http://127.0.0.1:11500/v1#{model}",
             )
         announce(store, model)
         with console.progress("bytes") as progress:

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,20 +17,27 @@ from hornbook.settings import Settings
 from hornbook.types import Message, SamplingParams, Token
 
 if TYPE_CHECKING:
+    from hornbook.checkpoint.created import Created, CreatedModels
+    from hornbook.engine.created import CreatedLLM
     from hornbook.engine.remote import RemoteLLM
     from hornbook.engine.seq2seq import Seq2Seq
     from hornbook.llm import LocalLLM
 
 SystemOption = Annotated[str, typer.Option(help="What the model is told before the conversation.")]
-MaxTokens = Annotated[int, typer.Option(help="The most tokens that an answer may have.")]
+MaxTokens = Annotated[int | None, typer.Option(help="The most tokens that an answer may have. Default: 512.")]
 RunTokens = Annotated[
     int | None,
     typer.Option(
         help="The most tokens that the answer may have. Default: 512; of a translator or the like, as its files say."
     ),
 ]
-Temperature = Annotated[float, typer.Option(help="0: always the likeliest token. Higher: more varied.")]
-TopP = Annotated[float, typer.Option(help="Draw only from the likeliest tokens of this total probability.")]
+Temperature = Annotated[
+    float | None, typer.Option(help="0: always the likeliest token. Higher: more varied. Default: run 0, chat 0.4.")
+]
+TopP = Annotated[
+    float | None,
+    typer.Option(help="Draw only from the likeliest tokens of this total probability. Default: run 1, chat 0.95."),
+]
 Seed = Annotated[int | None, typer.Option(help="The same seed gives the same answer.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 Stretch = Annotated[
@@ -48,8 +55,8 @@ def run(
     prompt: Annotated[str | None, typer.Argument(help="The prompt. What is piped in is appended to it.")] = None,
     system: SystemOption = "",
     max_tokens: RunTokens = None,
-    temperature: Temperature = 0.0,
-    top_p: TopP = 1.0,
+    temperature: Temperature = None,
+    top_p: TopP = None,
     seed: Seed = None,
     raw: Annotated[bool, typer.Option("--raw", help="Continue the text as it is, without the chat template.")] = False,
     device: Device = "auto",
@@ -58,24 +65,27 @@ def run(
     offline: Offline = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer and its figures as JSON.")] = False,
 ) -> None:
-    """Give a model one prompt, from the line or from a pipe, and print its answer."""
+    """Give a model one prompt, from the line or from a pipe, and print its answer.
+
+    A created model's PARAMETERs hold where no option says otherwise.
+    """
+    from hornbook.engine.created import CreatedLLM
     from hornbook.llm import LocalLLM, RemoteLLM
 
     text = _prompt(prompt)
-    limit = 512 if max_tokens is None else max_tokens
-    sampling = sampling_of(max_tokens=limit, temperature=temperature, top_p=top_p, seed=seed)
+    flags = _given(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
     if raw and system:
         raise UsageError(
             "--raw gives the model the text as it is: it has no place for --system", "Leave one of them out."
         )
     settings = Settings.load(offline=offline or None)
     with loaded(model, settings, device, stretch, draft) as llm:
-        if not isinstance(llm, LocalLLM | RemoteLLM):
+        if not isinstance(llm, LocalLLM | RemoteLLM | CreatedLLM):
             useless = {
                 "--system": system,
                 "--raw": raw,
                 "--temperature": temperature,
-                "--top-p": top_p != 1.0,
+                "--top-p": top_p not in (None, 1.0),
                 "--seed": seed is not None,
             }
             if refused := ", ".join(option for option, said in useless.items() if said):
@@ -86,6 +96,7 @@ def run(
                 )
             _write(llm, text, max_tokens, as_json)
             return
+        sampling = _drawn(llm, flags, {"max_tokens": 512})
         messages = [*([Message("system", system)] if system else []), Message("user", text)]
         started = time.perf_counter()
         tokens = list(
@@ -115,9 +126,9 @@ def run(
 def chat(
     model: Annotated[str | None, typer.Argument(help="Default: the setting HORNBOOK_MODEL.")] = None,
     system: SystemOption = "",
-    max_tokens: MaxTokens = 512,
-    temperature: Temperature = 0.4,
-    top_p: TopP = 0.95,
+    max_tokens: MaxTokens = None,
+    temperature: Temperature = None,
+    top_p: TopP = None,
     seed: Seed = None,
     device: Device = "auto",
     stretch: Stretch = None,
@@ -126,13 +137,14 @@ def chat(
 ) -> None:
     """Talk with a model. /help lists the commands; Ctrl-C stops an answer, Ctrl-D leaves.
 
-    Where stdin is a pipe, each line is one turn.
+    Where stdin is a pipe, each line is one turn. A created model's PARAMETERs hold where no option says otherwise.
     """
     from hornbook.cli.conversation import Conversation
 
-    sampling = sampling_of(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
+    flags = _given(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
     settings = Settings.load(offline=offline or None)
     with opened(model or settings.model, settings, device, stretch, draft) as llm:
+        sampling = _drawn(llm, flags, {"max_tokens": 512, "temperature": 0.4, "top_p": 0.95})
         Conversation(llm, sampling, system=system, home=settings.home).hold()
 
 
@@ -142,12 +154,15 @@ def chat(
 @contextmanager
 def opened(
     model: str, settings: Settings, device: str, stretch: str | None = None, draft: str = "auto"
-) -> Iterator[LocalLLM | RemoteLLM]:
+) -> Iterator[LocalLLM | RemoteLLM | CreatedLLM]:
     """The language model, closed at the end. Raises UsageError for a model that cannot hold a conversation."""
+    from hornbook.engine.created import CreatedLLM
     from hornbook.llm import LocalLLM, RemoteLLM
 
     with loaded(model, settings, device, stretch, draft) as llm:
-        if not isinstance(llm, LocalLLM | RemoteLLM):  # asked so, because Seq2Seq would bring torch with it
+        if not isinstance(
+            llm, LocalLLM | RemoteLLM | CreatedLLM
+        ):  # asked so, because Seq2Seq would bring torch with it
             raise UsageError(
                 f"{llm.name} reads one text and writes another: it holds no conversation",
                 f'Give it one text: hornbook run {model} "..."',
@@ -158,10 +173,17 @@ def opened(
 @contextmanager
 def loaded(
     model: str, settings: Settings, device: str, stretch: str | None = None, draft: str = "auto"
-) -> Iterator[LocalLLM | RemoteLLM | Seq2Seq]:
+) -> Iterator[LocalLLM | RemoteLLM | CreatedLLM | Seq2Seq]:
     """The model, closed at the end. Raises UsageError for one that cannot write."""
+    from hornbook.checkpoint.created import CreatedModels
     from hornbook.llm import LocalLLM, RemoteLLM, load
 
+    created = CreatedModels(settings)
+    made = created.find(model)
+    if made is not None:
+        with _created(made, created, settings, device, stretch, draft) as own:
+            yield own
+        return
     fetch(settings, model)
     llm = load(model, device=device, stretch=stretch, draft=draft, settings=settings)
     with closing(llm):
@@ -173,7 +195,39 @@ def loaded(
         yield llm
 
 
-def _count(llm: LocalLLM | RemoteLLM, prompt: str | list[int]) -> int:
+@contextmanager
+def _created(
+    made: Created, created: CreatedModels, settings: Settings, device: str, stretch: str | None, draft: str
+) -> Iterator[CreatedLLM]:
+    """A created model, closed at the end. Raises ModelFileError where its weights are gone or others."""
+    from hornbook.checkpoint.meaning import Meaning
+    from hornbook.engine.created import CreatedLLM
+    from hornbook.llm import LocalLLM, load
+
+    meaning = Meaning.of(made, created)
+    base = load(meaning.entry.path, device=device, stretch=stretch, draft=draft, settings=settings)
+    with closing(base):
+        if not isinstance(base, LocalLLM):
+            raise UsageError(
+                f"{made.name} is made from {made.base.source}, which is no model that goes on with a text",
+                "Create it from a language model.",
+            )
+        yield CreatedLLM(base, meaning)
+
+
+def _given(**flags: float | None) -> dict[str, Any]:
+    """The options that were given, checked before any work."""
+    given = {name: value for name, value in flags.items() if value is not None}
+    sampling_of(**given)
+    return given
+
+
+def _drawn(llm: LocalLLM | RemoteLLM | CreatedLLM, flags: dict[str, Any], usual: dict[str, Any]) -> SamplingParams:
+    """What was given, else what a created model says, else what is usual."""
+    return sampling_of(**{**usual, **getattr(llm, "drawn", {}), **flags})
+
+
+def _count(llm: LocalLLM | RemoteLLM | CreatedLLM, prompt: str | list[int]) -> int:
     """Tokens of a prompt, with the special ones where the model runs here."""
     if not isinstance(prompt, str):
         return len(prompt)
@@ -231,7 +285,7 @@ def speak(tokens: Iterator[Token], *, silent: bool = False) -> Iterator[Token]:
                 sys.stdout.flush()
 
 
-def why_cut(tokens: Sequence[Token], sampling: SamplingParams, llm: LocalLLM | RemoteLLM) -> str:
+def why_cut(tokens: Sequence[Token], sampling: SamplingParams, llm: LocalLLM | RemoteLLM | CreatedLLM) -> str:
     """Which limit ended an answer whose finish_reason is "length"."""
     if len(tokens) >= sampling.max_tokens:
         return f"cut at the limit of {sampling.max_tokens:,} tokens"

@@ -87,6 +87,12 @@ def turns_of(messages: Sequence[Message | Mapping[str, Any]]) -> tuple[Message, 
     return tuple(Message.of(message) for message in messages)
 
 
+def with_own_turns(system: str | None, examples: Sequence[Message], turns: Sequence[Message]) -> list[Message]:
+    """A conversation with a created model: its system text, unless the turns have another, its examples, and the turns."""
+    own = [Message("system", system)] if system and not any(turn.role == "system" for turn in turns) else []
+    return [*own, *examples, *turns]
+
+
 def without_leading_space(tokens: Iterator[Token]) -> Iterator[Token]:
     """A plain-text reply begins after "Assistant:" with a space that is no part of it."""
     begun = False

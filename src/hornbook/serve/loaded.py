@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hornbook.checkpoint.machine import give_back
+from hornbook.checkpoint.meaning import Meaning
+from hornbook.engine.prompts import with_own_turns
 from hornbook.errors import ModelClosed, UnsupportedModel, UsageError
-from hornbook.serve.shelf import Meaning
 from hornbook.serve.writing import Writer
 from hornbook.settings import Settings
 from hornbook.text.go_chat import template_of
@@ -89,7 +90,7 @@ class Loaded:
         self.writer = resident.writer
         self.adapter = meaning.adapter[0] if meaning.adapter else None
         self.system = meaning.system
-        self.parameters: Mapping[str, Any] = meaning.parameters or {}
+        self.parameters: Mapping[str, Any] = meaning.parameters
         self.template = None if meaning.template is None else resident.template(meaning.template)
         self.messages: Sequence[Message] = meaning.messages
         self._models = models
@@ -113,10 +114,9 @@ class Loaded:
         assert self.writer is not None
         return self.writer
 
-    def first_turns(self, turns: Sequence[Message]) -> list[Message]:
-        """What a created model says before a conversation: its system text, unless there is another, and its examples."""
-        own = [Message("system", self.system)] if self.system and not any(t.role == "system" for t in turns) else []
-        return [*own, *self.messages]
+    def with_own_turns(self, turns: Sequence[Message]) -> list[Message]:
+        """A conversation, after what a created model says before each."""
+        return with_own_turns(self.system, self.messages, turns)
 
     def release(self) -> None:
         """The model may go when all others have released it too. More than once does nothing."""

@@ -19,26 +19,13 @@ from typing import Any
 
 from hornbook.checkpoint.catalog import nearest
 from hornbook.checkpoint.created import Created, CreatedModels
+from hornbook.checkpoint.meaning import Meaning
 from hornbook.checkpoint.store import Entry, Store
 from hornbook.errors import HornbookError, ModelNotFound
 from hornbook.serve.errors import NotThere
 from hornbook.settings import Settings
-from hornbook.types import Message
 
 ADAPTER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
-
-
-@dataclass(frozen=True, slots=True)
-class Meaning:
-    """What a name stands for. ``adapter``: (name, folder)."""
-
-    name: str
-    entry: Entry
-    adapter: tuple[str, Path] | None = None
-    system: str | None = None
-    parameters: Mapping[str, Any] | None = None
-    template: str | None = None  # its source; a tokenizer is needed to make one of it
-    messages: tuple[Message, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +80,7 @@ class Shelf:
             if one in entries:
                 return Meaning(one, entries[one])
         made = self.created.find(name)
-        return None if made is None else self._made(made)
+        return None if made is None else Meaning.of(made, self.created)
 
     def entries(self) -> dict[str, Entry]:
         """The models with weights of their own."""
@@ -102,21 +89,6 @@ class Shelf:
     def listed(self) -> list[Listed]:
         made = [self._listed_made(one) for one in self.created.all()]
         return [*(_listed(entry) for _, entry in sorted(self.entries().items())), *made]
-
-    def _made(self, made: Created) -> Meaning:
-        """Raises ModelFileError where what it points at is gone or changed."""
-        said, folder = made.modelfile, self.created.adapter(made)
-        return Meaning(
-            name=made.name,
-            entry=self.created.entry(made),
-            adapter=None
-            if folder is None or made.adapter is None
-            else (f"{folder} {made.adapter.sha256[:12]}", folder),
-            system=said.system,
-            parameters=said.parameters,
-            template=said.template,
-            messages=tuple(Message.of({"role": role, "content": text}) for role, text in said.messages),
-        )
 
     def _listed_made(self, made: Created) -> Listed:
         """With what its base is; also where that is gone, which is told when it is asked for."""

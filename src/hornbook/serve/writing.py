@@ -35,8 +35,8 @@ from hornbook.types import Message, SamplingParams, Score, Token
 
 if TYPE_CHECKING:
     from hornbook.llm import LocalLLM
-    from hornbook.serve.metrics import Metrics
     from hornbook.serve.loaded import Loaded
+    from hornbook.serve.metrics import Metrics
 
 log = logging.getLogger("hornbook.serve")
 T = TypeVar("T")
@@ -343,7 +343,7 @@ def _render(
     limit: int | None,
 ) -> Prompt:
     context = min(llm.context_length, limit or llm.context_length)
-    turns = [*loaded.first_turns(turns), *turns]
+    turns = loaded.with_own_turns(turns)
     plain, dropped = loaded.template is None and llm.chat_template is None, 0
     while True:
         given = turns if shown is None else shown(turns)

@@ -129,7 +129,7 @@ async def _prompt(loaded: Loaded, body: Generate, asked: Wanted) -> tuple[ToolPl
     if body.system:
         turns.insert(0, Message("system", body.system))
     if loaded.template is None and llm.chat_template is None:  # Ollama's default for such a model is {{ .Prompt }}
-        text = "\n\n".join(turn.content for turn in [*loaded.first_turns(turns), *turns])
+        text = "\n\n".join(turn.content for turn in loaded.with_own_turns(turns))
         ids = await anyio.to_thread.run_sync(llm.encode, text)
     else:
         # what does not fit is cut here by tokens, so that the rendering must not refuse it
@@ -143,7 +143,7 @@ def _rendered(loaded: Loaded, turns: list[Message], plan: ToolPlan) -> list[int]
     llm = loaded.need_llm()
     template = loaded.template or llm.chat_template
     assert template is not None
-    return list(template.render(plan.messages([*loaded.first_turns(turns), *turns]), reply=True).ids)
+    return list(template.render(plan.messages(loaded.with_own_turns(turns)), reply=True).ids)
 
 
 def _check_context(context: list[int], vocab_size: int) -> None:

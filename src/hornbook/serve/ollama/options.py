@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from hornbook.checkpoint.modelfile import Value, parameter
+from hornbook.engine.parameters import most_tokens, number, sampling_fields
 from hornbook.errors import ContextTooLong, UsageError
 from hornbook.serve.ollama.bodies import Asking
 from hornbook.types import SamplingParams
 
 DEFAULTS: Mapping[str, Value] = {"temperature": 0.8, "top_k": 40, "top_p": 0.9, "num_predict": -1, "num_keep": 4}
-_SAME = ("temperature", "min_p", "presence_penalty", "frequency_penalty", "stop")
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
 
@@ -33,8 +33,7 @@ class Wanted:
     @property
     def predict(self) -> int | None:
         """The most tokens of the answer; None: until the context is full."""
-        number = int(self._number("num_predict"))
-        return number if number > 0 else None
+        return most_tokens(self.values)
 
     def room(self, truncate: bool) -> int:
         """Tokens that a prompt must leave. One that is cut leaves room for an answer worth the name."""
@@ -47,7 +46,7 @@ class Wanted:
         most = self.context - room
         if len(ids) <= most:
             return ids, 0
-        keep = int(self._number("num_keep"))
+        keep = int(number(self.values, "num_keep"))
         if not truncate or not 0 <= keep < most:
             why = f", and num_keep {keep} leaves nothing to cut" if truncate else ""
             raise ContextTooLong(
@@ -56,25 +55,14 @@ class Wanted:
             )
         return [*ids[:keep], *ids[len(ids) - (most - keep) :]], len(ids) - most
 
-    def _number(self, name: str, otherwise: float = 0.0) -> float:
-        value = self.values.get(name, otherwise)
-        assert not isinstance(value, tuple)
-        return value
-
     def params(self, body: Asking, prompt_tokens: int) -> SamplingParams:
         """Raises UsageError."""
         left = max(1, self.context - prompt_tokens)
-        seed = self.values.get("seed")
-        values: dict[str, Any] = {name: self.values[name] for name in _SAME if name in self.values}
         schema = True if body.format == "json" else body.format or None
         try:
             return SamplingParams(
-                **values,
-                top_k=max(0, int(self._number("top_k"))),
-                top_p=max(1e-9, self._number("top_p")),  # 0: the likeliest alone
+                **sampling_fields(self.values),
                 max_tokens=min(self.predict or left, left),
-                repetition_penalty=self._number("repeat_penalty", 1.0),
-                seed=seed if isinstance(seed, int) and seed >= 0 else None,
                 logprobs=body.logprobs,
                 top_logprobs=body.top_logprobs if body.logprobs else 0,
                 schema=schema,
