@@ -328,9 +328,10 @@ def test_a_question_that_got_no_answer_is_not_shown_again() -> None:
 
 
 def test_a_persons_choice_goes_before_the_modelfiles_and_that_before_the_usual() -> None:
-    own = {"temperature": 0.1, "num_predict": 77, "repeat_penalty": 1.5, "num_ctx": 4096}
+    own = {"temperature": 0.1, "num_predict": 77, "repeat_penalty": 1.5, "num_ctx": 4096, "presence_penalty": 0.5}
     params = params_of(Sampling(temperature=0.3), own)
     assert (params.temperature, params.max_tokens, params.repetition_penalty, params.top_k) == (0.3, 77, 1.5, 40)
+    assert params.presence_penalty == 0.5
     assert params_of(Sampling(), {"num_predict": -1}).max_tokens == 1024
 
 

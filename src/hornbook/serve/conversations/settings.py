@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from hornbook.engine.parameters import most_tokens, sampling_fields
 from hornbook.types import SamplingParams
 
 # What people know from other programs of this kind; the engine's own default (greedy) tires in a conversation.
@@ -17,8 +18,6 @@ USUAL: Mapping[str, Any] = {
     "repetition_penalty": 1.1,
     "max_tokens": 1024,
 }
-# As a Modelfile's PARAMETER calls them, where it has another name.
-_MODELFILE = {"num_predict": "max_tokens", "repeat_penalty": "repetition_penalty"}
 
 
 class Body(BaseModel):
@@ -49,10 +48,7 @@ class ReplySettings(Body):
 
 def params_of(sampling: Sampling, own: Mapping[str, Any]) -> SamplingParams:
     """The parameters of a reply; ``own``: a created model's, as its Modelfile names them."""
-    values = dict(USUAL)
-    for name, value in own.items():
-        name = _MODELFILE.get(name, name)
-        if name in Sampling.model_fields and not (name == "max_tokens" and value < 1):  # -1: until the model ends
-            values[name] = value
-    values |= sampling.model_dump(exclude_none=True)
-    return SamplingParams(**values, logprobs=False)
+    values = {**USUAL, **sampling_fields(own)}
+    if (most := most_tokens(own)) is not None:
+        values["max_tokens"] = most
+    return SamplingParams(**values | sampling.model_dump(exclude_none=True), logprobs=False)
