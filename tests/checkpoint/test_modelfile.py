@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from hornbook.checkpoint.modelfile import Modelfile, parse
+from hornbook.checkpoint.modelfile import NEUTRAL, UNFELT, Modelfile, parameter, parse
+from hornbook.engine.parameters import sampling_fields
 from hornbook.errors import UsageError
 
 REAL = '''\ufeff# made for a test
@@ -80,6 +81,13 @@ def test_what_is_written_is_read_as_the_same() -> None:
         ('FROM a\nSYSTEM """x\ny', 2, "has no end"),
         ("FROM a\nFROM b", 2, "second FROM"),
         ("FROM a\nPARAMETER mirostat 1", 2, "mirostat"),
+        ("FROM a\nPARAMETER tfs_z 0.5", 2, "tfs_z is not supported"),
+        ("FROM a\nPARAMETER typical_p x", 2, "typical_p is not supported"),
+        ("FROM a\nPARAMETER penalize_newline false", 2, "penalize_newline is not supported"),
+        ("FROM a\nPARAMETER vocab_only true", 2, "vocab_only is not supported"),
+        ("FROM a\nPARAMETER use_mmap perhaps", 2, "'perhaps'"),
+        ("FROM a\nPARAMETER num_gpu 1.5", 2, "whole"),
+        ("FROM a\nPARAMETER num_thread many", 2, "'many'"),
         ("FROM a\nPARAMETER colour red", 2, "colour"),
         ("FROM a\nPARAMETER temperature warm", 2, "'warm'"),
         ("FROM a\nPARAMETER top_p 1.5", 2, "from 0 to 1"),
@@ -95,6 +103,23 @@ def test_a_fault_is_told_with_its_line(text: str, line: int, word: str) -> None:
         parse(text)
     assert f"line {line}:" in caught.value.what
     assert word in caught.value.what
+
+
+def test_what_says_how_fast_a_model_runs_is_checked_and_kept() -> None:
+    """Also the neutral values of filters that are not to be had, and all of it in the round trip."""
+    lines = [f"PARAMETER {name} {2 if bounds else 'TRUE'}" for name, bounds in UNFELT.items()]
+    lines += [f"PARAMETER {name} {value}" for name, value in NEUTRAL.items()]
+    said = parse("\n".join(["FROM a", *lines, "PARAMETER top_k 3"]))
+    assert said.parameters.keys() == {*UNFELT, *NEUTRAL, "top_k"}
+    assert said.parameters["use_mmap"] is True
+    assert said.parameters["vocab_only"] is False
+    assert "PARAMETER use_mmap true\n" in str(said)
+    assert parse(str(said)) == said
+    assert sampling_fields(said.parameters) == {"top_k": 3}
+    assert parameter("use_mlock", False) is False
+    assert parameter("num_gpu", 99) == 99
+    with pytest.raises(UsageError, match="true or false"):
+        parameter("use_mlock", [True])
 
 
 def test_a_long_modelfile_is_read_in_time() -> None:

@@ -48,10 +48,10 @@ def test_the_modelfile_of_the_page_makes_a_model(server: Any) -> None:
 
 
 def test_every_parameter_and_route_is_on_the_page(server: Any) -> None:
-    from hornbook.checkpoint.modelfile import KEYWORDS, PARAMETERS
+    from hornbook.checkpoint.modelfile import KEYWORDS, NEUTRAL, PARAMETERS, UNFELT
     from hornbook.text.go_template import _FUNCTIONS, ROOTS
 
-    for word in (*PARAMETERS, *KEYWORDS, *_FUNCTIONS, *(f".{name}" for name in ROOTS)):
+    for word in (*PARAMETERS, *UNFELT, *NEUTRAL, *KEYWORDS, *_FUNCTIONS, *(f".{name}" for name in ROOTS)):
         assert word in PAGE, word
     told = server.get("/openapi.json").json()["paths"]
     paths = [path for path, one in told.items() if any("Ollama" in way.get("tags", ()) for way in one.values())]

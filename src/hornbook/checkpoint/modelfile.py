@@ -57,14 +57,33 @@ PARAMETERS: Mapping[str, Bounds | None] = MappingProxyType(
 )
 """The parameters that are honoured, in a Modelfile and in a request's options. None: texts."""
 
-_ELSEWHERE = "it is decided where the server runs, by its settings and options"
+_COUNT = Bounds(-1, _MANY, True)
+UNFELT: Mapping[str, Bounds | None] = MappingProxyType(
+    dict.fromkeys(("num_thread", "num_gpu", "main_gpu", "num_batch", "num_gqa", "draft_num_predict"), _COUNT)
+    | dict.fromkeys(("use_mmap", "use_mlock", "numa", "low_vram", "f16_kv", "logits_all"))
+    | dict.fromkeys(("mirostat_tau", "mirostat_eta"), Bounds(0, math.inf))  # of mirostat, which is off
+)
+"""What says only how fast, and in how much memory, Ollama runs a model. Checked, kept, and without effect: here that is decided
+by settings, and the numbers are the same. None: true or false."""
+
+NEUTRAL: Mapping[str, int | float] = MappingProxyType(
+    {
+        "mirostat": 0,
+        "tfs_z": 1.0,
+        "typical_p": 1.0,
+        "penalize_newline": True,
+        "vocab_only": False,
+        "embedding_only": False,
+    }
+)
+"""What would change the answer and is not to be had, with the one value that leaves it as it is."""
+
 _REPLACED = "the sampler has no such filter: use temperature, top_k, top_p and min_p"
 REFUSED: Mapping[str, str] = MappingProxyType(
-    dict.fromkeys(("mirostat", "mirostat_tau", "mirostat_eta", "tfs_z", "typical_p"), _REPLACED)
-    | dict.fromkeys(("num_gpu", "main_gpu", "num_thread", "num_batch", "num_gqa", "numa", "low_vram"), _ELSEWHERE)
-    | dict.fromkeys(("use_mmap", "use_mlock", "f16_kv", "vocab_only", "logits_all", "embedding_only"), _ELSEWHERE)
+    dict.fromkeys(("mirostat", "tfs_z", "typical_p"), _REPLACED)
     | dict.fromkeys(("rope_frequency_base", "rope_frequency_scale"), "it is the model's own")
-    | {"penalize_newline": "a newline is a token like any other", "draft_num_predict": _ELSEWHERE}
+    | dict.fromkeys(("vocab_only", "embedding_only"), "a model is loaded whole")
+    | {"penalize_newline": "a newline is a token like any other"}
 )
 _ONLY = {"repeat_last_n": "the penalty looks at the whole context, which is repeat_last_n -1"}
 _NEVER = {
@@ -76,15 +95,20 @@ _NEVER = {
 
 
 def parameter(name: str, value: Any) -> Value:
-    """A parameter's value, checked: a number, or for stop the texts. Text that is a number is one, as a Modelfile has it.
+    """A parameter's value, checked: a number, true or false, or for stop the texts. Text that is a number is one, as a
+    Modelfile has it.
 
     Raises UsageError that names it.
     """
-    if name not in PARAMETERS:
+    if name in NEUTRAL:
+        return _neutral(name, value)
+    if name in UNFELT and UNFELT[name] is None:
+        return _flag(name, value)
+    if name not in PARAMETERS and name not in UNFELT:
         what = REFUSED.get(name)
         told = f"the parameter {name} is not supported: {what}" if what else f"there is no parameter {name}"
         raise UsageError(told, f"Supported are: {', '.join(PARAMETERS)}.")
-    bounds = PARAMETERS[name]
+    bounds = UNFELT[name] if name in UNFELT else PARAMETERS[name]
     if bounds is None:
         texts = (value,) if isinstance(value, str) else value
         if not isinstance(texts, list | tuple) or not all(isinstance(text, str) and text for text in texts):
@@ -99,6 +123,31 @@ def parameter(name: str, value: Any) -> Value:
         limits = _ONLY.get(name) or f"from {_short(bounds.least)} to {_short(bounds.most)}"
         raise UsageError(f"{name} must be {kind}, {limits}, not {value!r}", "Change it, or leave it out.")
     return int(number) if bounds.whole else float(number)
+
+
+def _neutral(name: str, value: Any) -> Value:
+    only = NEUTRAL[name]
+    found = _flag(name, value) if isinstance(only, bool) else _number(value)
+    if found != only:
+        raise UsageError(
+            f"the parameter {name} is not supported: {REFUSED[name]}",
+            f"Leave it out; {written(only)} is taken, and changes nothing.",
+        )
+    return only
+
+
+def _flag(name: str, value: Any) -> bool:
+    text = str(value).lower() if isinstance(value, bool | int | str) else ""
+    if text in ("true", "t", "1"):
+        return True
+    if text in ("false", "f", "0"):
+        return False
+    raise UsageError(f"{name} must be true or false, not {value!r}", "Change it, or leave it out.")
+
+
+def written(value: int | float) -> str:
+    """A number, true or false, as a Modelfile has it."""
+    return str(value).lower() if isinstance(value, bool) else repr(value).removesuffix(".0")
 
 
 def _number(value: Any) -> int | float | None:
@@ -151,7 +200,7 @@ class Modelfile:
         if self.adapter is not None:
             lines.append(f"ADAPTER {_quoted(self.adapter)}")
         for name, value in self.parameters.items():
-            values = value if isinstance(value, tuple) else (repr(value).removesuffix(".0"),)
+            values = value if isinstance(value, tuple) else (written(value),)
             lines += [f"PARAMETER {name} {_quoted(text)}" for text in values]
         if self.template is not None:
             lines.append(f"TEMPLATE {_quoted(self.template, long=True)}")

@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from hornbook import __version__
 from hornbook.checkpoint.created import Created, plain_name
-from hornbook.checkpoint.modelfile import Modelfile
+from hornbook.checkpoint.modelfile import Modelfile, written
 from hornbook.engine.thinking import PAIRS
 from hornbook.errors import ModelNotFound, UsageError
 from hornbook.serve.ollama.bodies import Copy, Delete, Show, described, read
@@ -165,7 +165,7 @@ def _shown(house: House, body: Show, listed: Listed | None) -> dict[str, Any]:
 
 def _parameters(said: Modelfile) -> list[tuple[str, str]]:
     return [
-        (name, f'"{one}"' if isinstance(value, tuple) else str(one).removesuffix(".0"))
+        (name, f'"{one}"' if isinstance(one, str) else written(one))
         for name, value in said.parameters.items()
         for one in (value if isinstance(value, tuple) else (value,))
     ]
