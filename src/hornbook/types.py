@@ -59,7 +59,7 @@ class Message:
         return cls(role, message.get("content") or "", message.get("name"), calls, message.get("tool_call_id"))
 
 
-_WHOLES = ("max_tokens", "top_k", "n", "top_logprobs", "seed")
+_WHOLES = ("max_tokens", "top_k", "repetition_window", "n", "top_logprobs", "seed")
 _REALS = ("temperature", "top_p", "min_p", "repetition_penalty", "frequency_penalty", "presence_penalty")
 
 
@@ -76,6 +76,7 @@ class SamplingParams:
     top_p: float = 1.0
     min_p: float = 0.0
     repetition_penalty: float = 1.0  # CTRL (arXiv 1909.05858): divides the logits of what was already seen
+    repetition_window: int = -1  # how many of the last tokens, prompt included, it takes for seen; -1: all; 0: none
     frequency_penalty: float = 0.0  # OpenAI: subtracts this times the count in the output so far
     presence_penalty: float = 0.0  # OpenAI: subtracts this once for anything in the output so far
     stop: tuple[str, ...] = ()
@@ -119,6 +120,10 @@ class SamplingParams:
             (
                 0.01 <= self.repetition_penalty <= 1e6,  # a logit divided or multiplied by it must stay a number
                 f"repetition_penalty must lie in [0.01, 1e6], not {self.repetition_penalty}",
+            ),
+            (
+                -1 <= self.repetition_window < 2**31,
+                f"repetition_window must lie in [-1, 2^31), not {self.repetition_window}",
             ),
             (all(isinstance(text, str) for text in stop), f"stop must be strings, not {stop!r}"),
             (all(stop), "a stop string must not be empty"),

@@ -39,6 +39,10 @@ GREEDY = SamplingParams()
 PARAMS = [
     GREEDY,
     SamplingParams(repetition_penalty=1.4, frequency_penalty=0.3, presence_penalty=0.2),
+    SamplingParams(repetition_penalty=1.4, repetition_window=0),
+    SamplingParams(repetition_penalty=1.4, repetition_window=2),
+    SamplingParams(temperature=0.8, repetition_penalty=5.0, repetition_window=1, presence_penalty=0.2),
+    SamplingParams(repetition_penalty=1.4, repetition_window=99),
     SamplingParams(temperature=1.0),
     SamplingParams(temperature=0.3),
     SamplingParams(temperature=1e-12),
@@ -66,6 +70,25 @@ def test_the_choice_is_that_of_the_plain_sampler(chosen_by: Sample, params: Samp
             assert choice.logprob == pytest.approx(float(torch.from_numpy(raw).log_softmax(-1)[choice.id]), abs=1e-4)
             chooser.accept(choice.id)
             ids.append(choice.id)
+
+
+def test_a_repetition_penalty_with_a_window_forgets_what_lies_before_it(chosen_by: Sample) -> None:
+    """Logits 4, 3, 2, 1 and a penalty of 100: the likeliest token that is not among the last ``window``."""
+
+    def said(window: int) -> list[int]:
+        params = SamplingParams(repetition_penalty=100.0, repetition_window=window)
+        raw, ids = np.array([4, 3, 2, 1], np.float32), [0]
+        chooser = Chooser(params, ids, chosen_by, seed=0)
+        for _ in range(5):
+            id = chooser.choose(ids, raw).id
+            chooser.accept(id)
+            ids = [*ids, id]
+        return ids[1:]
+
+    assert said(0) == [0, 0, 0, 0, 0]
+    assert said(1) == [1, 0, 1, 0, 1]
+    assert said(2) == [1, 2, 0, 1, 2]
+    assert said(-1) == said(99) == [1, 2, 3, 0, 0]
 
 
 def test_ties_go_to_the_lowest_id(chosen_by: Sample) -> None:

@@ -30,6 +30,7 @@ def random_request(rng: random.Random, longest: int = 90) -> Request:
         top_p=rng.choice([1.0, 0.9]),
         min_p=rng.choice([0.0, 0.05]),
         repetition_penalty=rng.choice([1.0, 1.2]),
+        repetition_window=rng.choice([-1, 0, 3]),
         frequency_penalty=rng.choice([0.0, 0.3]),
         presence_penalty=rng.choice([0.0, 0.2]),
         stop=rng.choice([(), (), ("AB", "Q"), ("Zz", "xyz")]),

@@ -71,6 +71,7 @@ def random_request(rng: random.Random) -> Request:
         max_tokens=rng.randint(1, 40),
         temperature=rng.choice([0.0, 0.0, 0.8]),
         repetition_penalty=rng.choice([1.0, 1.3]),
+        repetition_window=rng.choice([-1, 3]),
         stop=rng.choice([(), ("AB", "Q")]),
         seed=rng.randrange(99),
         n=rng.choice([1, 1, 3]),

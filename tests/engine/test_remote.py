@@ -292,6 +292,8 @@ def test_every_parameter_reaches_the_server(playing: Make) -> None:
     }  # fmt: skip
     with pytest.raises(UsageError, match="no regex"):
         llm.generate("Hello", SamplingParams(regex="a+"))
+    with pytest.raises(UsageError, match="no repetition_window"):
+        llm.generate("Hello", SamplingParams(repetition_window=64))
 
 
 def test_several_answers_come_in_their_order(playing: Make) -> None:

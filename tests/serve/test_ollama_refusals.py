@@ -33,7 +33,7 @@ def post(server: Any, path: str, body: Any, status: int = 400) -> str:
         ("generate", {"prompt": "x", "options": {"temperature": -1}}, "temperature"),
         ("generate", {"prompt": "x", "options": {"top_k": "many"}}, "top_k"),
         ("generate", {"prompt": "x", "options": {"stop": [""]}}, "stop"),
-        ("generate", {"prompt": "x", "options": {"repeat_last_n": 64}}, "repeat_last_n"),
+        ("generate", {"prompt": "x", "options": {"repeat_last_n": -2}}, "repeat_last_n"),
         ("generate", {"prompt": "x", "options": []}, "options"),
         ("generate", {"prompt": "x", "format": "yaml"}, "format"),
         ("generate", {"prompt": "x", "format": {"type": "nonsense"}}, "schema"),

@@ -51,7 +51,7 @@ PARAMETERS: Mapping[str, Bounds | None] = MappingProxyType(
         "repeat_penalty": Bounds(1e-6, 1e6),
         "presence_penalty": Bounds(-1e6, 1e6),
         "frequency_penalty": Bounds(-1e6, 1e6),
-        "repeat_last_n": Bounds(-1, -1, True),
+        "repeat_last_n": Bounds(-1, _MANY, True),  # how many tokens repeat_penalty looks back; -1: all, 0: it is off
         "stop": None,  # texts
     }
 )
@@ -85,7 +85,6 @@ REFUSED: Mapping[str, str] = MappingProxyType(
     | dict.fromkeys(("vocab_only", "embedding_only"), "a model is loaded whole")
     | {"penalize_newline": "a newline is a token like any other"}
 )
-_ONLY = {"repeat_last_n": "the penalty looks at the whole context, which is repeat_last_n -1"}
 _NEVER = {
     "DRAFT": "a draft model is chosen where a model is loaded",
     "RENDERER": "prompts are written by a TEMPLATE",
@@ -120,7 +119,7 @@ def parameter(name: str, value: Any) -> Value:
     good = number is not None and bounds.least <= number <= bounds.most and not (bounds.whole and number % 1)
     if number is None or not good:
         kind = "a whole number" if bounds.whole else "a number"
-        limits = _ONLY.get(name) or f"from {_short(bounds.least)} to {_short(bounds.most)}"
+        limits = f"from {_short(bounds.least)} to {_short(bounds.most)}"
         raise UsageError(f"{name} must be {kind}, {limits}, not {value!r}", "Change it, or leave it out.")
     return int(number) if bounds.whole else float(number)
 

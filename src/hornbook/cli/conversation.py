@@ -235,7 +235,7 @@ def _value(name: str, text: str) -> Any:
         return tuple(shlex.split(text))
     if name == "seed" and text.lower() in ("", "none", "off"):
         return None
-    kind: type = int if name in ("max_tokens", "top_k", "seed") else float
+    kind: type = int if name in ("max_tokens", "top_k", "repetition_window", "seed") else float
     try:
         return kind(text)
     except ValueError:

@@ -77,9 +77,10 @@ class Chooser:
         self._bias = (
             (np.array([id for id, _ in bias]), np.array([value for _, value in bias], np.float32)) if bias else None
         )
-        self._repeats = params.repetition_penalty != 1.0
+        self._repeats = params.repetition_penalty != 1.0 and params.repetition_window != 0
+        self._remembers = self._repeats and params.repetition_window < 0
         self._counting = bool(params.frequency_penalty or params.presence_penalty)
-        self._seen: dict[int, None] = dict.fromkeys(prompt) if self._repeats else {}
+        self._seen: dict[int, None] = dict.fromkeys(prompt) if self._remembers else {}
         self._counts: dict[int, int] = {}
         self._changes = bool(processors or self._bias is not None or self._repeats or self._counting)
 
@@ -119,7 +120,7 @@ class Chooser:
 
     def accept(self, id: int) -> None:
         """Take the chosen token."""
-        if self._repeats:
+        if self._remembers:
             self._seen[id] = None
         if self._counting:
             self._counts[id] = self._counts.get(id, 0) + 1
@@ -141,8 +142,8 @@ class Chooser:
             logits = np.ascontiguousarray(process(ids, logits), np.float32)
         if self._bias is not None:
             logits[self._bias[0]] += self._bias[1]
-        if self._seen:
-            seen = np.fromiter(self._seen, np.intp, len(self._seen))
+        if self._repeats:
+            seen = self._penalised(ids)
             score, penalty = logits[seen], np.float32(self.params.repetition_penalty)
             logits[seen] = np.where(score < 0, score * penalty, score / penalty)
         if self._counts:
@@ -151,6 +152,12 @@ class Chooser:
             logits[counted] -= np.float32(self.params.frequency_penalty) * counts
             logits[counted] -= np.float32(self.params.presence_penalty)
         return logits
+
+    def _penalised(self, ids: Sequence[int]) -> Ids:
+        """The tokens that the repetition penalty takes for seen, each once."""
+        if self._remembers:
+            return np.fromiter(self._seen, np.intp, len(self._seen))
+        return np.unique(np.array(ids[-self.params.repetition_window :], np.intp))
 
 
 def unusable(logits: Floats, allowed: Bits | None) -> GenerationError:

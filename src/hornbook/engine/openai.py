@@ -54,6 +54,8 @@ def sampling(params: SamplingParams, *, chat: bool = False) -> dict[str, Any]:
     for name in ("regex", "grammar"):
         if getattr(params, name) is not None:
             raise UsageError(f"OpenAI's API has no {name}", "Give a schema, or what the server has for it in extra=.")
+    if params.repetition_window != _DEFAULT.repetition_window:
+        raise UsageError("OpenAI's API has no repetition_window", "Leave it out, or give the server's own in extra=.")
     body: dict[str, Any] = {"max_tokens": params.max_tokens, "temperature": params.temperature}
     body |= {name: getattr(params, name) for name in _NAMES if getattr(params, name) != getattr(_DEFAULT, name)}
     if params.stop:

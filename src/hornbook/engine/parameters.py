@@ -19,6 +19,8 @@ def sampling_fields(values: Mapping[str, Value]) -> dict[str, Any]:
         fields["top_p"] = max(1e-9, number(values, "top_p"))  # 0: the likeliest alone
     if "repeat_penalty" in values:
         fields["repetition_penalty"] = number(values, "repeat_penalty")
+    if "repeat_last_n" in values:
+        fields["repetition_window"] = int(number(values, "repeat_last_n"))
     if "seed" in values:
         seed = values["seed"]
         fields["seed"] = seed if isinstance(seed, int) and seed >= 0 else None

@@ -37,13 +37,18 @@ LogitsProcessor: TypeAlias = Callable[[Sequence[Sequence[int]], Tensor], Tensor]
 # -------------------------------------------------------------------------------------------------------- filters
 
 
-def repetition_penalty(ids: Sequence[Sequence[int]], logits: Tensor, penalty: float) -> Tensor:
-    """Divide the positive logits of every token seen (prompt included) by ``penalty``, multiply the negative ones."""
+def repetition_penalty(ids: Sequence[Sequence[int]], logits: Tensor, penalty: float, window: int = -1) -> Tensor:
+    """Divide the positive logits of every token seen (prompt included) by ``penalty``, multiply the negative ones.
+
+    window: how many of a row's last tokens count; -1: all.
+    """
     out = logits.clone()
     for row, seen in enumerate(ids):
         if not len(seen):
             continue
-        index = torch.tensor(sorted(set(seen)), dtype=torch.long, device=logits.device)
+        index = torch.tensor(
+            sorted(set(seen[-window:] if window > 0 else seen)), dtype=torch.long, device=logits.device
+        )
         score = out[row, index]
         out[row, index] = torch.where(score < 0, score * penalty, score / penalty)
     return out
@@ -119,8 +124,8 @@ def processors(params: SamplingParams, prompt_length: int) -> list[LogitsProcess
     if params.logit_bias:
         added = tuple(dict(params.logit_bias).items())
         chosen.append(lambda ids, logits: bias(logits, added))
-    if params.repetition_penalty != 1.0:
-        chosen.append(partial(repetition_penalty, penalty=params.repetition_penalty))
+    if params.repetition_penalty != 1.0 and params.repetition_window:
+        chosen.append(partial(repetition_penalty, penalty=params.repetition_penalty, window=params.repetition_window))
     if params.frequency_penalty or params.presence_penalty:
         chosen.append(
             partial(

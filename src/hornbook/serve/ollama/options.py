@@ -1,7 +1,7 @@
 """Ollama's options -> what the engine is asked for. A request's win over those of a created model, those over Ollama's defaults.
 
-Two of Ollama's defaults are not taken over: num_ctx is the model's whole context, and repeat_penalty is off, because here it
-would look at all of the context and not at its last 64 tokens.
+Three of Ollama's defaults are not taken over: num_ctx is the model's whole context, repeat_penalty is off, and where it is on
+it looks at the whole context, unless repeat_last_n says otherwise.
 """
 
 from __future__ import annotations

@@ -13,25 +13,13 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from hornbook.engine.parameters import most_tokens, sampling_fields
 from hornbook.serve.openai.faults import RequestFault
 from hornbook.serve.openai.fields import Flag, Harmless, Real, StreamOptions, Text, Whole
 from hornbook.serve.openai.shapes import Guided
 from hornbook.types import SamplingParams
 
 SMALLEST_TOP_P = 1e-9  # for top_p 0, which the API allows: the likeliest token alone
-# A Modelfile's parameter -> the field of SamplingParams
-PARAMETERS = {
-    "temperature": "temperature",
-    "top_p": "top_p",
-    "top_k": "top_k",
-    "min_p": "min_p",
-    "seed": "seed",
-    "stop": "stop",
-    "repeat_penalty": "repetition_penalty",
-    "frequency_penalty": "frequency_penalty",
-    "presence_penalty": "presence_penalty",
-    "num_predict": "max_tokens",
-}
 # Where neither request nor model says a word about drawing: a whole distribution at temperature 1, the API's own default, is
 # more than a small model's tail can stand. These are what llama.cpp's server and Ollama draw with.
 UNSAID = {"temperature": 0.8, "top_k": 40, "top_p": 0.95}
@@ -90,9 +78,9 @@ def sampling(
     """
     said = any(getattr(body, name, None) is not None or name in parameters for name in _DRAWING)
     asked: dict[str, Any] = {"max_tokens": max_tokens} | ({"temperature": 1.0} if said else UNSAID)
-    asked |= {PARAMETERS[name]: value for name, value in parameters.items() if name in PARAMETERS}
-    if asked["max_tokens"] < 1:  # Ollama's -1 and -2: as long as there is room
-        asked["max_tokens"] = max_tokens
+    asked |= sampling_fields(parameters)
+    if (most := most_tokens(parameters)) is not None:
+        asked["max_tokens"] = most
     asked |= {name: value for name in _GIVEN if (value := getattr(body, name, None)) is not None}
     if limit is not None:
         asked["max_tokens"] = limit
