@@ -134,6 +134,11 @@ def test_a_created_model_brings_its_adapter(run: Any, smollm2_path: Path, tmp_pa
     assert run("run", "bent", "Hi", "--max-tokens", "8")[0].rstrip("\n") == bent.rstrip("\n") != straight.rstrip("\n")
 
 
+def test_what_is_made_from_a_model_that_does_not_write_is_not_run(run: Any, minilm_path: Path) -> None:
+    run("create", "vectors", "-f", "-", stdin=f"FROM {minilm_path}\n")
+    assert "vectors is made from" in run("run", "vectors", "Hi", code=2)[1]
+
+
 def test_a_fault_is_told_in_two_lines(run: Any, tmp_path: Path) -> None:
     told = run("create", "x", "-f", "-", stdin="FROM smollm2:135m\nPARAMETER mirostat 2\n", code=2)[1]
     assert told.startswith("hornbook: the Modelfile, line 2: the parameter mirostat is not supported")

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
+from hornbook.engine.parameters import sampling_fields
 from hornbook.errors import ContextTooLong, UsageError
 from hornbook.serve.jobs import Job, Jobs
 from hornbook.serve.ollama.asking import messages_of
 from hornbook.serve.ollama.bodies import Turn
 from hornbook.serve.ollama.making import Following
 from hornbook.serve.ollama.options import seconds, wanted
+from hornbook.types import SamplingParams
 
 
 @pytest.mark.parametrize(
@@ -41,6 +43,16 @@ def test_options_win_over_the_models_own_and_those_over_the_defaults() -> None:
     assert (asked.context, asked.predict) == (100, None)
     assert wanted({"num_ctx": 50, "num_predict": 7}, {}, 100).context == 50
     assert wanted({"num_ctx": 500}, {}, 100).context == 100
+
+
+def test_options_are_the_samplers_own_fields() -> None:
+    """Off at the sampler, -1 of top_k and seed mean the same as leaving them out."""
+    asked = wanted({"repeat_penalty": 1.3, "repeat_last_n": 64, "top_p": 0, "top_k": -1, "seed": -1}, {}, 100).values
+    told = sampling_fields(asked)
+    assert told == {
+        "temperature": 0.8, "top_k": 0, "top_p": 1e-9, "repetition_penalty": 1.3, "repetition_window": 64, "seed": None,
+    }  # fmt: skip
+    assert SamplingParams(**told).repetition_window == 64
 
 
 def test_a_prompt_is_cut_in_its_middle_and_only_where_that_is_asked_for() -> None:
