@@ -125,7 +125,7 @@ async def ask(server: Running, prompt: str, new: int = NEW) -> Told:
                 now = time.perf_counter() - begun
                 if line.startswith(b"data: [DONE]"):
                     done = True
-                elif b'"error"' in line:
+                elif b'"error"' in line and "error" in json.loads(line[6:]):  # and not a token that reads so
                     told.error = line.decode().strip()
                 else:
                     if last:
