@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from native_ops import ADD, EMBED, LINEAR, MIX, SELECT, WEIGH, Batch, Ops, loaded
+from native_ops import ADD, EMBED, LINEAR, MIX, SELECT, WEIGH, Batch, Ops
 
 from hornbook.checkpoint.dequantize import BY_NAME, dequantize
 from hornbook.checkpoint.quantize import quantize
@@ -19,16 +18,6 @@ from hornbook.model.config import Experts
 
 V = 60
 ACTIVATIONS = ["silu", "gelu", "gelu_tanh", "relu"]
-
-
-@pytest.fixture
-def kernels() -> Iterator[Any]:
-    found = loaded()
-    if found is None:
-        pytest.skip("there are no native kernels here")
-    found.hb_set_threads(2)
-    yield found
-    found.hb_set_threads(0)
 
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:

@@ -4,36 +4,16 @@ from __future__ import annotations
 
 import importlib
 import sys
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import pytest
 
-from hornbook.retrieve import analyze
 from hornbook.retrieve.index import Index
+from word_embedder import WordEmbedder
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
-
-class WordEmbedder:
-    """An Embedder without a model: texts that share words are near, whatever the words mean."""
-
-    name = fingerprint = "words"
-    dimensions = 256
-    max_tokens = 256
-
-    def embed(self, texts: Sequence[str], *, kind: Literal["passage", "query"] = "passage") -> np.ndarray[Any, Any]:
-        vectors = np.full((len(texts), self.dimensions), 1e-3, np.float32)
-        for row, text in enumerate(texts):
-            for term in analyze.terms(text):
-                vectors[row, zlib.crc32(term.encode()) % self.dimensions] += 1
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-
-    def count_tokens(self, text: str) -> int:
-        return len(text.split())
 
 
 BATCH = (

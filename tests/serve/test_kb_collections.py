@@ -7,40 +7,18 @@ import io
 import re
 import stat
 import zipfile
-import zlib
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
 
-import numpy as np
 import pytest
 
 from hornbook.errors import UsageError
-from hornbook.retrieve import analyze
 from hornbook.serve.errors import AlreadyThere, NotThere, TooLarge
 from hornbook.serve.kb import names, unzip
 from hornbook.serve.kb.collections import Collection, Collections
 from hornbook.serve.kb.taking import Taken, take
 from hornbook.serve.kb.upload import Intake, Received
 from hornbook.settings import Settings
-
-
-class Words:
-    """An Embedder without a model: texts that share words are near."""
-
-    name = fingerprint = "words"
-    dimensions = 64
-    max_tokens = 256
-
-    def embed(self, texts: Sequence[str], *, kind: Literal["passage", "query"] = "passage") -> np.ndarray[Any, Any]:
-        vectors = np.full((len(texts), self.dimensions), 1e-3, np.float32)
-        for row, text in enumerate(texts):
-            for term in analyze.terms(text):
-                vectors[row, zlib.crc32(term.encode()) % self.dimensions] += 1
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-
-    def count_tokens(self, text: str) -> int:
-        return len(text.split())
+from word_embedder import WordEmbedder
 
 
 @pytest.fixture
@@ -56,7 +34,7 @@ def put(collection: Collection, given: str, data: bytes) -> Taken:
 
 
 def read(collection: Collection) -> None:
-    index = collection.open_index(collection.index_folder, Words())
+    index = collection.open_index(collection.index_folder, WordEmbedder())
     index.ingest([collection.files])
     index.close()
 
@@ -184,7 +162,7 @@ def test_what_a_kill_leaves_behind_is_swept_and_what_was_begun_waits_again(colle
 def test_a_collection_is_deleted_whole_and_those_who_search_it_are_told(collections: Collections) -> None:
     papers = collections.create("papers")
     put(papers, "a.txt", b"The kiwi lays one egg.")
-    shelf = papers.shelf(Words())
+    shelf = papers.shelf(WordEmbedder())
     collections.delete("papers")
     assert not list(collections.folder.iterdir())
     for use in (lambda: shelf.search("kiwi"), lambda: collections.get("papers"), lambda: collections.delete("papers")):
@@ -200,7 +178,7 @@ def test_a_deleted_document_is_not_found_though_the_index_has_it_still(collectio
     papers = collections.create("papers")
     ids = [put(papers, f"{n}.txt", f"The kiwi number {n} lays one egg.".encode()).documents[0]["id"] for n in range(12)]
     read(papers)
-    shelf = papers.shelf(Words())
+    shelf = papers.shelf(WordEmbedder())
     assert len(shelf.search("kiwi egg", 5)) == 5
     for id in ids[:9]:
         papers.remove(id)
@@ -214,11 +192,11 @@ def test_the_old_index_answers_until_the_new_one_is_whole(collections: Collectio
     papers = collections.create("papers")
     put(papers, "a.txt", b"The kiwi lays one egg.")
     read(papers)
-    shelf = papers.shelf(Words())
+    shelf = papers.shelf(WordEmbedder())
     folder = papers.begin_rebuilding()
     assert folder == papers.begin_rebuilding() != papers.index_folder
     assert shelf.search("kiwi", 1)
-    index = papers.open_index(folder, Words())
+    index = papers.open_index(folder, WordEmbedder())
     index.ingest([papers.files])
     index.close()
     old = papers.index_folder
@@ -234,7 +212,7 @@ def test_a_damaged_index_is_begun_anew_and_its_documents_wait_to_be_read_again(c
     papers.catalogue.change(id, state="ready")
     papers.forget_index()
     (papers.index_folder / "index.sqlite").write_bytes(b"no database at all " * 500)
-    assert papers.shelf(Words()).search("kiwi") == []
+    assert papers.shelf(WordEmbedder()).search("kiwi") == []
     assert (
         papers.is_begun_anew and papers.document(id).state == "waiting" and "damaged" in papers.describe()["notices"][0]
     )

@@ -116,7 +116,7 @@ class ChatTemplate:
         Raises TemplateError where the template refuses the messages or does what a template must not, and, with
         ``tools``, where the template for them is not sound.
         """
-        turns = [_as_template_sees(Message.of(message)) for message in messages]
+        turns = [as_template_sees(Message.of(message)) for message in messages]
         program = self._tool_program if tools else self._program
         mark, *generation = Fence.marks(program.source, turns, list(tools))
         protect = self._fence.protect
@@ -184,7 +184,8 @@ class _Job:
         return mask
 
 
-def _as_template_sees(message: Message) -> dict[str, Any]:
+def as_template_sees(message: Message) -> dict[str, Any]:
+    """A turn as jinja templates know it, in OpenAI's words."""
     turn: dict[str, Any] = {"role": message.role, "content": message.content}
     if message.name is not None:
         turn["name"] = message.name

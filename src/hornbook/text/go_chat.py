@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any, NoReturn
 
 from hornbook.errors import TemplateError
-from hornbook.text.chat import ChatTemplate, Rendered, with_one_bos
+from hornbook.text.chat import ChatTemplate, Rendered, as_template_sees, with_one_bos
 from hornbook.text.fence import Fence
 from hornbook.text.go_syntax import Action, Branch, Field, Node, Variable
 from hornbook.text.go_template import GoTemplate
@@ -97,16 +97,12 @@ def _no_mask() -> NoReturn:
 
 
 def _as_go_sees(message: Message) -> dict[str, Any]:
-    turn: dict[str, Any] = {"role": message.role, "content": message.content}
-    if message.name is not None:
-        turn["tool_name"] = message.name
-    if message.tool_call_id is not None:
-        turn["tool_call_id"] = message.tool_call_id
-    if message.tool_calls:
-        turn["tool_calls"] = [
-            {"id": call.id, "function": {"index": at, "name": call.name, "arguments": dict(call.arguments)}}
-            for at, call in enumerate(message.tool_calls)
-        ]
+    """As jinja's templates see it, but that a result has the name of its tool, and calls are counted."""
+    turn = as_template_sees(message)
+    if "name" in turn:
+        turn["tool_name"] = turn.pop("name")
+    for at, call in enumerate(turn.get("tool_calls", ())):
+        call["function"]["index"] = at
     return turn
 
 
