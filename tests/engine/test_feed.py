@@ -10,6 +10,7 @@ import pytest
 from toy_executor import Answer, ToyExecutor, engine_of, expected
 
 from hornbook.engine.driver import Driver
+from hornbook.engine.executor import Batch, Floats
 from hornbook.engine.feed import Feed
 from hornbook.engine.requests import Event, Handle, Request
 from hornbook.errors import GenerationError, ModelClosed, UsageError
@@ -89,10 +90,21 @@ def test_many_requests_get_their_own_answers_and_a_step_is_told_once(
     assert not feed._stream.open and not feed._stream._places
 
 
-def test_what_is_cancelled_ends_and_gives_its_pages_back(driver: Driver, feed: Feed, listener: Listener) -> None:
+def test_what_is_cancelled_ends_and_gives_its_pages_back(
+    toy: ToyExecutor, driver: Driver, feed: Feed, listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cancelled, run = threading.Event(), toy.run
+
+    def in_time(batch: Batch) -> Floats:  # however slow this thread is, the answer is not over before it has cancelled
+        if int(batch.lengths.max()) > 20:
+            cancelled.wait(20)
+        return run(batch)
+
+    monkeypatch.setattr(toy, "run", in_time)
     handle = feed.ask(Request([5, 6, 7], ENDLESS))
     listener.wait(handle, tokens=3)
     feed.cancel(handle)
+    cancelled.set()
     last = listener.wait(handle)[-1]
     assert last.last and last.token is not None and last.token.finish_reason == "cancelled"
     assert driver.engine.stats().pages_used == 0
