@@ -106,10 +106,11 @@ def _sources(answer: Answer) -> None:
 
 def _figures(answer: Answer) -> None:
     """``smollm2:135m · 2.1 s · 31 tokens/s``; the speed is of the tokens after the first."""
-    seconds = answer.timings.get("total", 0.0)
-    parts = [answer.model, f"{seconds:.1f} s"]
-    if answer.usage and answer.usage.completion_tokens and answer.timings.get("generate"):
-        parts.append(f"{answer.usage.completion_tokens / answer.timings['generate']:.0f} tokens/s")
+    timings = answer.timings
+    parts = [answer.model, f"{timings.get('total', 0.0):.1f} s"]
+    writing = timings.get("generate", 0.0) - timings.get("read", 0.0)
+    if answer.usage and answer.usage.completion_tokens > 1 and writing > 0:
+        parts.append(f"{(answer.usage.completion_tokens - 1) / writing:.0f} tokens/s")
     if answer.withheld:
         count = len(answer.withheld)
         parts.append(f"{count} unsupported {'sentence' if count == 1 else 'sentences'} withheld")

@@ -351,7 +351,9 @@ class _Clock:
             self._spent[step] = self._spent.get(step, 0.0) + time.perf_counter() - began
 
     def first_token(self) -> None:
+        """A token has come: ``first_token`` is since the beginning, ``read`` that part of ``generate`` that the prompt took."""
         self._spent.setdefault("first_token", time.perf_counter() - self._began)
+        self._spent.setdefault("read", self._spent.get("generate", 0.0))
 
     def done(self) -> dict[str, float]:
         return {**self._spent, "total": time.perf_counter() - self._began}

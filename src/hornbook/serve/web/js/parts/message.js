@@ -92,7 +92,7 @@ export function Reply({ message, collection, busy, last }) {
 function factsOf({ facts, state }) {
   const { answer, usage, seconds } = facts;
   // what documents answer comes when it is checked: the model's own time is told apart
-  const writing = answer ? answer.timings?.generate : seconds && seconds.total - seconds.first;
+  const writing = answer ? answer.timings?.generate - (answer.timings?.read ?? 0) : seconds && seconds.total - seconds.first;
   const named = collections.get().find((one) => one.name === facts.collection);
   return [
     facts.model,
