@@ -36,6 +36,18 @@ def test_it_is_ready_in_four_seconds_with_no_model_loaded(fresh_server: Start) -
     assert server.metric("hornbook_resident_bytes") < 200e6, "something large was imported"
 
 
+def test_told_to_open_the_page_it_gives_its_address_to_the_browser(fresh_server: Start, tmp_path: Path) -> None:
+    opened, browser = tmp_path / "opened", tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" > "{opened}"\n')
+    browser.chmod(0o755)
+    server = fresh_server("--open", environment={"BROWSER": f"{browser} %s"})
+    until = time.monotonic() + 10
+    while not (opened.exists() and opened.read_text()):
+        assert time.monotonic() < until, "no browser was asked"
+        time.sleep(0.05)
+    assert opened.read_text().strip().rstrip("/") == server.url
+
+
 def test_what_it_counts(server: Server) -> None:
     body = {**BODY, "stream": False, "max_tokens": 5, "prompt": "The quick brown fox jumps over the lazy dog. " * 20}
     asked = {"model": MODEL}
