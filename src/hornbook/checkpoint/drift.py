@@ -3,7 +3,7 @@
     top-1   the share of tokens after which both would choose the same next one
     KL      sum over the vocabulary of p log(p / q), in nats, the mean over tokens: p the model's, q the copy's
 
-Both on a text of a few paragraphs in several languages that comes with Hornbook (data/verify.txt). A model without a
+Both on a text of a few paragraphs in several languages that comes with Hornbook (assets/verify.txt). A model without a
 language head is compared by the direction of its states.
 """
 
@@ -54,7 +54,7 @@ class Drift(NamedTuple):
 
 def text() -> str:
     """The text that comes with Hornbook."""
-    return (files("hornbook") / "data" / "verify.txt").read_text("utf-8")
+    return (files("hornbook") / "assets" / "verify.txt").read_text("utf-8")
 
 
 def measure(model: Transformer, copy: Transformer, ids: list[int]) -> Drift:

@@ -39,7 +39,7 @@ def read(text: str) -> list[System]:
 
 
 def table() -> list[System]:
-    return read(files("hornbook").joinpath("data/systems.md").read_text("utf-8"))
+    return read(files("hornbook").joinpath("assets/systems.md").read_text("utf-8"))
 
 
 def systems(
