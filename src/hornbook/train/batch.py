@@ -36,13 +36,14 @@ class Batch:
     follows: Tensor | None = None
     source: Tensor | None = None
     source_mask: Tensor | None = None
+    rows: tuple[int, ...] | None = None  # the numbers of its examples, from 0, which a message about it names
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
         moved = {
             field.name: value.to(device, non_blocking=True)
             for field in fields(self)
-            if (value := getattr(self, field.name)) is not None
+            if isinstance(value := getattr(self, field.name), Tensor)
         }
         return replace(self, **moved)
 
