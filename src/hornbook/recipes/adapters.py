@@ -1,0 +1,68 @@
+"""The adapters that a recipe can ask for, a class a kind; ``kind`` tells them apart. What is built of them: hornbook.adapt."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from hornbook.recipes.config import Strict, said
+
+Targets = Literal["all-linear"] | list[str]
+TARGETS = "which linear maps: all-linear, or names as in q_proj, v_proj, down_proj"
+
+
+class LowRank(Strict):
+    """Two thin matrices beside each linear map (arXiv 2106.09685), in its variants."""
+
+    kind: Literal["lora", "dora", "qlora"] = said(
+        "lora", text="lora; dora: direction and length apart (2402.09353); qlora: on a base in 4 bits (2305.14314)"
+    )
+    rank: int = said(16, ge=1, text="the width between the two matrices")
+    alpha: float = said(32.0, gt=0, text="what they add is scaled by alpha / rank")
+    dropout: float = said(0.0, ge=0, lt=1, text="of what they read")
+    targets: Targets = said("all-linear", text=TARGETS)
+    rank_pattern: dict[str, int] = said(dict, text="another rank for names that match, as in layers.0.*: 8")
+    rslora: bool = said(False, text="scale by alpha / sqrt(rank) (arXiv 2312.03732)")
+
+
+class Prompt(Strict):
+    """Vectors before the text that are learnt (arXiv 2104.08691)."""
+
+    kind: Literal["prompt"] = said(text="prompt")
+    tokens: int = said(20, ge=1, unit="tokens", text="how many vectors")
+
+
+class PTuning(Strict):
+    """Such vectors made by a small network (arXiv 2103.10385)."""
+
+    kind: Literal["ptuning"] = said(text="ptuning")
+    tokens: int = said(20, ge=1, unit="tokens", text="how many vectors")
+
+
+class Prefix(Strict):
+    """Keys and values before those of every layer (arXiv 2101.00190)."""
+
+    kind: Literal["prefix"] = said(text="prefix")
+    tokens: int = said(20, ge=1, unit="tokens", text="how many of each")
+
+
+class Bottleneck(Strict):
+    """A narrow network after the parts of each block (arXiv 1902.00751)."""
+
+    kind: Literal["bottleneck"] = said(text="bottleneck")
+
+
+class IA3(Strict):
+    """Learnt factors for keys, values and inner states (arXiv 2205.05638)."""
+
+    kind: Literal["ia3"] = said(text="ia3")
+
+
+class LoReFT(Strict):
+    """An edit of the states in a low-rank subspace (arXiv 2404.03592)."""
+
+    kind: Literal["loreft"] = said(text="loreft")
+
+
+Adapter = Annotated[LowRank | Prompt | PTuning | Prefix | Bottleneck | IA3 | LoReFT, Field(discriminator="kind")]

@@ -1,0 +1,141 @@
+"""The recipes: what each one can say, and the module that carries it out.
+
+    RECIPES["sft"] -> Kind(config=Sft, module="hornbook.recipes.sft")          module.prepare(recipe, place) -> Job
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any, Literal, NamedTuple
+
+from pydantic import model_validator
+
+from hornbook.recipes.adapters import Adapter, LowRank
+from hornbook.recipes.config import Continued, Recipe, Strict, said
+
+
+class Sft(Continued):
+    """Fine-tune a chat model on conversations, instructions, or prompts and their completions.
+
+    Only what the assistant says is learnt, by the model's own chat template.
+    """
+
+    recipe: Literal["sft"] = said(text="sft")
+    model: str = said("smollm2:135m", text="a name, a file, a folder or an earlier run")
+    adapter: Adapter | None = said(LowRank, text="what is trained beside the frozen model; null: the whole model")
+    template: str | None = said(
+        None, text="chatml, or a file with a jinja template; left out: the model's own"
+    )
+    system: str = said("", text="what stands before a conversation that has no system message of its own")
+    learn: Literal["assistant", "last", "all"] = said(
+        "assistant", text="every turn of the assistant, its last one, or every token"
+    )
+
+
+class Architecture(Strict):
+    """The size of a model that begins with random weights."""
+
+    preset: Literal["tiny", "nano", "small", "base"] = said(
+        "tiny", text="tiny 2 x 64, nano 4 x 128 (4 heads), small 6 x 384, base 12 x 768; each number below may be set"
+    )
+    layers: int | None = said(None, ge=1, text="blocks")
+    width: int | None = said(None, ge=2, text="of the stream")
+    heads: int | None = said(None, ge=1, text="of attention")
+    kv_heads: int | None = said(None, ge=1, text="heads of keys and values; left out: as many as heads")
+    feedforward: int | None = said(None, ge=1, text="width inside a block; left out: by the preset")
+    dropout: float = said(0.0, ge=0, lt=1, text="while it learns")
+
+
+class Vocabulary(Strict):
+    """The tokenizer of a model that begins with random weights."""
+
+    kind: Literal["bpe", "wordpiece", "unigram"] | None = said(
+        None, text="which is trained on the data; left out: what models of this kind have"
+    )
+    size: int = said(4096, ge=260, unit="tokens", text="at most")
+    model: str | None = said(None, text="take the tokenizer of this model, and train none")
+
+
+class New(Recipe):
+    """A recipe that can begin with random weights."""
+
+    model: str | None = said(None, text="go on with this model; left out: random weights of the architecture")
+    architecture: Architecture = said(Architecture, text="of a model with random weights")
+    tokenizer: Vocabulary = said(Vocabulary, text="of a model with random weights")
+
+    @model_validator(mode="after")
+    def _one_of(self) -> New:
+        for name in ("architecture", "tokenizer"):
+            if self.model is not None and name in self.model_fields_set:
+                raise ValueError(f"model goes on with {self.model!r} as it is: leave out {name}")
+        return self
+
+
+class Pretrain(New):
+    """Learn to tell the next token of plain text: a new model, or one that is read further."""
+
+    recipe: Literal["pretrain"] = said(text="pretrain")
+    family: Literal["llama", "gpt2"] = said("llama", text="the form of a new model")
+    template: str | None = said(None, text="give a new model this chat template: chatml, or a file; it can then be tuned")
+
+
+class Mlm(New):
+    """Learn to tell hidden tokens, as BERT was trained, and whether sentences follow each other."""
+
+    recipe: Literal["mlm"] = said(text="mlm")
+    share: float = said(0.15, gt=0, lt=1, text="of the tokens that are hidden")
+    next_sentence: bool = said(True, text="learn from pairs of stretches of text as well; false: hidden tokens alone")
+
+
+class Span(New):
+    """Learn to write the stretches that were cut out of a text, as T5 was trained."""
+
+    recipe: Literal["span"] = said(text="span")
+    share: float = said(0.15, gt=0, lt=1, text="of the tokens that are cut out")
+    stretch: float = said(3.0, ge=1, unit="tokens", text="the mean length of what is cut out at once")
+
+
+class Seq2seq(Recipe):
+    """Learn to turn one text into another from pairs, with the Transformer of 2017.
+
+    The defaults are the base model of arXiv 1706.03762, table 3.
+    """
+
+    recipe: Literal["seq2seq"] = said(text="seq2seq")
+    vocabulary: int = said(32_000, ge=259, le=10_000_000, unit="tokens", text="at most, bytes and marks among them")
+    layers: int = said(6, ge=1, text="of the encoder, and of the decoder")
+    width: int = said(512, ge=2, text="of the stream")
+    heads: int = said(8, ge=1, text="of attention")
+    feedforward: int = said(2048, ge=1, text="width inside a block")
+    dropout: float = said(0.1, ge=0, lt=1, text="of the tokens and of what each part adds")
+    average: int = said(5, ge=1, text="snapshots of the weights whose mean is kept, a hundredth of the steps apart")
+    beams: int = said(4, ge=1, text="of the search for an answer")
+    length_penalty: float = said(0.6, text="above 0 longer answers gain")
+
+
+class Classify(Continued):
+    """Learn which label a text has, with an encoder or a decoder."""
+
+    recipe: Literal["classify"] = said(text="classify")
+    model: str = said("minilm", text="a name, a file, a folder or an earlier run")
+    adapter: Adapter | None = said(None, text="what is trained beside the frozen model; null: the whole model")
+
+
+class Kind(NamedTuple):
+    config: type[Recipe]
+    module: str
+    summary: str
+
+    def prepare(self, *given: Any) -> Any:
+        """See the module's own ``prepare``."""
+        return import_module(f"hornbook.recipes.{self.module}").prepare(*given)
+
+
+RECIPES: dict[str, Kind] = {
+    "sft": Kind(Sft, "sft", "fine-tune a chat model on conversations or instructions"),
+    "pretrain": Kind(Pretrain, "pretrain", "train on plain text, from nothing or further"),
+    "mlm": Kind(Mlm, "mlm", "train an encoder as BERT was: hidden tokens, next sentence"),
+    "span": Kind(Span, "span", "train an encoder-decoder as T5 was: stretches cut out"),
+    "seq2seq": Kind(Seq2seq, "seq2seq", "learn to turn one text into another from pairs"),
+    "classify": Kind(Classify, "classify", "learn which label a text has"),
+}

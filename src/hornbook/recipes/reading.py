@@ -1,0 +1,232 @@
+"""A recipe from its file and the command line.
+
+    telegram.yaml  +  training.rate=1e-4 data.train.0.path=mine.jsonl  ->  Sft(...)
+
+Paths in the file are taken from where the file lies, paths on the line from where the person stands. A key that no
+recipe knows is an error that names the nearest one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from hornbook.errors import UsageError
+from hornbook.recipes.config import Recipe
+from hornbook.recipes.kinds import RECIPES
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people mean it: 1e-4 is a number, "no" and "on" are words, and a key stands once."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key, _ in node.value:
+            name = self.construct_object(key, deep=True)
+            if isinstance(name, (list, dict)) or name in seen:
+                raise yaml.YAMLError(f"line {key.start_mark.line + 1}: {name!r} stands twice or is no key")
+            seen.add(name)
+        return super().construct_mapping(node, deep)
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError(f"line {self.peek_event().start_mark.line + 1}: references (*name) are not taken")
+        return super().compose_node(parent, index)
+
+
+_NUMBER = re.compile(r"[-+]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][-+]?\d+)?$")
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, form) for tag, form in forms if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp")]
+    for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"(true|false|True|False)$"), list("tfTF"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+.0123456789"))
+
+
+def read(recipe: str, words: Sequence[str] = ()) -> Recipe:
+    """The recipe in a file, or the one of that kind with all else left as it is, changed by ``words`` (key=value).
+
+    Raises UsageError: no such file, no YAML, an unknown kind or key, a value that does not fit, something missing.
+    """
+    path = Path(recipe)
+    given: dict[str, Any] = {"recipe": recipe} if recipe in RECIPES and not path.exists() else _file(path)
+    for place in _paths(given):
+        place.settle(path.parent)
+    for key, value in overrides(words):
+        _put(given, key, value)
+    for place in _paths(given):
+        place.settle(Path.cwd())
+    return made(given, recipe)
+
+
+def made(given: Mapping[str, Any], called: str) -> Recipe:
+    """A recipe of what a file or another recipe says. Raises UsageError."""
+    name = given.get("recipe")
+    if name not in RECIPES:
+        if name is None:
+            raise UsageError(f"{called} does not say which recipe it is", f"recipe: one of {', '.join(RECIPES)}.")
+        raise UsageError(f"{called}: there is no recipe {name!r}", _nearest(str(name), RECIPES))
+    try:
+        return RECIPES[name].config.model_validate(given)
+    except ValidationError as error:
+        raise _said(error, RECIPES[name].config, called) from error
+
+
+def overrides(words: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """(key, value) of ``key=value`` words; a value is read as YAML is. Raises UsageError."""
+    seen: dict[str, str] = {}
+    for word in words:
+        key, sign, text = word.partition("=")
+        if not sign or not key.strip("."):
+            raise UsageError(f"{word!r} is not a setting", "Write key=value, as in training.rate=1e-4.")
+        if key in seen:
+            raise UsageError(f"{key} is set twice, to {seen[key]} and {text}", "Set it once.")
+        seen[key] = text
+        try:
+            yield key, yaml.load(text, _Loader) if text else ""
+        except yaml.YAMLError as error:
+            raise UsageError(f"{word!r} cannot be read: {_first(error)}", "Put quotes around a text.") from error
+
+
+def _file(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        kinds = f"Give a file; or one of {', '.join(RECIPES)}, with its settings as key=value."
+        raise UsageError(f"the recipe {path} cannot be read: {why}", kinds) from error
+    try:
+        found = yaml.load(text, _Loader)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise UsageError(f"{path} is not YAML: {_first(error)}", "hornbook train --example sft shows one.") from error
+    if not isinstance(found, dict):
+        raise UsageError(f"{path} holds no settings", "hornbook train --example sft shows what it could hold.")
+    return found
+
+
+def _first(error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None)
+    what = getattr(error, "problem", None) or str(error)
+    return f"line {mark.line + 1}: {what}" if mark is not None else what
+
+
+# ------------------------------------------------------------------------------------------------------------ places
+
+
+class _Place:
+    """A text in what was given that names a file."""
+
+    def __init__(self, holder: dict[str, Any], key: str) -> None:
+        self.holder, self.key = holder, key
+
+    def settle(self, folder: Path) -> None:
+        self.holder[self.key] = str((folder / Path(self.holder[self.key]).expanduser()).absolute())
+
+
+def _paths(given: Mapping[str, Any]) -> Iterator[_Place]:
+    """The paths of the data's sources, and of a template and of models that are said as a path."""
+    data = given.get("data")
+    for sources in (data.get("train"), data.get("validation")) if isinstance(data, dict) else ():
+        for source in sources if isinstance(sources, list) else ():
+            if isinstance(source, dict) and isinstance(source.get("path"), str):
+                yield _Place(source, "path")
+    tokenizer = given.get("tokenizer")
+    for holder, key in ((given, "model"), (given, "template"), (tokenizer, "model")):
+        value = holder.get(key) if isinstance(holder, dict) else None
+        if isinstance(value, str) and value.startswith((".", "~")) and isinstance(holder, dict):
+            yield _Place(holder, key)
+
+
+def _put(given: dict[str, Any], key: str, value: Any) -> None:
+    """Set ``data.train.0.path``: a number is a place in a list, or the one behind its end."""
+    words = key.split(".")
+    here: Any = given
+    for word, after in zip(words, [*words[1:], None], strict=True):
+        fresh: Any = value if after is None else [] if after.isdigit() else {}
+        if isinstance(here, list):
+            if not word.isdigit() or int(word) > len(here):
+                raise UsageError(f"{key}: {word!r} is no place in a list of {len(here)}", f"Say 0 to {len(here)}.")
+            at: Any = int(word)
+            here.extend([None] if at == len(here) else [])
+            kept = here[at]
+        elif isinstance(here, dict):
+            at, kept = word, here.get(word)
+        else:
+            raise UsageError(f"{key}: there is nothing to set below {here!r}", "hornbook train --example sft shows how.")
+        if after is None or kept is None:
+            here[at] = fresh
+        here = here[at]
+
+
+# ------------------------------------------------------------------------------------------------------------ errors
+
+
+def _said(error: ValidationError, config: type[BaseModel], called: str) -> UsageError:
+    """The first thing that is wrong, for a person."""
+    first = min(error.errors(), key=lambda e: (e["type"] == "missing", -len(e["loc"])))
+    where = [str(part) for part in first["loc"]]
+    fields = _known(config, where[:-1])
+    key = ".".join(_plain(config, where))
+    if first["type"] == "extra_forbidden":
+        return UsageError(f"{called}: there is no setting {key!r}", _nearest(where[-1], fields))
+    if first["type"] == "missing":
+        return UsageError(f"{called}: {key} is missing", f"Say it in the file, or as {key}=...")
+    return UsageError(f"{called}: {key or 'the recipe'}: {_why(first)}", "docs/recipes.md says what each setting takes.")
+
+
+def _why(first: ErrorDetails) -> str:
+    text = first["msg"].removeprefix("Value error, ")
+    given = first.get("input")
+    shown = f" (given: {given!r})" if isinstance(given, (str, int, float)) else ""
+    return text[:1].lower() + text[1:] + shown
+
+
+def _nearest(word: str, names: Sequence[str] | Mapping[str, Any]) -> str:
+    near = get_close_matches(word, list(names), n=2, cutoff=0.5)
+    listed = ", ".join(names)
+    return f"Did you mean {' or '.join(near)}? There are {listed}." if near else f"There are {listed}."
+
+
+def models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The typed parts that an annotation names, inside unions, lists and Annotated."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    if get_origin(annotation) is None and not get_args(annotation):
+        return []
+    return [found for inner in get_args(annotation) for found in models_in(inner)]
+
+
+def _known(config: type[BaseModel], where: Sequence[str]) -> dict[str, Any]:
+    """The fields of the part at ``where``; of several kinds of part, those of the kind that was named."""
+    parts = [config]
+    for word in where:
+        inner = [found for part in parts if word in part.model_fields for found in models_in(part.model_fields[word].annotation)]
+        named = [part for part in parts if word in _kinds(part)]
+        parts = inner or named or parts
+    return {name: field for part in parts for name, field in part.model_fields.items()}
+
+
+def _kinds(part: type[BaseModel]) -> tuple[Any, ...]:
+    field = part.model_fields.get("kind")
+    return () if field is None else get_args(field.annotation)
+
+
+def _plain(config: type[BaseModel], where: Sequence[str]) -> list[str]:
+    """A place without the words that pydantic puts in for the branch of a union."""
+    kept: list[str] = []
+    for word in where:
+        if word.isdigit() or word in _known(config, kept) or (word == where[-1] and not _branch(word)):
+            kept.append(word)
+    return kept
+
+
+def _branch(word: str) -> bool:
+    return bool(re.match(r"(list|constrained|function|literal|int|float|dict|tuple)\b", word))
+
