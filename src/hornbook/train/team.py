@@ -68,7 +68,11 @@ class Alone:
         return nullcontext()
 
     def norm(self, parameters: Iterable[Tensor], longest: float) -> float:
-        return nn.utils.clip_grad_norm_(list(parameters), longest).item()
+        parameters = [p for p in parameters if p.grad is not None]
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if norm > longest:  # only then are all gradients touched once more
+            nn.utils.clip_grads_with_norm_(parameters, longest, norm)
+        return norm.item()
 
 
 ALONE: Team = Alone()
