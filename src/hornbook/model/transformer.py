@@ -13,18 +13,19 @@ from __future__ import annotations
 
 import os
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from hornbook.errors import ContextTooLong
-from hornbook.model.attention import Memory, Pass, Uncached
+from hornbook.model.attention import Memory, Pass, Store, Uncached
 from hornbook.model.block import Block
 from hornbook.model.cache import Cache
 from hornbook.model.config import ModelConfig, Rotary
 from hornbook.model.heads import ClassifierHead, LanguageHead, Pooler, last
 from hornbook.model.norms import make_norm
+from hornbook.model.packed import Packed
 from hornbook.model.position_tables import follows_length
 from hornbook.model.positions import (
     Alibi,
@@ -36,6 +37,7 @@ from hornbook.model.positions import (
     sinusoids,
     turn,
 )
+from hornbook.model.shifted import Shifted
 
 if hasattr(os, "register_at_fork"):
     # GNU OpenMP waits for ever, in the child of a fork, for threads that only its parent has; for one thread it asks nobody.
@@ -81,6 +83,8 @@ class Transformer(nn.Module):
         """``tokens``: whether it has a table of tokens of its own; an encoder may read with its decoder's."""
         super().__init__()
         self.config = config
+        self.origin: Any = None  # checkpoint.loading.Origin, of a model that was read from a file
+        self.attached: dict[str, Any] = {}  # adapt.attached.Attached by name, in the order in which they came
         self.encoder = None
         if config.encoder is not None:
             self.encoder = Transformer(config.encoder, tokens=not config.shared_tokens)
@@ -95,6 +99,9 @@ class Transformer(nn.Module):
         self.pooler = Pooler(config.width) if config.pooler else None
         self.next_sentence = nn.Linear(config.width, 2) if config.next_sentence else None
         self.classifier = ClassifierHead(config, config.classifier) if config.classifier is not None else None
+        self.shifted: int | None = (
+            None  # the group of shifted sparse attention, in training alone; None: full attention
+        )
         # Not buffers: a model cast to bfloat16 keeps its angles in float32, and one built on meta has them already.
         self._alibi = None if config.alibi is None else Alibi(config.heads, config.alibi)
         rotaries = {kind.rotary for kind in config.pattern if kind.rotary is not None}
@@ -131,6 +138,7 @@ class Transformer(nn.Module):
         token_types: Tensor | None = None,
         memory: Memory | None = None,
         cache: Cache | None = None,
+        segments: Tensor | None = None,
         logits: Literal["all", "last", "none"] = "all",
         routing: list[Tensor] | None = None,
     ) -> Output:
@@ -141,6 +149,7 @@ class Transformer(nn.Module):
         token_types  [B,T] long, for models that have them; default 0
         memory       what ``encode`` made of the source, for models with an encoder
         cache        the tokens are appended to its rows, row b grows by mask[b].sum(), and all of a row is seen
+        segments     [D+1]: the one row [1,T] holds D documents, of which these are the starts, and T; none sees another
         routing      a list that takes each mixture's router scores [B,T,experts], for the load-balancing loss
         Raises ContextTooLong where the tokens exceed a table of learned positions or the cache; ValueError on inputs
         that do not fit the model.
@@ -154,16 +163,22 @@ class Transformer(nn.Module):
         if (memory is None) != (self.encoder is None):
             raise ValueError("a model with an encoder, and no other, takes the memory that encode() makes of a source")
         batch, length, _ = x.shape
-        if cache is not None:
-            places = cache.begin(batch, length, mask)
+        store: Store
+        if segments is not None:
+            if batch != 1 or mask is not None or cache is not None or memory is not None:
+                raise ValueError("segments are those of one row without padding, cache or memory")
+            packed = Packed(segments, length, x.device, alone=partial(self._store, None))
+            store, places = packed, packed.positions
+        elif cache is not None:
+            store, places = cache, cache.begin(batch, length, mask)
         elif mask is not None:
-            places = order(mask)
+            store, places = self._store(mask), order(mask)
         else:
-            places = torch.arange(length, device=x.device).expand(batch, length)
+            store, places = self._store(None), torch.arange(length, device=x.device).expand(batch, length)
         positions = self._within(places if positions is None else positions, mask)
         bias: Bias | None = self._alibi if self.relative is None else self.relative
         turns = self._turns(positions, None if cache is None else cache.capacity)
-        shared = Pass(Uncached(mask) if cache is None else cache, turns, bias, memory, routing)
+        shared = Pass(store, turns, bias, memory, routing)
 
         x = self.embed(x, positions, token_types)
         for layer in range(self.config.layers):
@@ -215,6 +230,10 @@ class Transformer(nn.Module):
                 "Split or shorten the text.",
             )
         return positions.clamp(max=self.config.context_length - 1)
+
+    def _store(self, mask: Tensor | None) -> Store:
+        """Who attends in a pass over whole texts."""
+        return Shifted(self.shifted, mask) if self.training and self.shifted is not None else Uncached(mask)
 
     def _turns(self, positions: Tensor, capacity: int | None) -> dict[Rotary, Turn]:
         """The rotation of every position for each rotary of the pattern.
