@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,6 +28,8 @@ class Batch:
     labels  [B,T] of tokens, [B] of texts, [B,2] of spans
     follows [B]: 0 where the row's second sentence follows its first, 1 where it was drawn at random (BERT's own order)
     source  [B,S], for a model with an encoder
+    segments, positions: of the documents that are packed in one row (see `hornbook.model.packed`). A document's first
+            label is IGNORED: it stands behind another document's last token.
     """
 
     ids: Tensor  # [B,T]
@@ -37,13 +40,15 @@ class Batch:
     source: Tensor | None = None
     source_mask: Tensor | None = None
     rows: tuple[int, ...] | None = None  # the numbers of its examples, from 0, which a message about it names
+    segments: Tensor | None = None  # [D+1] int32
+    positions: Tensor | None = None  # [1,T]: each document's tokens counted from 0
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on another device."""
-        moved = {
+        """The same batch on another device; segments stay, for it is the host that reads them."""
+        moved: dict[str, Any] = {
             field.name: value.to(device, non_blocking=True)
             for field in fields(self)
-            if isinstance(value := getattr(self, field.name), Tensor)
+            if isinstance(value := getattr(self, field.name), Tensor) and field.name != "segments"
         }
         return replace(self, **moved)
 

@@ -93,6 +93,8 @@ def run(model: Transformer, batch: Batch, *, routes: bool = False) -> States:
     out = model(
         batch.ids,
         mask=batch.mask,
+        segments=batch.segments,
+        positions=batch.positions,
         token_types=batch.token_types,
         memory=memory,
         logits="none",
