@@ -10,10 +10,13 @@ import torch
 from stories import model_of, tokenizer_of
 
 from hornbook.checkpoint import load, save
+from hornbook.checkpoint.families import HUGGING_FACE
+from hornbook.checkpoint.saving import save_model
 from hornbook.checkpoint.stretch import stretched
 from hornbook.errors import UnsupportedModel, UsageError
 from hornbook.model.config import LayerKind, ModelConfig, Rotary
 from hornbook.model.positions import frequencies
+from hornbook.model.transformer import Transformer
 
 SMALL = ModelConfig(
     vocab_size=5, layers=1, width=64, heads=1, kv_heads=1, head_width=64, feedforward_width=8, context_length=2048,
@@ -55,6 +58,24 @@ def test_a_folder_is_loaded_stretched_and_says_so_when_it_is_saved(tiny_llm_path
     assert load(tmp_path / "m", device="cpu").config == opened.config
     with pytest.raises(UnsupportedModel, match="scaled already"):
         load(tmp_path / "m", device="cpu", stretch="linear:2")
+
+
+@pytest.mark.parametrize("kind", ["linear", "ntk", "yarn"])
+def test_what_was_stretched_opens_so_here_and_in_transformers(kind: str, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    base = replace(SMALL, layers=2, width=32, heads=2, head_width=16, context_length=16)
+    model = Transformer(stretched(base, f"{kind}:4")).eval()
+    save_model(model, tmp_path, family=HUGGING_FACE["llama"])
+    ids = torch.randint(5, (1, 60))
+    said, again = model(ids).logits, load(tmp_path, device="cpu").model
+    assert again.config == model.config and again.config.context_length == 64
+    torch.testing.assert_close(again(ids).logits, said, rtol=0, atol=0)
+    torch.testing.assert_close(AutoModelForCausalLM.from_pretrained(tmp_path)(ids).logits, said, rtol=1e-5, atol=1e-5)
+    untouched = Transformer(base).eval()
+    untouched.load_state_dict(model.state_dict())
+    assert not torch.allclose(untouched(ids).logits, said, atol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from hornbook.model.config import Relative, Rotary, RotaryScaling
+from hornbook.model.position_tables import larger_base
 from hornbook.model.positions import Alibi, RelativeBias, bucket, frequencies, rotate, sinusoids, turn
 
 
@@ -41,7 +42,7 @@ def test_a_part_of_the_head_turns_and_the_rest_stays(interleaved: bool, pairs: l
 
 def test_ntk_keeps_the_highest_frequency_and_divides_the_lowest_by_the_factor() -> None:
     """arXiv 2309.00071, eq. 16: b' = b * s^(d / (d - 2))."""
-    plain, scaled = (frequencies(Rotary(10_000.0, s), 64) for s in (None, RotaryScaling("ntk", 4.0)))
+    plain, scaled = (frequencies(Rotary(base), 64) for base in (10_000.0, larger_base(10_000.0, 4.0, 64)))
     assert scaled[0] == plain[0] == 1.0
     assert scaled[-1].item() == pytest.approx(plain[-1].item() / 4, rel=1e-5)
     torch.testing.assert_close(scaled, (10_000.0 * 4 ** (64 / 62)) ** (-torch.arange(0, 64, 2) / 64), rtol=1e-5, atol=0)
@@ -52,7 +53,7 @@ def test_dynamic_is_plain_within_the_context_and_ntk_beyond_it() -> None:
     plain = frequencies(Rotary(10_000.0), 64)
     assert torch.equal(frequencies(rotary, 64, 100), plain)
     beyond = frequencies(rotary, 64, 300)  # 2 * 300 / 100 - 1 = 5 times
-    torch.testing.assert_close(beyond, frequencies(Rotary(10_000.0, RotaryScaling("ntk", 5.0)), 64))
+    torch.testing.assert_close(beyond, frequencies(Rotary(larger_base(10_000.0, 5.0, 64)), 64))
 
 
 @pytest.mark.parametrize("heads", [1, 2, 8, 12, 71])

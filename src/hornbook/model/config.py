@@ -23,8 +23,7 @@ class RotaryScaling:
     """How rotary frequencies are stretched to reach a context longer than the one they were trained on.
 
     linear    every frequency is divided by ``factor`` (position interpolation, arXiv 2306.15595)
-    ntk       the base grows so that the lowest frequency is divided by ``factor`` and the highest kept (2309.00071, eq. 16)
-    dynamic   the same, by as much as the length at hand needs (2309.00071, appendix B.3, in the form that is in use)
+    dynamic   the base grows by as much as the length at hand needs (2309.00071, appendix B.3, in the form that is in use)
     yarn      frequencies between ``fast`` and ``slow`` turns are blended from kept to divided (2309.00071, section 3.2)
     llama3    long wavelengths are divided by ``factor``, short ones kept, the band between blended (Llama 3.1)
     factors   each frequency is divided by its own entry of ``factors`` (what GGUF stores as ``rope_freqs``)
@@ -33,7 +32,7 @@ class RotaryScaling:
     ``magnitude`` multiplies cosine and sine (the attention's temperature of 2309.00071, eq. 22).
     """
 
-    kind: Literal["linear", "ntk", "dynamic", "yarn", "llama3", "factors", "longrope"]
+    kind: Literal["linear", "dynamic", "yarn", "llama3", "factors", "longrope"]
     factor: float = 1.0
     original_context: int = 8192
     slow: float = 1.0  # turns within the original context: below it a frequency is divided,
@@ -287,7 +286,7 @@ def _check_scaling(base: float, scaling: RotaryScaling, turned: int) -> None:
                 "The file contradicts itself: get it again or use another.",
             )
     _need(
-        named not in ("ntk", "dynamic") or turned > 2,
+        named != "dynamic" or turned > 2,
         f"rotary scaling {named} turns {turned} dimensions",
         "It takes more.",
     )

@@ -28,7 +28,7 @@ def frequencies(rotary: Rotary, width: int, length: int = 1) -> Floats:
     exponent = np.arange(0, width, 2).astype(np.float32) / np.float32(width)
     turned: Floats = base**exponent
     plain: Floats = np.float32(1) / turned
-    if scaling is None or scaling.kind in ("ntk", "dynamic"):
+    if scaling is None or scaling.kind == "dynamic":
         return plain
     if scaling.kind == "linear":
         return plain / np.float32(scaling.factor)
@@ -96,15 +96,17 @@ def alibi_slopes(heads: int, scale: float) -> Floats:
     return np.array(slopes, np.float32) * np.float32(scale)
 
 
-def _base(base: float, scaling: RotaryScaling, width: int, length: int) -> float:
-    """The base that makes the lowest frequency factor times lower: b * factor^(W / (W - 2))."""
-    factor = scaling.factor
-    if scaling.kind == "dynamic":
-        factor = factor * max(length, scaling.original_context) / scaling.original_context - (factor - 1)
-    elif scaling.kind != "ntk":
-        return base
+def larger_base(base: float, factor: float, width: int) -> float:
+    """The base that divides the lowest frequency by ``factor`` and keeps the highest (arXiv 2309.00071, eq. 16)."""
     stretch: float = factor ** (width / (width - 2))
     return base * stretch
+
+
+def _base(base: float, scaling: RotaryScaling, width: int, length: int) -> float:
+    if scaling.kind != "dynamic":
+        return base
+    factor = scaling.factor * max(length, scaling.original_context) / scaling.original_context - (scaling.factor - 1)
+    return larger_base(base, factor, width)
 
 
 def _kept(plain: Floats, base: float, scaling: RotaryScaling, width: int) -> Floats:
