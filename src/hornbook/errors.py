@@ -102,3 +102,11 @@ class DataError(HornbookError):
 
 class TrainingError(HornbookError):
     """Training cannot go on: the loss is not a number, a batch holds nothing to learn, the batches ended."""
+
+
+class TrainingStopped(HornbookError):
+    """A training was asked to end (Control-C, SIGTERM) and has saved what it had learnt; ``exit_code`` is the shell's."""
+
+    def __init__(self, what: str, remedy: str = "", *, exit_code: int = 130) -> None:
+        super().__init__(what, remedy)
+        self.exit_code = exit_code
