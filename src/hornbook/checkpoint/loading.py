@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -44,6 +44,13 @@ class TorchSource(TensorSource, Protocol):
     def torch(self, name: str, dtype: torch.dtype | None = None) -> Tensor:
         """The values in ``dtype``; None: in a float type of the file's own."""
         ...
+
+
+class Origin(NamedTuple):
+    """Where a model was read from, which it remembers: ``family`` has the names of its tensors there."""
+
+    family: Family
+    path: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +143,7 @@ def _load_gguf(
         with ThreadPoolExecutor(1) as aside:
             tokenizer = aside.submit(Tokenizer.from_gguf, file.metadata)
             model = build(config, family, file, dtype, device, together(config))
+            model.origin = Origin(family, path)
         found = tokenizer.result()
         template = ChatTemplate.from_gguf(file.metadata, found)
     return Checkpoint(model, config, family, path, file.metadata, {}, (found, template))
@@ -149,6 +157,7 @@ def _load_folder(
         family, config = folder_config(path, raw, source)
         config = change(config)
         model = build(config, family, source, dtype, device, together(config))
+        model.origin = Origin(family, path)
     try:
         tokenizer = Tokenizer.from_folder(path)
         text: Any = tokenizer, ChatTemplate.from_folder(path, tokenizer)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -56,21 +56,21 @@ def read_lora(folder: str | Path, config: ModelConfig, family: Family) -> dict[s
     if raw is None or not weights.is_file():
         missing = "adapter_config.json" if raw is None else weights.name
         raise ModelNotFound(f"{folder} has no {missing}", "Name the folder of an adapter that PEFT wrote.")
-    _check_kind(raw)
-    rules = _rules(config, family)
+    check_kind(raw)
+    rules = hugging_face_form(config, family)[1]
     shapes = parameters(config)
     changes: dict[str, Change] = {}
     for module, sides in _read_sides(weights).items():
         if set(sides) != {"A", "B"}:
             raise ModelFileError(f"{weights.name} has only lora_{min(sides)} of {module}", "Fetch the adapter again.")
         down, up = sides["A"], sides["B"]
-        found = _find(rules, module, family)
+        found = find(rules, module)
         if found is None:
             raise UsageError(
                 f"the adapter changes {module}, and this model has no such module", "It was made for another base."
             )
-        scale = _scale(raw, module, down.shape[0])
-        parts = _moved(found.transform, up)
+        scale = scale_of(raw, module, down.shape[0])
+        parts = moved(found.transform, up)
         for name, part in zip(found.ours, parts, strict=True):
             if (part.shape[0], down.shape[1]) != shapes[name] or part.shape[1] != down.shape[0]:
                 raise UsageError(
@@ -84,11 +84,12 @@ def read_lora(folder: str | Path, config: ModelConfig, family: Family) -> dict[s
     return changes
 
 
-def _check_kind(raw: Mapping[str, Any]) -> None:
+def check_kind(raw: Mapping[str, Any], reached: Collection[str] = ()) -> None:
+    """Raise UnsupportedModel for an adapter that is more than LoRA, but for the keys that the caller has ``reached``."""
     kind = raw.get("peft_type")
     if kind != "LORA":
         raise UnsupportedModel(f"the adapter is of the kind {kind}", "The engine runs LoRA adapters.")
-    for key in sorted(_MORE):
+    for key in sorted(_MORE.difference(reached)):
         if raw.get(key) not in (None, False, [], "none"):
             raise UnsupportedModel(f"the adapter has {key} = {raw[key]!r}", _RETRAIN)
     begun = raw.get("init_lora_weights")
@@ -99,7 +100,7 @@ def _check_kind(raw: Mapping[str, Any]) -> None:
         )
 
 
-def _scale(raw: Mapping[str, Any], module: str, rank: int) -> float:
+def scale_of(raw: Mapping[str, Any], module: str, rank: int) -> float:
     """lora_alpha / r, or / sqrt(r) (rsLoRA, arXiv 2312.03732); a pattern may say another alpha for some modules."""
     alpha: float = read_key(raw, "lora_alpha", float, 8.0)
     for pattern, other in (raw.get("alpha_pattern") or {}).items():
@@ -127,8 +128,11 @@ def _read_sides(path: Path) -> dict[str, dict[str, Floats]]:
     return sides
 
 
-def _rules(config: ModelConfig, family: Family) -> list[Rule]:
-    """Of the model's Hugging Face form."""
+def hugging_face_form(config: ModelConfig, family: Family) -> tuple[Family, list[Rule]]:
+    """The family and the rules of the model's Hugging Face form, whichever form it was read from.
+
+    Raises UnsupportedModel where it has none.
+    """
     if families.HUGGING_FACE.get(family.name) is not family:
         name = family.twin_of(config)
         if name is None or name not in families.HUGGING_FACE:
@@ -136,10 +140,10 @@ def _rules(config: ModelConfig, family: Family) -> list[Rule]:
                 f"a model read as {family.name} has no Hugging Face form", "Load the model from its folder."
             )
         family = families.HUGGING_FACE[name]
-    return expand(family.table(config), config, parameters(config))
+    return family, expand(family.table(config), config, parameters(config))
 
 
-def _find(rules: list[Rule], module: str, family: Family) -> Rule | None:
+def find(rules: list[Rule], module: str) -> Rule | None:
     """The rule of a module's weight, whose names may begin below the model's own prefix ("model.")."""
     for rule in rules:
         if len(rule.theirs) == 1:
@@ -149,7 +153,7 @@ def _find(rules: list[Rule], module: str, family: Family) -> Rule | None:
     return None
 
 
-def _moved(transform: Transform, up: Floats) -> tuple[Floats, ...]:
+def moved(transform: Transform, up: Any) -> tuple[Any, ...]:
     """The rows of B where ours stand. PEFT writes A and B of a transposed matrix as those of any other."""
     steps = transform.steps if isinstance(transform, Chain) else (transform,)
     parts: tuple[Any, ...] = (up,)
@@ -157,3 +161,13 @@ def _moved(transform: Transform, up: Floats) -> tuple[Floats, ...]:
         if not isinstance(step, Transposed):
             parts = step.ours(parts)
     return parts
+
+
+def returned(transform: Transform, parts: tuple[Any, ...]) -> Any:
+    """The inverse of ``moved``: the rows of B where theirs stand."""
+    steps = transform.steps if isinstance(transform, Chain) else (transform,)
+    for step in reversed(steps):
+        if not isinstance(step, Transposed):
+            parts = step.theirs(parts)
+    (whole,) = parts
+    return whole

@@ -1,0 +1,74 @@
+"""y = x W' + b + s (x A') B' with W frozen: two wide products a step, and as little kept as can be.
+
+                   forward                              backward, dy [N, out]
+    wide           x W'                                 dy W
+    thin           h = s x A'   y += h B'               g = s dy B   dx += g A   dA = g' x   dB = dy' h
+    kept           x (whose neighbours keep it too), h [N, r]
+
+A weight that is stored in few bits is made whole for each product and forgotten.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hornbook.adapt.inject import Below
+from hornbook.adapt.nf4 import NF4Linear
+
+
+def weight_of(base: nn.Module, dtype: torch.dtype | None = None) -> Tensor:
+    """The weight [out, in] of a linear layer, made whole where it is stored in fewer bits. ``dtype``: its own where None."""
+    if isinstance(base, NF4Linear):
+        return base.dense(dtype)
+    weight: Tensor = base.get_parameter("weight")
+    return weight if dtype is None else weight.to(dtype)
+
+
+def beside(
+    below: Below, x: Tensor, down: Tensor, up: Tensor, scale: float, dropout: float, *, bias: bool = True
+) -> Tensor:
+    """below(x) + s (x A') B': x [..., in], down [r, in], up [out, r] -> [..., out].
+
+    ``bias``: False leaves out that of a ``below`` that is the layer itself.
+    """
+    device = x.device.type
+    if torch.is_autocast_enabled(device):
+        x = x.to(torch.get_autocast_dtype(device))
+    frozen = isinstance(below, NF4Linear) or (type(below) is nn.Linear and not below.weight.requires_grad)
+    if frozen and dropout == 0.0:
+        wide: Tensor = _Beside.apply(x, down, up, below, scale, bias)  # type: ignore[no-untyped-call]
+        return wide
+    assert bias, "only a layer itself can leave out its bias"
+    y = below(x)
+    thin = F.linear(F.dropout(x, dropout) if dropout else x, down.to(x.dtype))
+    flat = torch.addmm(y.flatten(0, -2), thin.flatten(0, -2), up.to(x.dtype).T, alpha=scale)
+    return flat.view(y.shape)
+
+
+class _Beside(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, down: Tensor, up: Tensor, base: nn.Module, scale: float, bias: bool) -> Tensor:
+        flat = x.reshape(-1, x.shape[-1])
+        own = base.bias if bias else None
+        y = F.linear(flat, weight_of(base, x.dtype), None if own is None else own.to(x.dtype))  # type: ignore[arg-type]
+        h = (flat @ down.to(x.dtype).T).mul_(scale)
+        y.addmm_(h, up.to(x.dtype).T)
+        ctx.save_for_backward(x, h, down, up)
+        ctx.base, ctx.scale = base, scale
+        return y.view(*x.shape[:-1], y.shape[-1])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        x, h, down, up = ctx.saved_tensors
+        dy = gradients[0].reshape(-1, gradients[0].shape[-1])
+        flat = x.reshape(-1, x.shape[-1])
+        g = (dy @ up.to(dy.dtype)).mul_(ctx.scale)
+        dx = None
+        if ctx.needs_input_grad[0]:
+            dx = dy @ weight_of(ctx.base, dy.dtype)
+            dx = dx.addmm_(g, down.to(dy.dtype)).view(x.shape)
+        return dx, (g.T @ flat).to(down.dtype), (dy.T @ h).to(up.dtype), None, None, None
