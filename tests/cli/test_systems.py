@@ -37,7 +37,7 @@ def test_the_table_is_not_empty_and_ids_are_unique() -> None:
 
 def test_the_page_and_the_packaged_copy_are_one_text() -> None:
     page = (ROOT / "docs" / "systems.md").read_text("utf-8")
-    copy = (ROOT / "src" / "hornbook" / "data" / "systems.md").read_text("utf-8")
+    copy = (ROOT / "src" / "hornbook" / "assets" / "systems.md").read_text("utf-8")
     assert page == copy, "cp docs/systems.md src/hornbook/assets/systems.md"
 
 

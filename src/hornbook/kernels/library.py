@@ -20,7 +20,7 @@ from hornbook.errors import KernelError, UsageError
 from hornbook.forking import lock
 from hornbook.settings import Settings
 
-ABI: Final = 2  # HB_ABI of the header that the declarations below follow
+ABI: Final = 3  # HB_ABI of the header that the declarations below follow
 CANCELLED: Final = 2  # what hb_step returns where the flag of its batch was raised
 PATH: Final = Path(__file__).with_name("_native.dll" if sys.platform == "win32" else "_native.so")
 
@@ -104,6 +104,12 @@ _FUNCTIONS: Final[dict[str, tuple[Any, list[Any]]]] = {
     "hb_step": ("status", [c_void_p, c_void_p, POINTER(Batch), c_void_p]),
     "hb_sample": (c_int32, [c_void_p, c_int64, c_void_p, POINTER(Sampling), c_double, c_void_p, POINTER(c_float)]),
     "hb_sample_rows": (None, [c_void_p, c_int64, c_int64]),
+    "hb_train_norm": (None, [c_void_p, c_void_p, c_float, c_int64, c_int64, c_void_p, c_void_p]),
+    "hb_train_norm_back": (None, [c_void_p] * 4 + [c_int64] * 2 + [c_void_p] * 2),
+    "hb_train_gate": (None, [c_void_p, c_void_p, c_int, c_int64, c_int64, c_void_p]),
+    "hb_train_gate_back": (None, [c_void_p] * 3 + [c_int, c_int64, c_int64, c_void_p, c_void_p]),
+    "hb_train_turn": (None, [c_void_p] * 4 + [c_float] + [c_int64] * 6 + [c_int, c_void_p]),
+    "hb_train_cross_entropy": (None, [c_void_p, c_void_p, c_int64, c_int64, c_float, c_float, c_int, c_void_p]),
     "hb_logprobs": ("status", [c_void_p, c_int64, c_int64, c_void_p, c_void_p, c_void_p]),
 }
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hornbook.kernels import training
 from hornbook.model.config import Experts, ModelConfig
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -30,10 +31,15 @@ class FeedForward(nn.Module):
         self.gate = nn.Linear(width, inner, bias=bias) if config.gated else None
         self.up = nn.Linear(width, inner, bias=bias)
         self.down = nn.Linear(inner, width, bias=bias)
-        self.activation = ACTIVATIONS[config.activation]
+        self.activation, self.activation_name = ACTIVATIONS[config.activation], config.activation
 
     def forward(self, x: Tensor) -> Tensor:
-        inner = self.activation(self.up(x)) if self.gate is None else self.activation(self.gate(x)) * self.up(x)
+        if self.gate is None:
+            inner = self.activation(self.up(x))
+        else:
+            gate, up = self.gate(x), self.up(x)
+            fused = training.serves(gate, up)
+            inner = training.gated(gate, up, self.activation_name) if fused else self.activation(gate) * up
         out: Tensor = self.down(inner)
         return out
 

@@ -43,12 +43,15 @@ class LanguageHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(config.vocab_size)) if config.head_bias else None
         self.scale, self.cap = config.logit_scale, config.logit_softcap
 
-    def forward(self, hidden: Tensor, table: Tensor) -> Tensor:
-        """[..., C] -> [..., V]."""
+    def states(self, hidden: Tensor) -> Tensor:
+        """[..., C] -> [..., E]: what the matrix of the vocabulary is multiplied with."""
         if self.dense is not None and self.norm is not None:
             hidden = self.norm(self.activation(self.dense(hidden)))
-        if self.scale != 1.0:
-            hidden = hidden * self.scale
+        return hidden if self.scale == 1.0 else hidden * self.scale
+
+    def forward(self, hidden: Tensor, table: Tensor) -> Tensor:
+        """[..., C] -> [..., V]."""
+        hidden = self.states(hidden)
         logits = nn.functional.linear(hidden, table if self.tokens is None else self.tokens.weight, self.bias)
         return logits if self.cap is None else softcap(logits, self.cap)
 

@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from hornbook.kernels import training
 from hornbook.model import position_tables
 from hornbook.model.config import Relative, Rotary
 
@@ -67,6 +68,8 @@ def turn(positions: Tensor, frequencies: Tensor, rotary: Rotary) -> Turn:
 
 def rotate(x: Tensor, by: Turn) -> Tensor:
     """Turn each pair of the first W dimensions of [B, H, T, D] by its angle; the others stay."""
+    if training.serves(x):
+        return training.turn(x, by.cos, by.sin, by.interleaved)
     width = 2 * by.cos.shape[-1]
     turned, rest = x[..., :width].float(), x[..., width:]
     if by.interleaved:

@@ -5,7 +5,8 @@
 
 A term is a *sum* and the number of labels that it is over, so that a step cut into micro-batches of unequal length has
 the gradient of the whole: each micro-batch's sum is divided by the labels of all of them (``over``). States without a
-label never reach the language head: a masked language model scores one place in seven.
+label never reach the language head: a masked language model scores one place in seven. Those that do reach it a few at a
+time (train/cross_entropy.py), where label smoothing and the z-loss are told too; both count in the loss that is reported.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from typing import NamedTuple, Protocol, TypeAlias
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from hornbook.errors import TrainingError
 from hornbook.model.feedforward import load_balance
 from hornbook.model.transformer import Transformer
 from hornbook.train.batch import IGNORED, Batch
+from hornbook.train.cross_entropy import cross_entropy, head_cross_entropy
 
 Counts: TypeAlias = Mapping[str, int]  # term -> labels
 Metrics: TypeAlias = dict[str, Tensor]  # term -> its share of the loss, which add up over micro-batches
@@ -94,6 +96,7 @@ def run(model: Transformer, batch: Batch, *, routes: bool = False) -> States:
         batch.ids,
         mask=batch.mask,
         segments=batch.segments,
+        prompts=_prompts(batch) if model.config.causal and model.attached else None,
         positions=batch.positions,
         token_types=batch.token_types,
         memory=memory,
@@ -103,12 +106,33 @@ def run(model: Transformer, batch: Batch, *, routes: bool = False) -> States:
     return States(out.hidden, routing)
 
 
+def _prompts(batch: Batch) -> Tensor | None:
+    """How many tokens of each row [B], or packed document [D], stand before its first label; None where the labels are of
+    whole texts. Adapters that act on a prompt's ends go by it."""
+    if batch.labels.shape != batch.ids.shape:
+        return None
+    learnt = (batch.labels != IGNORED).cumsum(-1)
+    real = torch.ones_like(learnt, dtype=torch.bool) if batch.mask is None else batch.mask
+    if batch.segments is None:
+        return (real & (learnt == 0)).sum(-1)
+    starts = batch.segments[:-1].to(learnt.device).long()
+    sizes = batch.segments.diff().to(learnt.device)
+    document = torch.repeat_interleave(torch.arange(len(starts), device=learnt.device), sizes, output_size=learnt.shape[1])
+    before = F.pad(learnt[0], (1, 0))[starts]  # labels of the documents before
+    unlearnt = (learnt[0] == before[document]).long()
+    return torch.zeros_like(starts).index_add_(0, document, unlearnt)
+
+
 # ------------------------------------------------------------------------------------------------------ objectives
 
 
-def causal_lm(*, balance: float = 0.0) -> Objective:
+def causal_lm(*, balance: float = 0.0, smoothing: float = 0.0, z_loss: float = 0.0) -> Objective:
     """Each token from those before it. ``balance``: the weight of the load-balancing term of a mixture of experts."""
-    terms = (Term("next token", _labels_after_first, _next_token),)
+
+    def total(model: Transformer, states: States, batch: Batch) -> Tensor:
+        return _tokens(model, states.hidden[:, :-1], batch.labels[:, 1:], smoothing, z_loss)
+
+    terms = (Term("next token", _labels_after_first, total),)
     return Objective((*terms, balanced(balance)) if balance else terms)
 
 
@@ -127,9 +151,13 @@ def masked_lm_and_next_sentence() -> Objective:
     return Objective((MASKED_TOKEN, NEXT_SENTENCE))
 
 
-def seq2seq(*, smoothing: float = 0.0) -> Objective:
-    """The target given the source. ``smoothing``: see ``cross_entropy``."""
-    return Objective((Term("token", _labels, lambda model, states, batch: _tokens(model, states, batch, smoothing)),))
+def seq2seq(*, smoothing: float = 0.0, z_loss: float = 0.0) -> Objective:
+    """The target given the source."""
+
+    def total(model: Transformer, states: States, batch: Batch) -> Tensor:
+        return _tokens(model, states.hidden, batch.labels, smoothing, z_loss)
+
+    return Objective((Term("token", _labels, total),))
 
 
 def sequence_classification() -> Objective:
@@ -161,16 +189,6 @@ def balanced(weight: float) -> Term:
 # ------------------------------------------------------------------------------------------------------------ terms
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
-    """The sum of -log p(label), in float32: logits [N,V], labels [N], of which IGNORED ones count nothing.
-
-    ``smoothing`` e: the target is (1 - e) at the label plus e/V everywhere, as arXiv 1706.03762, section 5.4 takes it from
-    1512.00567, section 7, and as transformers' LabelSmoother computes it. The authors' own code spreads e over the V - 1
-    *other* tokens: that is the same with e * V/(V - 1) given here.
-    """
-    return F.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction="sum", label_smoothing=smoothing)
-
-
 def _labels(batch: Batch) -> int:
     return int((batch.labels != IGNORED).sum())
 
@@ -183,28 +201,28 @@ def _real_tokens(batch: Batch) -> int:
     return batch.ids.numel() if batch.mask is None else int(batch.mask.sum())
 
 
-def _next_token(model: Transformer, states: States, batch: Batch) -> Tensor:
-    labels = batch.labels[:, 1:]
+def _tokens(model: Transformer, hidden: Tensor, labels: Tensor, smoothing: float = 0.0, z_loss: float = 0.0) -> Tensor:
+    """Of the places that have a label: hidden [B,T,C], labels [B,T]."""
     learnt = labels != IGNORED
-    return cross_entropy(model.scores(states.hidden[:, :-1][learnt]), labels[learnt])
-
-
-def _tokens(model: Transformer, states: States, batch: Batch, smoothing: float = 0.0) -> Tensor:
-    learnt = batch.labels != IGNORED
-    return cross_entropy(model.scores(states.hidden[learnt]), batch.labels[learnt], smoothing)
+    states, labels = hidden[learnt], labels[learnt]
+    head, table = model.head, model.embed.tokens
+    plain = head is not None and table is not None and (head.tokens is None or type(head.tokens) is nn.Linear)
+    if head is None or table is None or not plain:  # the head's matrix is an adapter's, which multiplies by itself
+        return cross_entropy(model.scores(states), labels, smoothing=smoothing, z_loss=z_loss)
+    return head_cross_entropy(head, states, table.weight, labels, smoothing=smoothing, z_loss=z_loss)
 
 
 def _follows(model: Transformer, states: States, batch: Batch) -> Tensor:
     assert batch.follows is not None, "the batch does not say which sentences follow each other"
-    return cross_entropy(model.follows(states.hidden, batch.mask), batch.follows)
+    return _known(model.follows(states.hidden, batch.mask), batch.follows)
 
 
 def _texts(model: Transformer, states: States, batch: Batch) -> Tensor:
-    return cross_entropy(model.classify(states.hidden, batch.mask), batch.labels)
+    return _known(model.classify(states.hidden, batch.mask), batch.labels)
 
 
 def _each_token(model: Transformer, states: States, batch: Batch) -> Tensor:
-    return cross_entropy(model.classify(states.hidden, batch.mask).flatten(0, 1), batch.labels.flatten())
+    return _known(model.classify(states.hidden, batch.mask).flatten(0, 1), batch.labels.flatten())
 
 
 def _edge(name: str, which: int) -> Term:
@@ -220,7 +238,7 @@ def _edge(name: str, which: int) -> Term:
         scores = model.classify(states.hidden, batch.mask)[..., which]
         if batch.mask is not None:
             scores = scores.masked_fill(~batch.mask, -torch.inf)
-        return cross_entropy(scores, places(batch))
+        return _known(scores, places(batch))
 
     return Term(name, lambda batch: int((places(batch) != IGNORED).sum()), total, 0.5)
 
@@ -231,7 +249,13 @@ def _balance(model: Transformer, states: States, batch: Batch) -> Tensor:
     return load_balance(states.routing, model.config.experts, batch.mask) * _real_tokens(batch)
 
 
-MASKED_TOKEN = Term("masked token", _labels, _tokens)
+def _known(scores: Tensor, labels: Tensor) -> Tensor:
+    """The sum of -log p(label) over those that are known."""
+    known = labels != IGNORED
+    return cross_entropy(scores[known], labels[known])
+
+
+MASKED_TOKEN = Term("masked token", _labels, lambda model, states, batch: _tokens(model, states.hidden, batch.labels))
 NEXT_SENTENCE = Term(
     "next sentence", lambda batch: 0 if batch.follows is None else int((batch.follows != IGNORED).sum()), _follows
 )

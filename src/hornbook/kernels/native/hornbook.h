@@ -21,7 +21,7 @@
 extern "C" {
 #endif
 
-#define HB_ABI 2        // goes up with any change to this file; the loader refuses another
+#define HB_ABI 3        // goes up with any change to this file; the loader refuses another
 #define HB_PAGE 16      // tokens in a page of the cache
 #define HB_TILE 16      // rows of a weight that are interleaved
 
@@ -146,6 +146,27 @@ typedef struct {
 HB_API void hb_sample_rows(hb_choice* choices, int64_t rows, int64_t n);
 // For R rows of logits [R, n]: the natural logarithm of softmax at targets[r], and whether it is the best.
 HB_API int hb_logprobs(const float* logits, int64_t rows, int64_t n, const int32_t* targets, float* logprob, int32_t* best);
+
+// -------------------------------------------------------------------------------------------------------- training
+// Forward and backward of what stands between the matrices, float32, rows of n numbers. The same bits with any number of
+// threads. Pieces of HB_TRAIN_ROWS rows have a sum of their own where a gradient is summed over rows.
+#define HB_TRAIN_ROWS 64
+// RMSNorm: out = x scale weight; scale [rows] = 1 / rms(x)
+HB_API void hb_train_norm(const float* x, const float* weight, float epsilon, int64_t rows, int64_t n, float* out, float* scale);
+// parts: NULL, or the weight's gradient in pieces [ceil(rows / HB_TRAIN_ROWS), n]
+HB_API void hb_train_norm_back(const float* x, const float* weight, const float* scale, const float* grad, int64_t rows,
+                               int64_t n, float* dx, float* parts);
+// out = act(gate) * up; activation: as HB_GATE's
+HB_API void hb_train_gate(const float* gate, const float* up, int activation, int64_t rows, int64_t n, float* out);
+HB_API void hb_train_gate_back(const float* gate, const float* up, const float* grad, int activation, int64_t rows, int64_t n,
+                               float* dgate, float* dup);
+// x [rows, heads, tokens, n] by its strides in floats (of rows, heads, tokens), turned into out [rows, tokens, heads, n], dense.
+// cos, sin [rows or 1 (shared), tokens, turned / 2]; sign 1, or -1 for the inverse
+HB_API void hb_train_turn(const float* x, const int64_t* strides, const float* cos, const float* sin, float sign, int64_t rows,
+                          int64_t tokens, int64_t heads, int64_t n, int64_t turned, int64_t shared, int interleaved, float* out);
+// losses [rows] of labels [rows]; with gradient != 0 the logits become their gradients
+HB_API void hb_train_cross_entropy(float* logits, const int64_t* labels, int64_t rows, int64_t n, float smoothing, float z,
+                                   int gradient, float* losses);
 
 #ifdef __cplusplus
 }

@@ -47,9 +47,10 @@ struct Kernels {
     // y += scale * (x A') B': A [rank, in], B [out, rank], inner [rank] is room for x A'
     void (*adapt)(const float* x, int64_t in, const float* a, const float* b, int64_t rank, float scale, int64_t out, float* y,
                   float* inner);
-    // attention.inc, sample.inc: see there
+    // attention.inc, sample.inc, train.inc: see there
     const struct AttentionKernels* attention;
     const struct SampleKernels* sample;
+    const struct TrainKernels* train;
 };
 
 const Kernels& kernels();               // the table in use

@@ -1,0 +1,74 @@
+// The rows of a training step, divided among the threads. Pieces are cut the same whatever the number of threads, and sums
+// over rows are added piece by piece in order, so that a run that goes on elsewhere gives the same bits.
+#include "train.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernels.h"
+#include "pool.h"
+
+extern "C" {
+
+void hb_train_norm(const float* x, const float* weight, float epsilon, int64_t rows, int64_t n, float* out, float* scale) {
+    const auto& k = *hb::kernels().train;
+    hb::parallel_for(rows, HB_TRAIN_ROWS, [&](int64_t first, int64_t last) {
+        for (int64_t r = first; r < last; ++r) scale[r] = k.norm(x + r * n, weight, epsilon, n, out + r * n);
+    });
+}
+
+void hb_train_norm_back(const float* x, const float* weight, const float* scale, const float* grad, int64_t rows, int64_t n,
+                        float* dx, float* parts) {
+    const auto& k = *hb::kernels().train;
+    const int64_t pieces = (rows + HB_TRAIN_ROWS - 1) / HB_TRAIN_ROWS;
+    hb::parallel_for(pieces, 1, [&](int64_t first, int64_t last) {  // a thread may be given several at once
+        for (int64_t piece = first; piece < last; ++piece) {
+            float* part = parts ? parts + piece * n : nullptr;
+            if (part) std::memset(part, 0, sizeof(float) * static_cast<size_t>(n));
+            const int64_t end = std::min(rows, (piece + 1) * HB_TRAIN_ROWS);
+            for (int64_t r = piece * HB_TRAIN_ROWS; r < end; ++r)
+                k.norm_back(x + r * n, weight, scale[r], grad + r * n, n, dx + r * n, part);
+        }
+    });
+}
+
+void hb_train_gate(const float* gate, const float* up, int activation, int64_t rows, int64_t n, float* out) {
+    const auto& k = hb::kernels();
+    hb::parallel_for(rows, HB_TRAIN_ROWS, [&](int64_t first, int64_t last) {
+        k.gate(gate + first * n, up + first * n, activation, (last - first) * n, out + first * n);
+    });
+}
+
+void hb_train_gate_back(const float* gate, const float* up, const float* grad, int activation, int64_t rows, int64_t n,
+                        float* dgate, float* dup) {
+    const auto& k = *hb::kernels().train;
+    hb::parallel_for(rows, HB_TRAIN_ROWS, [&](int64_t first, int64_t last) {
+        const int64_t at = first * n;
+        k.gate_back(gate + at, up + at, grad + at, activation, (last - first) * n, dgate + at, dup + at);
+    });
+}
+
+void hb_train_turn(const float* x, const int64_t* strides, const float* cos, const float* sin, float sign, int64_t rows,
+                   int64_t tokens, int64_t heads, int64_t n, int64_t turned, int64_t shared, int interleaved, float* out) {
+    const auto& k = *hb::kernels().train;
+    hb::parallel_for(rows * tokens, HB_TRAIN_ROWS, [&](int64_t first, int64_t last) {
+        for (int64_t place = first; place < last; ++place) {
+            const int64_t row = place / tokens, token = place % tokens;
+            const int64_t angle = (shared ? token : place) * (turned / 2);
+            for (int64_t h = 0; h < heads; ++h)
+                k.turn(x + row * strides[0] + h * strides[1] + token * strides[2], cos + angle, sin + angle, sign, turned,
+                       interleaved != 0, n, out + (place * heads + h) * n);
+        }
+    });
+}
+
+void hb_train_cross_entropy(float* logits, const int64_t* labels, int64_t rows, int64_t n, float smoothing, float z,
+                            int gradient, float* losses) {
+    const auto& k = *hb::kernels().train;
+    hb::parallel_for(rows, 4, [&](int64_t first, int64_t last) {
+        for (int64_t r = first; r < last; ++r)
+            losses[r] = k.cross_entropy(logits + r * n, n, labels[r], smoothing, z, gradient != 0);
+    });
+}
+
+}  // extern "C"

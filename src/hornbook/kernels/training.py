@@ -1,0 +1,159 @@
+"""Forward and backward of what stands between the matrices of a training step, in one pass over memory each.
+
+    norm   RMSNorm (arXiv 1910.07467, eq. 4)       keeps x and one number a row
+    gated  act(gate) * up (arXiv 2002.05202)       keeps gate and up, not the activation of the one
+    turn   rotary positions (arXiv 2104.09864)     keeps nothing of x
+
+Torch computes each of them in several passes, and keeps what stands between these for the backward pass. They serve
+float32 on the processor while gradients are taken; ``serves`` says whether they do. Whoever asks has the plain form beside
+(model/norms.py, feedforward.py, positions.py), and tests hold one to the other. The same bits with any number of threads.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from hornbook.kernels.library import Library, library
+
+ACTIVATIONS = {"silu": 0, "gelu": 1, "gelu_tanh": 2, "relu": 3}  # hb_activation
+ROWS = 64  # HB_TRAIN_ROWS
+
+
+def serves(*tensors: Tensor) -> bool:
+    """Whether the native kernels can take these, and a gradient may be asked of them."""
+    return (
+        torch.is_grad_enabled()
+        and all(
+            t.dtype == torch.float32 and t.device.type == "cpu" and type(t) in _PLAIN and t.numel() > 0 for t in tensors
+        )
+        and any(t.requires_grad for t in tensors)
+        and not torch.compiler.is_compiling()
+        and not torch.is_autocast_enabled("cpu")
+        and native() is not None
+    )
+
+
+def norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+    """x / rms(x) * weight over the last dimension: x [..., n], weight [n] -> [..., n]."""
+    out: Tensor = _Norm.apply(x, weight, epsilon)  # type: ignore[no-untyped-call]
+    return out
+
+
+def gated(gate: Tensor, up: Tensor, activation: str) -> Tensor:
+    """activation(gate) * up, of one shape; the activation is one of ACTIVATIONS."""
+    out: Tensor = _Gated.apply(gate, up, ACTIVATIONS[activation])  # type: ignore[no-untyped-call]
+    return out
+
+
+def turn(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool) -> Tensor:
+    """x [B,H,T,D], of any strides but for the last; cos and sin [B or 1, 1, T, W/2] -> [B,H,T,D]: a view of [B,T,H,D]."""
+    out: Tensor = _Turn.apply(x, cos, sin, interleaved)  # type: ignore[no-untyped-call]
+    return out
+
+
+@cache
+def native() -> Library | None:
+    """The library with the settings of the process; asked for at each layer, and looked up once."""
+    return library()
+
+
+_PLAIN = (Tensor, torch.nn.Parameter)  # no subclass: a DTensor or a fake one has no memory of its own
+
+
+def _library() -> Library:
+    found = native()
+    assert found is not None, "ask serves() first"
+    return found
+
+
+class _Norm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+        x, weight = x.contiguous(), weight.contiguous()
+        rows, n = x.numel() // x.shape[-1], x.shape[-1]
+        out, scale = torch.empty_like(x), torch.empty(rows)
+        _library().hb_train_norm(x.data_ptr(), weight.data_ptr(), epsilon, rows, n, out.data_ptr(), scale.data_ptr())
+        ctx.save_for_backward(x, weight, scale)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        x, weight, scale = ctx.saved_tensors
+        grad, n = grad.contiguous(), x.shape[-1]
+        dx = torch.empty_like(x)
+        parts = torch.empty(-(-len(scale) // ROWS), n) if ctx.needs_input_grad[1] else None
+        _library().hb_train_norm_back(
+            *(t.data_ptr() for t in (x, weight, scale, grad)),
+            len(scale),
+            n,
+            dx.data_ptr(),
+            None if parts is None else parts.data_ptr(),
+        )
+        return dx, None if parts is None else parts.sum(0), None
+
+
+class _Gated(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor, activation: int) -> Tensor:
+        gate, up = gate.contiguous(), up.contiguous()
+        out = torch.empty_like(gate)
+        rows, n = gate.numel() // gate.shape[-1], gate.shape[-1]
+        _library().hb_train_gate(gate.data_ptr(), up.data_ptr(), activation, rows, n, out.data_ptr())
+        ctx.save_for_backward(gate, up)
+        ctx.activation = activation
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        gate, up = ctx.saved_tensors
+        grad, n = grad.contiguous(), gate.shape[-1]
+        dgate, dup = torch.empty_like(gate), torch.empty_like(up)
+        _library().hb_train_gate_back(
+            *(t.data_ptr() for t in (gate, up, grad)),
+            ctx.activation,
+            gate.numel() // n,
+            n,
+            dgate.data_ptr(),
+            dup.data_ptr(),
+        )
+        return dgate, dup, None
+
+
+class _Turn(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool) -> Tensor:
+        ctx.cos, ctx.sin, ctx.interleaved = cos.contiguous(), sin.contiguous(), interleaved
+        return _turned(x, ctx.cos, ctx.sin, 1.0, interleaved)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        return _turned(grad, ctx.cos, ctx.sin, -1.0, ctx.interleaved), None, None, None
+
+
+def _turned(x: Tensor, cos: Tensor, sin: Tensor, sign: float, interleaved: bool) -> Tensor:
+    if x.stride(-1) != 1:
+        x = x.contiguous()
+    rows, heads, tokens, width = x.shape
+    out = torch.empty(rows, tokens, heads, width)
+    strides = (ctypes.c_int64 * 3)(*x.stride()[:3])
+    _library().hb_train_turn(
+        x.data_ptr(),
+        ctypes.addressof(strides),
+        cos.data_ptr(),
+        sin.data_ptr(),
+        sign,
+        *(rows, tokens, heads, width, 2 * cos.shape[-1]),
+        int(cos.shape[0] == 1),
+        int(interleaved),
+        out.data_ptr(),
+    )
+    return out.transpose(1, 2)

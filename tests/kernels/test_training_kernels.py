@@ -1,0 +1,90 @@
+"""The fused forward and backward passes of training give what torch gives, at any width and stride."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from hornbook.kernels import training
+from hornbook.model.positions import Turn, rotate
+
+pytestmark = pytest.mark.skipif(training.native() is None, reason="the native kernels are not built here")
+ROWS = [1, 63, 64, 65, 200]
+
+
+def close(ours: torch.Tensor, theirs: torch.Tensor) -> None:
+    torch.testing.assert_close(ours, theirs, rtol=2e-5, atol=2e-6 * max(1.0, theirs.abs().max().item()))
+
+
+def gradients(out: torch.Tensor, weights: torch.Tensor, *of: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    return torch.autograd.grad((out * weights).sum(), of)
+
+
+@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize("width", [1, 7, 8, 33, 576])
+def test_norm(rows: int, width: int) -> None:
+    torch.manual_seed(rows * width)
+    x, weight = torch.randn(rows, width, requires_grad=True), torch.randn(width, requires_grad=True)
+    grad = torch.randn(rows, width)
+    ours, theirs = training.norm(x, weight, 1e-5), F.rms_norm(x, (width,), weight, 1e-5)
+    close(ours, theirs)
+    for a, b in zip(gradients(ours, grad, x, weight), gradients(theirs, grad, x, weight), strict=True):
+        close(a, b)
+
+
+@pytest.mark.parametrize("activation", training.ACTIVATIONS)
+@pytest.mark.parametrize("width", [1, 9, 1536])
+def test_gated(activation: str, width: int) -> None:
+    from hornbook.model.feedforward import ACTIVATIONS
+
+    torch.manual_seed(width)
+    gate = (4 * torch.randn(65, width)).requires_grad_()
+    up, grad = torch.randn(65, width, requires_grad=True), torch.randn(65, width)
+    ours, theirs = training.gated(gate, up, activation), ACTIVATIONS[activation](gate) * up
+    close(ours, theirs)
+    for a, b in zip(gradients(ours, grad, gate, up), gradients(theirs, grad, gate, up), strict=True):
+        close(a, b)
+
+
+@pytest.mark.parametrize("interleaved", [False, True])
+@pytest.mark.parametrize(("width", "turned"), [(64, 64), (10, 10), (12, 6)])
+@pytest.mark.parametrize("shared", [True, False])
+def test_turn(interleaved: bool, width: int, turned: int, shared: bool) -> None:
+    torch.manual_seed(width)
+    x = torch.randn(3, 17, 5, width).transpose(1, 2).requires_grad_()  # as a projection leaves it
+    angles = torch.randn(1 if shared else 3, 1, 17, turned // 2)
+    by, grad = Turn(angles.cos(), angles.sin(), interleaved), torch.randn(3, 5, 17, width)
+    ours = rotate(x, by)
+    assert type(ours.grad_fn).__name__ == "_TurnBackward"
+    with torch.no_grad():
+        theirs = rotate(x, by)
+    close(ours, theirs)
+    (back,) = gradients(ours, grad, x)
+    with torch.no_grad():  # the inverse of a rotation is its transpose
+        close(back, rotate(grad, Turn(by.cos, -by.sin, interleaved)))
+
+
+def test_they_stand_back_where_they_do_not_serve() -> None:
+    x = torch.randn(2, 8)
+    assert not training.serves(x), "no gradient is asked for"
+    assert training.serves(x.requires_grad_())
+    assert not training.serves(x.bfloat16())
+    with torch.no_grad():
+        assert not training.serves(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not training.serves(x)
+
+
+def test_any_number_of_threads_gives_the_same_bits() -> None:
+    kernels = training.native()
+    assert kernels is not None
+    x, weight = torch.randn(300, 96, requires_grad=True), torch.randn(96, requires_grad=True)
+    grad, threads, found = torch.randn(300, 96), kernels.threads, []
+    try:
+        for count in (1, 2, 5):
+            kernels.hb_set_threads(count)
+            found.append(gradients(training.norm(x, weight, 1e-6), grad, x, weight))
+    finally:
+        kernels.hb_set_threads(threads)
+    assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
