@@ -136,18 +136,18 @@ def preference(row: Row, place: Place) -> Iterator[Preference]:
     system, known = _text(row, "system", whole=False), tools(row.get("tools"))
     if row.get("chosen") is None and row.get("label") is not None:
         name = next((name for name in ("completion", "response") if row.get(name) is not None), None)
-        turns = [*_prompt(row), *(_turns(row, name, "assistant") if name else [])]
-        prompt, answer = _answered(turns, system)
+        judged = [*_prompt(row), *(_turns(row, name, "assistant") if name else [])]
+        prompt, answer = _answered(judged, system)
         yield Preference(prompt, answer, None, _judged(row["label"]), place, known)
         return
     if row.get("rejected") is None:
         raise Unfit(f"it has no rejected answer: {_fields(row)}", "Give it one, or a label of true or false.")
-    asked = _prompt(row)
+    asked, turns = _prompt(row), list[Row]()
     sides = []
     for name in ("chosen", "rejected"):
         value = row.get(name)
         if not asked and isinstance(value, str):
-            turns: list[Row] = [*_transcript(value)]
+            turns = [*_transcript(value)]
         else:
             turns = _turns(row, name, "assistant")
             if len(turns) == 1:
