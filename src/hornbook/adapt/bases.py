@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hornbook.adapt import inject
+from hornbook.adapt.nf4 import NF4Linear
 from hornbook.errors import ModelFileError, UsageError
 from hornbook.model.config import ModelConfig
 from hornbook.model.parameters import parameters
@@ -44,10 +45,12 @@ class Fingerprint(NamedTuple):
 
 def fingerprint(model: Transformer) -> Fingerprint:
     """Of a model's own weights; call it before they are trained."""
-    own = dict(inject.parameters(model))
 
     def rows(name: str, which: Sequence[int]) -> Floats:
-        found: Floats = own[name].detach()[list(which)].float().cpu().numpy()
+        path, _, attribute = name.rpartition(".")
+        place = inject.module(model, path)
+        values = place.dense() if isinstance(place, NF4Linear) and attribute == "weight" else getattr(place, attribute)
+        found: Floats = values.detach()[list(which)].float().cpu().numpy()
         return found
 
     return of(model.config, rows)

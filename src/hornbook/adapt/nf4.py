@@ -24,7 +24,7 @@ CODES = (
 )  # fmt: skip
 BLOCK = 64  # weights that share a scale
 SCALE_BLOCK = 256  # scales that share a scale
-CHUNK = 1 << 20  # weights made whole at a time; what they take on the way is not much more
+CHUNK = 1 << 18  # weights made whole at a time: what they take on the way stays in a processor's cache
 
 
 @cache

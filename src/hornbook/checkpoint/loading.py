@@ -37,6 +37,7 @@ from hornbook.text.tokenizer import Tokenizer
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 Change = Callable[[ModelConfig], ModelConfig]
 Groups = Iterable[tuple[str, ...]]
+Take = Callable[[str, Tensor], bool]  # a parameter by its name: whether it is kept in a form of its own
 READERS = 4  # tensors on their way at once
 
 
@@ -85,6 +86,7 @@ def load(
     device: str | torch.device = "auto",
     stretch: str | None = None,
     together: Callable[[ModelConfig], Groups] | None = None,
+    into: Callable[[Transformer], Take] | None = None,
 ) -> Checkpoint:
     """Load a .gguf file or a folder with config.json and safetensors, in eval mode.
 
@@ -92,6 +94,7 @@ def load(
     device   any device of torch; auto: CUDA, else Apple's, else the CPU
     stretch  a longer context than the model was trained for: "yarn:4" (see checkpoint/stretch.py)
     together which matrices will be read as one: the rows of each group's are put one behind the other in one tensor
+    into     is given the model without its weights, changes modules, and gives back what takes those it has another place for
     Raises ModelNotFound, ModelFileError (damaged, or contradicts itself), UnsupportedModel, UsageError.
     """
     path, device = Path(path), pick_device(device)
@@ -100,7 +103,7 @@ def load(
         raise ModelNotFound(f"there is no file or folder {path}", "Check the path.")
     change: Change = (lambda config: stretched(config, stretch)) if stretch else (lambda config: config)
     groups = together or (lambda config: ())
-    return (_load_folder if path.is_dir() else _load_gguf)(path, dtype, device, change, groups)
+    return (_load_folder if path.is_dir() else _load_gguf)(path, dtype, device, change, groups, into)
 
 
 def pick_device(device: str | torch.device) -> torch.device:
@@ -135,14 +138,19 @@ def pick_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
 
 
 def _load_gguf(
-    path: Path, dtype: torch.dtype, device: torch.device, change: Change, together: Callable[[ModelConfig], Groups]
+    path: Path,
+    dtype: torch.dtype,
+    device: torch.device,
+    change: Change,
+    together: Callable[[ModelConfig], Groups],
+    into: Callable[[Transformer], Take] | None,
 ) -> Checkpoint:
     with GGUF.open(path) as file:
         family, config = gguf_config(file)
         config = change(config)
         with ThreadPoolExecutor(1) as aside:
             tokenizer = aside.submit(Tokenizer.from_gguf, file.metadata)
-            model = build(config, family, file, dtype, device, together(config))
+            model = build(config, family, file, dtype, device, together(config), into)
             model.origin = Origin(family, path)
         found = tokenizer.result()
         template = ChatTemplate.from_gguf(file.metadata, found)
@@ -150,13 +158,18 @@ def _load_gguf(
 
 
 def _load_folder(
-    path: Path, dtype: torch.dtype, device: torch.device, change: Change, together: Callable[[ModelConfig], Groups]
+    path: Path,
+    dtype: torch.dtype,
+    device: torch.device,
+    change: Change,
+    together: Callable[[ModelConfig], Groups],
+    into: Callable[[Transformer], Take] | None,
 ) -> Checkpoint:
     raw = read_raw(path)
     with SafetensorsFolder.open(path) as source:
         family, config = folder_config(path, raw, source)
         config = change(config)
-        model = build(config, family, source, dtype, device, together(config))
+        model = build(config, family, source, dtype, device, together(config), into)
         model.origin = Origin(family, path)
     try:
         tokenizer = Tokenizer.from_folder(path)
@@ -177,20 +190,23 @@ def build(
     dtype: torch.dtype,
     device: torch.device,
     together: Groups = (),
+    into: Callable[[Transformer], Take] | None = None,
 ) -> Transformer:
-    """A Transformer with the weights of ``source``, every one of them accounted for. ``together``: see ``load``."""
+    """A Transformer with the weights of ``source``, every one of them accounted for. ``together``, ``into``: see ``load``."""
     model = empty(config)
     wanted = dict(model.named_parameters())
+    take: Take = (lambda name, tensor: False) if into is None else into(model)
     places = _places(together, wanted, dtype, device)
     rules, names = fit(config, family, source, {name: tuple(weight.shape) for name, weight in wanted.items()})
 
     def read(rule: Rule) -> dict[str, Tensor]:
         # What only moves numbers may move them as they are wanted; arithmetic is done in the type that the file has.
-        wanted_as = None if isinstance(rule.transform, Shift) else dtype
+        wanted_as = None if isinstance(rule.transform, Shift) or into is not None else dtype
         tensors = rule.transform.ours(tuple(source.torch(names[name], wanted_as) for name in rule.theirs))
         for tensor in tensors:
             _check_numbers(rule, tensor)
-        return {name: put(name, tensor) for name, tensor in zip(rule.ours, tensors, strict=True)}
+        named = zip(rule.ours, tensors, strict=True)
+        return {name: put(name, tensor) for name, tensor in named if not take(name, tensor)}
 
     def put(name: str, tensor: Tensor) -> Tensor:
         if name in places:
@@ -203,7 +219,7 @@ def build(
         rules.sort(key=lambda rule: -sum(wanted[name].numel() for name in rule.ours))
         for part in readers.map(read, rules):
             weights |= part
-    model.load_state_dict(weights, assign=True)
+    model.load_state_dict(weights, assign=True, strict=into is None)
     return model.eval()
 
 
