@@ -16,7 +16,9 @@ from hornbook.data.profile import Profile
 from hornbook.data.quality import RULES, Quality
 from hornbook.errors import UsageError
 
-WORDS = [f"{a}{b}" for a in ("ban", "cor", "del", "fim", "gat", "hol", "jun", "kes") for b in ("ter", "ing", "o", "ades")]
+WORDS = [
+    f"{a}{b}" for a in ("ban", "cor", "del", "fim", "gat", "hol", "jun", "kes") for b in ("ter", "ing", "o", "ades")
+]
 
 
 def prose(words: int = 120, seed: int = 0) -> str:
@@ -84,7 +86,7 @@ def test_bounds_change_by_name_and_unknown_rules_are_refused() -> None:
 
 
 def test_repeated_runs_count_each_letter_once_by_definition() -> None:
-    words = "a b c d e f g a b c d e f g x y z".split()
+    words = ["a", "b", "c", "d", "e", "f", "g", "a", "b", "c", "d", "e", "f", "g", "x", "y", "z"]
     profile = Profile(" ".join(words))
     for n in range(2, 8):
         seen: set[tuple[str, ...]] = set()
@@ -118,7 +120,11 @@ def test_real_prose_of_three_languages_stays(shared: Path) -> None:
 
 
 def test_rules_about_spaces_do_not_judge_chinese() -> None:
-    text = "这个项目的目标是让每个人都能在自己的电脑上训练语言模型。" * 1 + "它不需要网络，也不会把数据送到别处。" + "今天我们讨论怎样清理文本，去掉重复的段落。" * 1
+    text = (
+        "这个项目的目标是让每个人都能在自己的电脑上训练语言模型。" * 1
+        + "它不需要网络，也不会把数据送到别处。"
+        + "今天我们讨论怎样清理文本，去掉重复的段落。" * 1
+    )
     profile = Profile(text, "zh")
     for rule in ("gopher.word-length", "gopher.alphabetic", "gopher.stop-words"):
         assert RULES[rule].measure(profile) is None

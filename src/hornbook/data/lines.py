@@ -19,14 +19,15 @@ _CITATION = re.compile(r"\[(?:\d{1,3}|edit|citation needed)\]")
 def keep_prose(text: str, *, words: int = 5) -> tuple[str, Counter[str]]:
     """The text without lines that are no sentence, and how many lines went for which reason.
 
-    Reasons: "c4.unended" (no terminal punctuation), "c4.few-words", "c4.javascript", "c4.policy". Wikipedia's marks of citations are taken out of lines that stay.
+    Reasons: "c4.unended" (no terminal punctuation), "c4.few-words", "c4.javascript", "c4.policy". Wikipedia's marks of citations are taken out first.
     """
     kept, gone = [], Counter[str]()
     for line in text.split("\n"):
+        line = _CITATION.sub("", line)
         bare = line.strip()
         reason = _reason(bare, words) if bare else None
         if reason is None:
-            kept.append(_CITATION.sub("", line))
+            kept.append(line)
         else:
             gone[reason] += 1
     return re.sub(r"\n{3,}", "\n\n", "\n".join(kept)).strip("\n") if gone else "\n".join(kept), gone
