@@ -61,29 +61,22 @@ def save(
     final, partial = folder / f"step-{step:06}", folder / f".step-{step:06}.partial"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(folder)
+        remove_leftovers(folder)
         partial.mkdir()
-        states, numbers = _states(trained, optimizer)
+        kept, numbers = states(trained, optimizer)
         write_file(partial / "weights.safetensors", _outs(trained))
-        write_file(partial / "optimizer.safetensors", _outs(states))
-        write_file(partial / "random.safetensors", _outs(_torch_random()))
+        write_file(partial / "optimizer.safetensors", _outs(kept))
+        write_file(partial / "random.safetensors", _outs(torch_random()))
         if average is not None:
             write_file(partial / "average.safetensors", _outs(average))
         said = {
-            "version": _VERSION,
             "step": step,
             "feed": feed,
             "more": more,
             "optimizer": {"kind": type(optimizer).__name__, "numbers": numbers},
-            "random": _other_random(),
-            "files": {path.name: _fingerprint(path) for path in sorted(partial.iterdir())},
+            "random": other_random(),
         }
-        _write_synced(partial / "state.json", json.dumps(said, ensure_ascii=False).encode())
-        _sync_folder(partial)
-        if final.exists():  # a damaged one that was passed over
-            os.rename(final, folder / f".{final.name}.old")
-        os.rename(partial, final)
-        _sync_folder(folder)
+        publish(partial, final, said, {path.name: fingerprint(path) for path in sorted(partial.iterdir())})
     except OSError as error:
         raise StoreError(
             f"the checkpoint of step {step} cannot be written: {error.strerror or error} ({final})",
@@ -92,6 +85,17 @@ def save(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return final
+
+
+def publish(partial: Path, final: Path, said: Mapping[str, Any], files: Mapping[str, list[int]]) -> None:
+    """Say what a checkpoint holds and give it its name. ``files``: all in it, with their ``fingerprint``. Raises OSError."""
+    content = json.dumps({"version": _VERSION, **said, "files": files}, ensure_ascii=False)
+    _write_synced(partial / "state.json", content.encode())
+    _sync_folder(partial)
+    if final.exists():  # a damaged one that was passed over
+        os.rename(final, final.with_name(f".{final.name}.old"))
+    os.rename(partial, final)
+    _sync_folder(final.parent)
 
 
 def prune(folder: Path, keep: int, also: Collection[int] = ()) -> None:
@@ -107,7 +111,7 @@ def prune(folder: Path, keep: int, also: Collection[int] = ()) -> None:
 
 def latest(folder: Path, say: Say = print) -> Path | None:
     """The newest checkpoint that is whole; each damaged one that is passed over is told to ``say``."""
-    _remove_leftovers(folder)
+    remove_leftovers(folder)
     for path in _all(folder):
         damage = _damage(path)
         if damage is None:
@@ -133,14 +137,14 @@ def restore(path: Path, trained: Mapping[str, Tensor], optimizer: torch.optim.Op
             for name, tensor in trained.items():
                 tensor.copy_(file.torch(name))
     _restore_states(path, said["optimizer"]["numbers"], trained, optimizer)
-    _restore_random(path, said["random"])
+    restore_random(_tensors(path / "random.safetensors"), said["random"])
     return Restored(said["step"], said["feed"], said["more"], _tensors(path / "average.safetensors"))
 
 
 # ---------------------------------------------------------------------------------------------- the optimizer's states
 
 
-def _states(
+def states(
     trained: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
 ) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
     """Its tensors by "key/name of the parameter", and what else it keeps of each parameter."""
@@ -177,7 +181,7 @@ def _restore_states(
 # --------------------------------------------------------------------------------------------------- random generators
 
 
-def _torch_random() -> dict[str, Tensor]:
+def torch_random() -> dict[str, Tensor]:
     states = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         states |= {f"cuda:{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())}
@@ -186,7 +190,7 @@ def _torch_random() -> dict[str, Tensor]:
     return states
 
 
-def _other_random() -> dict[str, Any]:
+def other_random() -> dict[str, Any]:
     kind, keys, place, has_gauss, gauss = np.random.get_state(legacy=True)
     version, words, left = random.getstate()
     return {
@@ -195,8 +199,8 @@ def _other_random() -> dict[str, Any]:
     }
 
 
-def _restore_random(path: Path, other: Mapping[str, Any]) -> None:
-    for name, state in _tensors(path / "random.safetensors").items():
+def restore_random(own: Mapping[str, Tensor], other: Mapping[str, Any]) -> None:
+    for name, state in own.items():
         if name == "cpu":
             torch.set_rng_state(state)
         elif name == "mps":
@@ -228,7 +232,7 @@ def _damage(path: Path, *, thorough: bool = True) -> str | None:
         for name, (size, checksum) in said["files"].items():
             if (path / name).stat().st_size != size:
                 return f"{name} has {(path / name).stat().st_size:,} bytes, {size:,} were written"
-            if thorough and _fingerprint(path / name)[1] != checksum:
+            if thorough and fingerprint(path / name)[1] != checksum:
                 return f"{name} is not what was written"
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
@@ -237,7 +241,7 @@ def _damage(path: Path, *, thorough: bool = True) -> str | None:
     return None
 
 
-def _fingerprint(path: Path) -> list[int]:
+def fingerprint(path: Path) -> list[int]:
     """Bytes, and their CRC-32: it is damage that is looked for, not an enemy."""
     checksum, size = 0, 0
     with path.open("rb") as file:
@@ -277,7 +281,7 @@ def _sync_folder(path: Path) -> None:
         os.close(folder)
 
 
-def _remove_leftovers(folder: Path) -> None:
+def remove_leftovers(folder: Path) -> None:
     """Of a process that was killed as it wrote or removed a checkpoint."""
     for path in [*folder.glob(".step-*.partial"), *folder.glob(".step-*.old")]:
         shutil.rmtree(path, ignore_errors=True)
