@@ -55,7 +55,7 @@ class ChatTemplate:
     def __init__(self, source: str, tokenizer: Tokenizer, *, named: Mapping[str, str] | None = None) -> None:
         self.source = source
         self.named = dict(named or {})
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._fence = Fence(tokenizer)
         self._program = Program(source)
         self._variables = {
@@ -124,7 +124,7 @@ class ChatTemplate:
         marked, spans = job.run(len(turns), reply), None
         if "endgeneration" in program.source:
             marked, spans = _cut_marks(marked, mark, *generation)
-        encoded = with_one_bos(self._fence.encode(marked, mark), self._tokenizer)
+        encoded = with_one_bos(self._fence.encode(marked, mark), self.tokenizer)
         text = marked.replace(mark, "")
         return Rendered(text, encoded.ids, lambda: job.mask(encoded, text, spans))
 
@@ -169,7 +169,7 @@ class _Job:
     def mask(self, encoded: Encoded, text: str, spans: list[Span] | None) -> list[int]:
         """[T] of 0 and 1: a token that has a character in a span counts."""
         if spans is None:
-            stop_ids = self.template._tokenizer.stop_ids
+            stop_ids = self.template.tokenizer.stop_ids
             stops = [place for id, place in zip(encoded.ids, encoded.offsets, strict=True) if id in stop_ids]
             turns = [{**turn, "content": turn["content"].replace(self.mark, "")} for turn in self.turns]
             spans = assistant_spans(text, turns, self.clean, stops)

@@ -53,6 +53,12 @@ class Batch:
         return replace(self, **moved)
 
 
+def without_labels(batch: Batch) -> Batch:
+    """The same batch with nothing to be learnt of it."""
+    follows = None if batch.follows is None else torch.full_like(batch.follows, IGNORED)
+    return replace(batch, labels=torch.full_like(batch.labels, IGNORED), follows=follows)
+
+
 def pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:
     """Rows of ids, [B, longest], with ``value`` behind those that are shorter."""
     padded = torch.full((len(rows), max(map(len, rows))), value, dtype=torch.long)

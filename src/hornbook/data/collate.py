@@ -1,0 +1,115 @@
+"""Rows of a table become a Batch.
+
+packed      a b c d e f g h i        one row, no padding; segments 0 4 6 9, positions 0 1 2 3 0 1 0 1 2
+padded      a b c d                  a row each, padded to the longest; mask True for a real token
+            e f . .
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hornbook.data.encoded import Encoded
+from hornbook.data.table import Table
+from hornbook.errors import DataError
+from hornbook.train.batch import IGNORED, Batch, translation
+
+
+def packed(table: Table, rows: Sequence[int]) -> Batch:
+    """Documents side by side in one row [1,N], each to be attended to by itself; their first tokens are not learnt."""
+    taken = [table[row] for row in rows]
+    sizes = [len(row.ids) for row in taken]
+    segments = torch.tensor([0, *sizes]).cumsum(0).int()
+    ids, learnt = np.concatenate([row.ids for row in taken]), np.concatenate([row.learnt for row in taken]).astype(bool)
+    learnt[segments[:-1].numpy()] = False
+    positions = np.concatenate([np.arange(size) for size in sizes])
+    types = None
+    if any(row.types is not None for row in taken):
+        types = _long(np.concatenate([_types(row) for row in taken]))[None]
+    return Batch(
+        _long(ids)[None],
+        _long(np.where(learnt, ids, IGNORED))[None],
+        token_types=types,
+        rows=tuple(rows),
+        segments=segments,
+        positions=_long(positions)[None],
+    )
+
+
+def padded(table: Table, rows: Sequence[int], *, padding: int) -> Batch:
+    """A row for each, [B, longest], with ``padding`` behind those that are shorter."""
+    taken = [table[row] for row in rows]
+    labels = [np.where(row.learnt.astype(bool), row.ids, IGNORED) for row in taken]
+    return Batch(
+        ragged([row.ids for row in taken], padding),
+        ragged(labels, IGNORED),
+        mask=real(taken),
+        token_types=types(taken),
+        rows=tuple(rows),
+    )
+
+
+def classified(table: Table, rows: Sequence[int], *, padding: int) -> Batch:
+    """Texts and the numbers of their classes [B]."""
+    taken = [table[row] for row in rows]
+    labels = torch.tensor([IGNORED if row.label is None else row.label for row in taken])
+    return Batch(
+        ragged([row.ids for row in taken], padding),
+        labels,
+        mask=real(taken),
+        token_types=types(taken),
+        rows=tuple(rows),
+    )
+
+
+def translated(table: Table, rows: Sequence[int], *, start: int, padding: int) -> Batch:
+    """Sources for the encoder, targets for the decoder, which begins with ``start``.
+
+    Raises DataError where a row has no target.
+    """
+    pairs = []
+    for row in rows:
+        one = table[row]
+        if one.target is None:
+            raise DataError(f"row {row} has no target", "Give pairs of a source and a target.")
+        pairs.append((one.ids.tolist(), one.target.tolist()))
+    batch = translation(pairs, start=start, padding=padding)
+    return Batch(
+        batch.ids, batch.labels, batch.mask, source=batch.source, source_mask=batch.source_mask, rows=tuple(rows)
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------- parts
+
+
+def ragged(rows: Sequence[np.ndarray], value: int) -> Tensor:
+    """Rows of numbers as [B, longest] long, with ``value`` behind those that are shorter."""
+    filled = np.full((len(rows), max(map(len, rows))), value, dtype=np.int64)
+    for at, row in enumerate(rows):
+        filled[at, : len(row)] = row
+    return torch.from_numpy(filled)
+
+
+def real(rows: Sequence[Encoded]) -> Tensor:
+    """[B, longest], True for a real token."""
+    lengths = torch.tensor([len(row.ids) for row in rows])
+    return torch.arange(int(lengths.max())) < lengths[:, None]
+
+
+def types(rows: Sequence[Encoded]) -> Tensor | None:
+    """[B, longest] of each token's text, None where no row has a second one."""
+    if all(row.types is None for row in rows):
+        return None
+    return ragged([_types(row) for row in rows], 0)
+
+
+def _types(row: Encoded) -> np.ndarray:
+    return np.zeros(len(row.ids), np.uint8) if row.types is None else row.types
+
+
+def _long(numbers: np.ndarray) -> Tensor:
+    return torch.from_numpy(numbers.astype(np.int64))
