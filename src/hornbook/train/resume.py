@@ -293,7 +293,7 @@ def _other(path: Path, how: str) -> TrainingError:
 
 def _first_difference(theirs: Mapping[str, tuple[int, ...]], ours: Mapping[str, tuple[int, ...]]) -> str:
     for name in [*theirs, *ours]:
-        if theirs.get(name) != ours.get(name):
-            said = {None: "absent"}
-            return f"{name} is {said.get(theirs.get(name), theirs.get(name))} there and {said.get(ours.get(name), ours.get(name))} here"
+        there, here = theirs.get(name), ours.get(name)
+        if there != here:
+            return f"{name} is {there or 'absent'} there and {here or 'absent'} here"
     raise AssertionError("there is no difference")
