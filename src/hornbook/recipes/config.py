@@ -13,9 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Shape = Literal[
-    "auto", "text", "alpaca", "sharegpt", "messages", "prompt-completion", "preference", "pair", "labelled"
-]
+Shape = Literal["auto", "text", "alpaca", "sharegpt", "messages", "prompt-completion", "preference", "pair", "labelled"]
 TooLong = Literal["split", "truncate", "drop", "refuse"]
 
 
@@ -40,7 +38,12 @@ class Source(Strict):
     path: str = said(text="a file, a folder or a pattern (*.jsonl); JSONL, CSV, Parquet or text, plain or .gz, .zst")
     shape: Shape = said("auto", text="how an example is written; auto: as its first one says")
     fields: dict[str, str] = said(dict, text="their name of a column: the name that the shape has for it")
-    weight: float = said(1.0, gt=0, text="how often its examples are taken, beside the other sources")
+    weight: float = said(
+        1.0,
+        gt=0,
+        text="its share of the examples, where the sources' weights differ; the mix ends with its first source",
+    )
+    split: Literal["file", "blank-line", "line"] = said("file", text="how a file of plain text is cut into examples")
 
 
 class Data(Strict):
@@ -55,7 +58,8 @@ class Data(Strict):
     malformed: Literal["stop", "skip"] = said("stop", text="a line that cannot be read ends the work, or is counted")
     context: int = said(1024, ge=2, unit="tokens", text="the longest row; no more than the model reads")
     too_long: TooLong | None = said(
-        None, text="an example beyond the context; left out: split for plain text, truncate for what is asked and answered"
+        None,
+        text="an example beyond the context; left out: split for plain text, truncate for what is asked and answered",
     )
     packed: bool = said(
         True, text="rows are filled with several examples, each of which sees only itself; false: padded"
@@ -83,7 +87,7 @@ class Training(Strict):
     betas: tuple[float, float] = said((0.9, 0.999), text="how much AdamW remembers of gradients and of their squares")
     weight_decay: float = said(0.0, ge=0, text="of matrices; norms, biases and embeddings do not decay")
     clip: float | None = said(1.0, gt=0, text="the longest gradient, as a norm; null: any")
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = said(
+    precision: Literal["auto", "float32", "bfloat16", "bfloat16-autocast", "float16"] = said(
         "auto", text="of the arithmetic; auto: float32 on a CPU, bfloat16 on a GPU"
     )
     activation_checkpointing: bool = said(
@@ -91,14 +95,14 @@ class Training(Strict):
     )
     smoothing: float = said(0.0, ge=0, lt=1, text="of the labels: how much belief goes to all others")
     z_loss: float = said(0.0, ge=0, text="weight of the squared log of the softmax's sum, which keeps logits small")
-    ema: float | None = said(None, gt=0, lt=1, text="keep the running mean of the weights, with this much memory: 0.999")
+    ema: float | None = said(
+        None, gt=0, lt=1, text="keep the running mean of the weights, with this much memory: 0.999"
+    )
     seed: int = said(0, ge=0, lt=2**63, text="of the order, of new weights, of dropout and of what is held out")
     validate_every: int | None = said(
         None, ge=1, unit="updates", text="between measures of the held-out loss; left out: ten in a run"
     )
-    save_every: int | None = said(
-        None, ge=1, unit="updates", text="between checkpoints; left out: ten in a run"
-    )
+    save_every: int | None = said(None, ge=1, unit="updates", text="between checkpoints; left out: ten in a run")
     keep: int = said(2, ge=1, unit="checkpoints", text="that are kept, the newest")
     compile: bool = said(False, text="let torch compile the model: minutes at first, faster steps on a GPU")
     device: str = said("auto", text="auto, cpu, cuda, cuda:1, mps")

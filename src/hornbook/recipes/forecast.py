@@ -132,9 +132,7 @@ def _needs(
     return _Needs(peak, weights, optimiser + averages, activations, gradients)
 
 
-def _remedies(
-    anatomy: Anatomy, training: Training, context: int, adapter: object, device: str, free: int
-) -> list[str]:
+def _remedies(anatomy: Anatomy, training: Training, context: int, adapter: object, device: str, free: int) -> list[str]:
     """Settings that would fit, each by itself."""
 
     def fits(other: object = adapter, **changes: object) -> bool:
@@ -146,7 +144,9 @@ def _remedies(
     while tokens > 64 and not fits(tokens=tokens):
         tokens //= 2
     if fits(tokens=tokens):
-        found.append(f"training.tokens={tokens} training.accumulate={-(-training.tokens * training.accumulate // tokens)}")
+        found.append(
+            f"training.tokens={tokens} training.accumulate={-(-training.tokens * training.accumulate // tokens)}"
+        )
     if not training.activation_checkpointing and fits(activation_checkpointing=True):
         found.append("training.activation_checkpointing=true")
     for kind in ("lora", "qlora"):

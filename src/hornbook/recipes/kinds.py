@@ -1,6 +1,6 @@
 """The recipes: what each one can say, and the module that carries it out.
 
-    RECIPES["sft"] -> Kind(config=Sft, module="hornbook.recipes.sft")          module.prepare(recipe, place) -> Job
+RECIPES["sft"] -> Kind(config=Sft, module="hornbook.recipes.sft")          module.prepare(recipe, place) -> Job
 """
 
 from __future__ import annotations
@@ -23,9 +23,7 @@ class Sft(Continued):
     recipe: Literal["sft"] = said(text="sft")
     model: str = said("smollm2:135m", text="a name, a file, a folder or an earlier run")
     adapter: Adapter | None = said(LowRank, text="what is trained beside the frozen model; null: the whole model")
-    template: str | None = said(
-        None, text="chatml, or a file with a jinja template; left out: the model's own"
-    )
+    template: str | None = said(None, text="chatml, or a file with a jinja template; left out: the model's own")
     system: str = said("", text="what stands before a conversation that has no system message of its own")
     learn: Literal["assistant", "last", "all"] = said(
         "assistant", text="every turn of the assistant, its last one, or every token"
@@ -76,7 +74,9 @@ class Pretrain(New):
 
     recipe: Literal["pretrain"] = said(text="pretrain")
     family: Literal["llama", "gpt2"] = said("llama", text="the form of a new model")
-    template: str | None = said(None, text="give a new model this chat template: chatml, or a file; it can then be tuned")
+    template: str | None = said(
+        None, text="give a new model this chat template: chatml, or a file; it can then be tuned"
+    )
 
 
 class Mlm(New):
@@ -139,3 +139,20 @@ RECIPES: dict[str, Kind] = {
     "seq2seq": Kind(Seq2seq, "seq2seq", "learn to turn one text into another from pairs"),
     "classify": Kind(Classify, "classify", "learn which label a text has"),
 }
+
+NEW_RATE, FULL_RATE, LOW_RANK_RATE, VECTOR_RATE = 1e-3, 2e-5, 2e-4, 5e-3
+
+
+def settled(recipe: Recipe) -> Recipe:
+    """``recipe`` with the learning rate that is usual for what it trains, where it says none: new weights learn fast, those
+    of a model slowly, a low-rank adapter ten times as fast, the few vectors of other adapters faster still."""
+    if recipe.training.rate is not None:
+        return recipe
+    adapter = getattr(recipe, "adapter", None)
+    if getattr(recipe, "model", None) is None:
+        rate = NEW_RATE
+    elif adapter is None:
+        rate = FULL_RATE
+    else:
+        rate = LOW_RANK_RATE if isinstance(adapter, LowRank) else VECTOR_RATE
+    return recipe.model_copy(update={"training": recipe.training.model_copy(update={"rate": rate})})

@@ -9,10 +9,10 @@ recipe knows is an error that names the nearest one.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -20,10 +20,12 @@ from pydantic_core import ErrorDetails
 
 from hornbook.errors import UsageError
 from hornbook.recipes.config import Recipe
-from hornbook.recipes.kinds import RECIPES
+from hornbook.recipes.kinds import RECIPES, settled
+
+C = TypeVar("C", bound=BaseModel)
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]
     """YAML as people mean it: 1e-4 is a number, "no" and "on" are words, and a key stands once."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
@@ -33,7 +35,8 @@ class _Loader(yaml.SafeLoader):
             if isinstance(name, (list, dict)) or name in seen:
                 raise yaml.YAMLError(f"line {key.start_mark.line + 1}: {name!r} stands twice or is no key")
             seen.add(name)
-        return super().construct_mapping(node, deep)
+        made: dict[Any, Any] = super().construct_mapping(node, deep)
+        return made
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -72,11 +75,31 @@ def made(given: Mapping[str, Any], called: str) -> Recipe:
     if name not in RECIPES:
         if name is None:
             raise UsageError(f"{called} does not say which recipe it is", f"recipe: one of {', '.join(RECIPES)}.")
-        raise UsageError(f"{called}: there is no recipe {name!r}", _nearest(str(name), RECIPES))
+        raise UsageError(f"{called}: there is no recipe {name!r}", nearest(str(name), RECIPES))
     try:
-        return RECIPES[name].config.model_validate(given)
+        return settled(RECIPES[name].config.model_validate(given))
     except ValidationError as error:
         raise _said(error, RECIPES[name].config, called) from error
+
+
+def read_as(
+    config: type[C], recipe: str, words: Sequence[str], places: Callable[[Mapping[str, Any]], Iterable[tuple[Any, Any]]]
+) -> C:
+    """A file of settings of another kind than a training's, in the same way; ``places``: (holder, key) of each path in it.
+
+    Raises UsageError as ``read`` does.
+    """
+    path = Path(recipe)
+    given = _file(path)
+    for folder, changes in ((path.parent, ()), (Path.cwd(), words)):
+        for key, value in overrides(changes):
+            _put(given, key, value)
+        for holder, key in places(given):
+            _Place(holder, key).settle(folder)
+    try:
+        return config.model_validate(given)
+    except ValidationError as error:
+        raise _said(error, config, recipe) from error
 
 
 def overrides(words: Sequence[str]) -> Iterator[tuple[str, Any]]:
@@ -123,7 +146,7 @@ def _first(error: Exception) -> str:
 class _Place:
     """A text in what was given that names a file."""
 
-    def __init__(self, holder: dict[str, Any], key: str) -> None:
+    def __init__(self, holder: Any, key: Any) -> None:
         self.holder, self.key = holder, key
 
     def settle(self, folder: Path) -> None:
@@ -159,7 +182,9 @@ def _put(given: dict[str, Any], key: str, value: Any) -> None:
         elif isinstance(here, dict):
             at, kept = word, here.get(word)
         else:
-            raise UsageError(f"{key}: there is nothing to set below {here!r}", "hornbook train --example sft shows how.")
+            raise UsageError(
+                f"{key}: there is nothing to set below {here!r}", "hornbook train --example sft shows how."
+            )
         if after is None or kept is None:
             here[at] = fresh
         here = here[at]
@@ -174,11 +199,17 @@ def _said(error: ValidationError, config: type[BaseModel], called: str) -> Usage
     where = [str(part) for part in first["loc"]]
     fields = _known(config, where[:-1])
     key = ".".join(_plain(config, where))
+    if first["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        kinds = [kind for part in models_in(config.model_fields[where[-1]].annotation) for kind in _kinds(part)]
+        tag = first["input"].get("kind") if isinstance(first["input"], dict) else first["input"]
+        return UsageError(f"{called}: there is no {key} of the kind {tag!r}", nearest(str(tag), kinds))
     if first["type"] == "extra_forbidden":
-        return UsageError(f"{called}: there is no setting {key!r}", _nearest(where[-1], fields))
+        return UsageError(f"{called}: there is no setting {key!r}", nearest(where[-1], fields))
     if first["type"] == "missing":
         return UsageError(f"{called}: {key} is missing", f"Say it in the file, or as {key}=...")
-    return UsageError(f"{called}: {key or 'the recipe'}: {_why(first)}", "docs/recipes.md says what each setting takes.")
+    return UsageError(
+        f"{called}: {key or 'the recipe'}: {_why(first)}", "docs/recipes.md says what each setting takes."
+    )
 
 
 def _why(first: ErrorDetails) -> str:
@@ -188,7 +219,8 @@ def _why(first: ErrorDetails) -> str:
     return text[:1].lower() + text[1:] + shown
 
 
-def _nearest(word: str, names: Sequence[str] | Mapping[str, Any]) -> str:
+def nearest(word: str, names: Sequence[str] | Mapping[str, Any]) -> str:
+    """What to say of a word that is none of ``names``."""
     near = get_close_matches(word, list(names), n=2, cutoff=0.5)
     listed = ", ".join(names)
     return f"Did you mean {' or '.join(near)}? There are {listed}." if near else f"There are {listed}."
@@ -207,7 +239,12 @@ def _known(config: type[BaseModel], where: Sequence[str]) -> dict[str, Any]:
     """The fields of the part at ``where``; of several kinds of part, those of the kind that was named."""
     parts = [config]
     for word in where:
-        inner = [found for part in parts if word in part.model_fields for found in models_in(part.model_fields[word].annotation)]
+        inner = [
+            found
+            for part in parts
+            if word in part.model_fields
+            for found in models_in(part.model_fields[word].annotation)
+        ]
         named = [part for part in parts if word in _kinds(part)]
         parts = inner or named or parts
     return {name: field for part in parts for name, field in part.model_fields.items()}
@@ -229,4 +266,3 @@ def _plain(config: type[BaseModel], where: Sequence[str]) -> list[str]:
 
 def _branch(word: str) -> bool:
     return bool(re.match(r"(list|constrained|function|literal|int|float|dict|tuple)\b", word))
-

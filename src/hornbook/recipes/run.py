@@ -1,0 +1,367 @@
+"""Carry a recipe out: make ready, show, refuse, train, save, say what came of it.
+
+    Recipe --prepare--> Job --Preview--> fit in the run's folder --> model/ or adapter/ --> Outcome
+
+The same recipe in the same folder goes on where it stopped, and tells again what came of it where it is finished.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hornbook.errors import DataError, StoreError, UsageError
+from hornbook.recipes import forecast
+from hornbook.recipes.config import Recipe, Training
+from hornbook.recipes.job import Job, Place
+from hornbook.recipes.kinds import RECIPES
+from hornbook.recipes.preview import Preview, check
+from hornbook.settings import Settings
+
+if TYPE_CHECKING:
+    from hornbook.train.evaluate import Validation
+    from hornbook.train.folder import RunFolder
+    from hornbook.train.loop import Step
+    from hornbook.train.schedule import Schedule
+
+FREE = ("samples", "training.keep", "training.save_every")  # what may change when a run is taken up again
+Report = Callable[[int, int, str], None]  # (step, steps, what there is to say of it)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a recipe. ``before``, ``after``: the held-out loss; ``samples``: (question, before, after)."""
+
+    name: str
+    folder: Path
+    result: Path
+    steps: int
+    seconds: float
+    before: float | None
+    after: float | None
+    scores: Mapping[str, float]
+    samples: tuple[tuple[str, str | None, str | None], ...]
+    commands: tuple[str, ...]
+
+    def data(self) -> dict[str, Any]:
+        """For ``--json``."""
+        held_out = {"before": self.before, "after": self.after, **self.scores}
+        return {
+            **{"run": self.name, "folder": str(self.folder), "result": str(self.result), "steps": self.steps},
+            **{"seconds": round(self.seconds, 1), "held_out": held_out, "commands": list(self.commands)},
+            "samples": [{"prompt": asked, "before": old, "after": new} for asked, old, new in self.samples],
+        }
+
+
+def run(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    settings: Settings,
+    show: Callable[[Preview], object],
+    report: Report,
+    say: Callable[[str], object],
+    force: bool = False,
+    dry: bool = False,
+) -> Outcome | None:
+    """Carry ``recipe`` out in ``folder``; None where it is ``dry`` and ends with what is shown.
+
+    Raises UsageError for another recipe in the folder, a training that would not fit (unless ``force``) or settings that
+    contradict each other; DataError for the data; TrainingError, TrainingStopped and StoreError as `hornbook.train.fit`.
+    """
+    from hornbook.train.folder import RunFolder, differences, read_state
+
+    asked = recipe.model_dump(mode="json")
+    before = stored(folder)
+    if before is not None and (folder / "checkpoints").exists() and (changed := differences(before, asked, FREE)):
+        raise UsageError(
+            f"{folder} holds a run of another recipe: {'; '.join(changed)}",
+            "Ask for the same to go on with it, or begin another with -o FOLDER.",
+        )
+    with ExitStack() as stack:
+        if dry:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hornbook-")))
+        held = stack.enter_context(RunFolder(folder))
+        finished = not dry and read_state(folder).get("status") == "finished"
+        if finished and (outcome := told(folder)) is not None:
+            say(f"  {outcome.name} is finished: this is what came of it")
+            return outcome
+        job = RECIPES[recipe.recipe].prepare(recipe, Place(folder, settings, force, say))
+        steps = steps_of(recipe.training, job)
+        preview = previewed(recipe, job, steps)
+        show(preview)
+        check(preview)
+        if dry:
+            return None
+        held.begin(asked, model=job.called, steps=steps, free=FREE, say=say)
+        _write(folder / "data.json", {**job.sets.to_json(), "preview": preview.data()})
+        return _carry_out(recipe, job, held, steps, settings, report, say)
+
+
+def stored(folder: Path) -> dict[str, Any] | None:
+    """The recipe of the run in a folder, as it was resolved."""
+    import yaml
+
+    try:
+        found = yaml.safe_load((folder / "recipe.yaml").read_text("utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def called(folder: Path, settings: Settings) -> str:
+    """A run's name: its folder's own below the folder of runs, else the path."""
+    return folder.name if folder.parent == runs(settings) else str(folder)
+
+
+def runs(settings: Settings) -> Path:
+    """Where runs are that were given no folder."""
+    return settings.home.expanduser().absolute() / "runs"
+
+
+def folder_for(recipe: Recipe, name: str, settings: Settings) -> Path:
+    """The folder of the run ``name``; where that one is finished and was of another recipe, name-2, name-3, ..."""
+    from hornbook.train.folder import differences, read_state
+
+    asked = recipe.model_dump(mode="json")
+    for number in itertools.count(1):
+        folder = runs(settings) / (name if number == 1 else f"{name}-{number}")
+        before = stored(folder)
+        other = before is not None and differences(before, asked, FREE)
+        if not other or read_state(folder).get("status") != "finished":
+            return folder
+    raise AssertionError
+
+
+# ------------------------------------------------------------------------------------------------------------- before
+
+
+def steps_of(training: Training, job: Job) -> int:
+    """Updates of the weights."""
+    if training.steps is not None:
+        return training.steps
+    return max(1, math.ceil(training.epochs * job.sets.epoch_batches / training.accumulate))
+
+
+def previewed(recipe: Recipe, job: Job, steps: int) -> Preview:
+    training, account = recipe.training, job.sets.account
+    passes = steps * training.accumulate
+    epochs = passes / max(1, job.sets.epoch_batches)
+    tokens = round(epochs * account.tokens)
+    learnt = account.learnt / max(1, account.tokens) if job.anatomy.config.language_head else 0.0
+    context = min(recipe.data.context, max(2, account.tokens // max(1, account.rows)))
+    foreseen = forecast.seconds(job.anatomy, training, context, tokens, learnt, frozen=job.attached is not None)
+    return Preview(
+        recipe=recipe.recipe,
+        model=job.called,
+        method=job.method,
+        trained=job.trained,
+        parameters=job.parameters,
+        examples=account.examples,
+        held_out=job.sets.held_out,
+        tokens=account.tokens,
+        learnt=account.learnt,
+        truncated=account.truncated,
+        dropped=account.dropped + account.unlabelled,
+        skipped=job.sets.skipped,
+        steps=steps,
+        tokens_a_step=round(tokens / steps),
+        epochs=epochs,
+        memory=job.memory,
+        seconds=foreseen,
+        example=job.example,
+        notes=tuple(job.notes),
+    )
+
+
+def schedule_of(training: Training, steps: int) -> Schedule:
+    """How the rate goes; a warm-up that is a share is rounded up to whole steps."""
+    from hornbook.train import schedule
+
+    warmup = training.warmup if isinstance(training.warmup, int) else math.ceil(training.warmup * steps)
+    if warmup >= steps > 1:
+        raise UsageError(f"a warm-up of {warmup:,} steps leaves none of {steps:,}", "Shorten it, or take more steps.")
+    match training.schedule:
+        case "constant":
+            return schedule.constant(warmup=warmup)
+        case "inverse_sqrt":
+            return schedule.inverse_sqrt(warmup=max(1, warmup))
+        case "slanted":
+            return schedule.slanted(steps, warmup=max(1, warmup))
+        case "wsd":
+            return schedule.wsd(steps, warmup=warmup, end=training.end)
+        case "linear":
+            return schedule.linear(steps, warmup=warmup, end=training.end)
+        case _:
+            return schedule.cosine(steps, warmup=warmup, end=training.end)
+
+
+# ------------------------------------------------------------------------------------------------------------- during
+
+
+def _carry_out(
+    recipe: Recipe,
+    job: Job,
+    folder: RunFolder,
+    steps: int,
+    settings: Settings,
+    report: Report,
+    say: Callable[[str], object],
+) -> Outcome:
+    from hornbook.train import optim, precision
+    from hornbook.train.average import MovingAverage
+    from hornbook.train.fit import Whole, fit
+
+    training = recipe.training
+    numbers = precision.make(forecast.precision(training.precision, job.model.device.type))
+    trained = numbers.take(job.named.items())
+    assert training.rate is not None, "a recipe settles its rate"
+    optimizer = optim.make(
+        training.optimizer, trained, rate=training.rate, weight_decay=training.weight_decay, betas=training.betas
+    )
+    average = None
+    if training.ema is not None:
+        average = MovingAverage(trained, decay=training.ema, changed=numbers.settle)
+    speed = _Speed()
+
+    def on_step(step: Step) -> None:
+        speed(step)
+        report(step.step, steps, f"loss {step.loss:.3f}, {speed.tokens:,.0f} tokens/s")
+
+    def on_validation(step: int, found: Validation) -> None:
+        if step == 0:
+            say(f"  held-out loss {found.loss:.4f} before the first step")
+            _sample(job, folder, 0)
+
+    tenth = max(1, steps // 10)
+    run = fit(
+        job.model,
+        job.sets.feed(),
+        job.loss,
+        optimizer,
+        folder=folder,
+        checkpoints=Whole(folder.checkpoints, trained, optimizer),
+        steps=steps,
+        accumulate=training.accumulate,
+        clip=training.clip,
+        schedule=schedule_of(training, steps),
+        precision=numbers,
+        average=average,
+        seed=training.seed,
+        save_every=training.save_every or tenth,
+        keep=training.keep,
+        validate=job.sets.held_out_batches if job.sets.held_out else None,
+        validate_every=training.validate_every or tenth,
+        on_step=[on_step],
+        on_validation=on_validation,
+        say=say,
+    )
+    del optimizer, run
+    result = _put(job, folder.path)
+    _sample(job, folder, steps, anew=True)
+    scores = job.scores() if job.scores is not None else {}
+    name = called(folder.path, settings)
+    _write(
+        folder.path / "outcome.json", {"name": name, "kind": job.kind, "scores": scores, "commands": [*job.next(name)]}
+    )
+    folder.finish()
+    outcome = told(folder.path)
+    assert outcome is not None and outcome.result == result
+    return outcome
+
+
+class _Speed:
+    """Tokens a second of the last few steps."""
+
+    def __init__(self) -> None:
+        self.tokens = 0.0
+
+    def __call__(self, step: Step) -> None:
+        now = step.tokens / max(step.seconds, 1e-9)
+        self.tokens = now if not self.tokens else 0.8 * self.tokens + 0.2 * now
+
+
+def _sample(job: Job, folder: RunFolder, step: int, *, anew: bool = False) -> None:
+    """Ask the model; ``anew``: unless the file has the answers of that step, of a run that was killed as it ended."""
+    if (
+        not job.ask
+        or job.answer is None
+        or (anew and any(row["step"] == step for row in _lines(folder.path / "samples.jsonl")))
+    ):
+        return
+    for asked, reply in zip(job.ask, job.answer(job.ask), strict=True):
+        folder.sample(step, asked.text, reply)
+
+
+def _put(job: Job, folder: Path) -> Path:
+    """The result under its name, whole or not at all."""
+    final, partial = folder / job.kind, folder / f".{job.kind}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir()
+        job.write(partial)
+        if final.exists():
+            shutil.rmtree(final)
+        os.rename(partial, final)
+    except OSError as error:
+        raise StoreError(
+            f"{final} cannot be written: {error.strerror or error}", "Make room, and give the same command again."
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return final
+
+
+# -------------------------------------------------------------------------------------------------------------- after
+
+
+def told(folder: Path) -> Outcome | None:
+    """What came of a finished run, by what its folder says; None where it cannot be told."""
+    try:
+        said = json.loads((folder / "outcome.json").read_text("utf-8"))
+        rows = _lines(folder / "metrics.jsonl")
+        held_out = [row["validation"]["loss"] for row in rows if "validation" in row]
+        steps = [row for row in rows if "loss" in row]
+        samples: dict[str, dict[int, str]] = {}
+        for row in _lines(folder / "samples.jsonl"):
+            samples.setdefault(row["prompt"], {})[row["step"]] = row["reply"]
+        last = steps[-1]["step"] if steps else 0
+        return Outcome(
+            said["name"],
+            folder,
+            folder / said["kind"],
+            last,
+            sum(row["seconds"] for row in steps),
+            held_out[0] if held_out else None,
+            held_out[-1] if held_out else None,
+            said["scores"],
+            tuple((asked, replies.get(0), replies.get(last)) for asked, replies in samples.items()),
+            tuple(said["commands"]),
+        )
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    try:
+        return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    except FileNotFoundError:
+        return []
+    except ValueError as error:
+        raise DataError(f"{path} is damaged: {error}", "Remove the run's folder and begin again.") from error
+
+
+def _write(path: Path, value: Mapping[str, Any]) -> None:
+    try:
+        path.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", "utf-8")
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written: {error.strerror}", "Make room on the disk.") from error
