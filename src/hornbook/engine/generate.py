@@ -43,6 +43,8 @@ class Step(NamedTuple):
 class Cache(Protocol):
     """The part of a key-value cache that generation drives; attention inside the model uses the rest."""
 
+    prompts: Tensor | None  # [B] long: how many of a row's tokens are its prompt
+
     def keep(self, rows: list[int]) -> None: ...
 
 
@@ -113,6 +115,7 @@ class Generator:
         for begin in range(0, len(rows), self.rows):
             wave = rows[begin : begin + self.rows]
             cache = self.new_cache(len(wave), max(row.capacity for row in wave))
+            cache.prompts = torch.tensor([len(row.ids) for row in wave], device=self.device)
             logits = self._prompt(wave, cache)
             while True:
                 steps = self._choose(wave, logits)

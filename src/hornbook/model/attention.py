@@ -11,7 +11,7 @@ kernel, or the plain one where that cannot serve.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -51,6 +51,14 @@ class Pass:
     bias: Bias | None = None
     memory: Memory | None = None
     routing: list[Tensor] | None = None  # where sparse layers leave their routers' scores [B,T,E]
+
+    # what adapters that act on some of the tokens go by: see Transformer.forward
+    places: Tensor | None = None  # [B,T] long: each token's place in its row, or in its document
+    mask: Tensor | None = None  # [B,T]
+    segments: Tensor | None = None  # [D+1]
+    prompts: Tensor | None = None  # [B] or [D] long
+    grows: bool = False  # the rows may have tokens before and after this pass
+    notes: dict[Any, Any] = field(default_factory=dict)  # what one layer finds out for the next
 
 
 class Attention(nn.Module):

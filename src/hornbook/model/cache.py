@@ -29,6 +29,7 @@ class Cache(Store, Protocol):
 
     capacity: int  # tokens that a row may hold
     lengths: Tensor  # [B] long: real tokens of each row
+    prompts: Tensor | None  # [B] long: how many of a row's tokens are its prompt, where somebody has said so
 
     def begin(self, rows: int, length: int, mask: Tensor | None) -> Tensor:
         """Make room for ``length`` more tokens in each of ``rows`` rows; -> their positions [B, length] long."""
@@ -87,6 +88,7 @@ class ContiguousCache:
         self._keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.layers)]
         self._values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.layers)]
         self._step: _Step | None = None
+        self.prompts: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self._lengths)
@@ -190,6 +192,8 @@ class ContiguousCache:
             for layer, block in enumerate(blocks):
                 blocks[layer] = block[index]
         self._lengths = [self._lengths[row] for row in rows]
+        if self.prompts is not None:
+            self.prompts = self.prompts[index]
         self._step = None
 
     def _grow(self, slots: int) -> None:

@@ -139,6 +139,7 @@ class Transformer(nn.Module):
         memory: Memory | None = None,
         cache: Cache | None = None,
         segments: Tensor | None = None,
+        prompts: Tensor | None = None,
         logits: Literal["all", "last", "none"] = "all",
         routing: list[Tensor] | None = None,
     ) -> Output:
@@ -150,6 +151,8 @@ class Transformer(nn.Module):
         memory       what ``encode`` made of the source, for models with an encoder
         cache        the tokens are appended to its rows, row b grows by mask[b].sum(), and all of a row is seen
         segments     [D+1]: the one row [1,T] holds D documents, of which these are the starts, and T; none sees another
+        prompts      [B] long, or [D]: how many of each row's tokens, or document's, are its prompt, for adapters that act on
+                     its ends; default what the cache says, without one all tokens
         routing      a list that takes each mixture's router scores [B,T,experts], for the load-balancing loss
         Raises ContextTooLong where the tokens exceed a table of learned positions or the cache; ValueError on inputs
         that do not fit the model.
@@ -178,7 +181,9 @@ class Transformer(nn.Module):
         positions = self._within(places if positions is None else positions, mask)
         bias: Bias | None = self._alibi if self.relative is None else self.relative
         turns = self._turns(positions, None if cache is None else cache.capacity)
-        shared = Pass(store, turns, bias, memory, routing)
+        if prompts is None and cache is not None:
+            prompts = cache.prompts
+        shared = Pass(store, turns, bias, memory, routing, places, mask, segments, prompts, cache is not None)
 
         x = self.embed(x, positions, token_types)
         for layer in range(self.config.layers):
