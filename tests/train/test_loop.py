@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hornbook.errors import DataError, TrainingError
+from hornbook.errors import DataError, TrainingError, UsageError
 from hornbook.model.config import Experts, LayerKind, ModelConfig, Relative, Rotary
 from hornbook.model.transformer import Transformer
 from hornbook.train import schedule
@@ -131,6 +131,37 @@ def test_schedules_are_their_formulas() -> None:
     line = schedule.linear(110, warmup=10, end=0.2)
     assert [line(s) for s in (1, 10, 60, 110, 500)] == pytest.approx([0.1, 1.0, 0.6, 0.2, 0.2])
     assert [schedule.constant(warmup=4)(s) for s in (1, 4, 99)] == [0.25, 1.0, 1.0]
+
+
+def test_warmup_stable_decay_and_slanted_triangles_are_their_formulas() -> None:
+    """arXiv 2404.06395, eq. 1 with 2405.18392, eq. 2; arXiv 1801.06146, eq. 3, word for word."""
+    for shape, halfway in (("linear", 0.55), ("1-sqrt", 1 - 0.9 * math.sqrt(0.5))):
+        rate = schedule.wsd(100, warmup=10, decay=20, end=0.1, shape=shape)  # type: ignore[arg-type]
+        assert [rate(s) for s in (5, 10, 50, 80, 90, 100)] == pytest.approx([0.5, 1, 1, 1, halfway, 0.1])
+    total, share, ratio = 200, 0.1, 32
+    cut = math.floor(total * share)
+    rate = schedule.slanted(total)
+    for t in (1, 19, 20, 21, 110, 200):
+        p = t / cut if t < cut else 1 - (t - cut) / (cut * (1 / share - 1))
+        assert rate(t) == pytest.approx((1 + p * (ratio - 1)) / ratio)
+    assert schedule.slanted(100, warmup=50)(75) == pytest.approx((1 + 0.5 * 31) / 32)
+    with pytest.raises(UsageError, match="a warm-up of 90 and a decay of 20 steps do not fit in 100"):
+        schedule.wsd(100, warmup=90, decay=20)
+
+
+def test_every_schedule_has_a_name_and_stays_between_nothing_and_one() -> None:
+    for name in schedule.SCHEDULES:
+        for steps, warmup in ((1, 0), (7, 2), (50, 5), (10, 9)):
+            rate = schedule.make(name, steps, warmup=warmup, end=0.05)
+            values = [rate(step) for step in range(1, steps + 1)]
+            assert all(0 < value <= 1 for value in values), (name, values)
+            assert steps == 1 or max(values) == 1.0, (name, values)
+            if warmup:
+                assert rate(warmup) == 1.0, name
+    with pytest.raises(UsageError, match="no schedule 'step'"):
+        schedule.make("step", 10)
+    with pytest.raises(UsageError, match="a warm-up of 11 steps does not fit in 10"):
+        schedule.make("cosine", 10, warmup=11)
 
 
 # ------------------------------------------------------------------------------------------------------- beginnings
