@@ -11,8 +11,10 @@ import os
 import resource
 import signal
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -69,9 +71,11 @@ def go(
     rate: float = 0.01,
     slow: float = 0.0,
     spoil: int = 0,
+    die_after: int = 0,
     say: Any = print,
 ) -> None:
-    """Train as little as it takes. ``slow``: seconds that a step lasts; ``spoil``: the step before which a weight is lost."""
+    """Train as little as it takes. ``slow``: seconds that a step lasts; ``spoil``: the step before which a weight is lost;
+    ``die_after``: the step after which, unsaved, the process is killed."""
     torch.manual_seed(3)
     model = initialise(Transformer(CONFIG), generator=torch.Generator().manual_seed(0))
     numbers = make(precision)
@@ -80,9 +84,9 @@ def go(
     mean = MovingAverage(trained, decay=0.9, changed=numbers.settle)
 
     def dawdle(step: Any) -> None:
-        import time
-
         time.sleep(slow)
+        if step.step == die_after:
+            os.kill(os.getpid(), signal.SIGKILL)
         if step.step + 1 == spoil:
             with torch.no_grad():
                 trained["norm.weight"].fill_(torch.nan)
@@ -120,7 +124,6 @@ def _die_at(operation: int) -> None:
 
 
 def _child(asked: dict[str, Any]) -> int:
-    torch.set_num_threads(1)
     sys.stdout = sys.stderr = (Path(asked["folder"]).parent / "said.txt").open("a", buffering=1)
     if "die_at" in asked:
         _die_at(asked.pop("die_at"))
@@ -137,6 +140,9 @@ def _child(asked: dict[str, Any]) -> int:
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)
+    with TemporaryDirectory() as nowhere:
+        go(Path(nowhere), steps=2, say=lambda word: None)  # what is imported late is there before the forks
     for line in sys.stdin:
         child = os.fork()
         if child == 0:
