@@ -40,6 +40,7 @@ VERBS = {
     "list": Verb("models", "List the models in the store.", "hornbook list"),
     "show": Verb("models", "Show what a model is, and its licence.", "hornbook show smollm2:135m"),
     "plan": Verb("plan", "Tell how much memory a model will need.", "hornbook plan smollm2:135m --train lora --context 1024"),
+    "corpus": Verb("corpus", "Make a corpus of raw text: clean, deduplicate, decontaminate, scrub and split it.", "hornbook corpus recipes/corpus.yaml -o corpus"),
     "train": Verb("train", "Train or fine-tune a model by a recipe.", "hornbook train recipes/telegram.yaml"),
     "export": Verb("export", "Write a model as GGUF or as a Hugging Face folder, and compare the copy.", "hornbook export smollm2:135m --to gguf -q Q4_K_M -o small.gguf"),
     "bench": Verb("bench", "Measure how fast a model runs here, beside other programs if wanted.", "hornbook bench smollm2:135m --against llamacpp"),

@@ -1,8 +1,8 @@
 """What went, and why: the account of a corpus, for programs (JSON), for a terminal (a table) and to show (one HTML page).
 
-    ledger.came(place, characters)                what was read
-    ledger.went(reason, ...)                      an example that did not stay, with up to `SHOWN` of each reason
-    ledger.stayed("train", ...)                   one that did
+ledger.came(characters, language)             what was read
+ledger.went(reason, ...)                      an example that did not stay, with up to `SHOWN` of each reason
+ledger.stayed("train", ...)                   one that did
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Ledger:
         if len(self.malformed) < SHOWN:
             self.malformed.append(f"{place}: {why}")
 
-    def went(self, reason: str, characters: int, *, place: Place | None, detail: str, excerpt: str) -> None:
+    def went(self, reason: str, characters: int, *, place: Place | str | None, detail: str, excerpt: str) -> None:
         self.gone.setdefault(reason, Count()).add(characters)
         shown = self.samples.setdefault(reason, [])
         if len(shown) < SHOWN:
@@ -92,6 +92,25 @@ class Ledger:
             "malformed": {"lines": self.malformed_lines, "samples": self.malformed},
             "evaluation_sets": self.sets,
         }
+
+    @classmethod
+    def of(cls, said: Mapping[str, Any]) -> Ledger:
+        """The account that ``as_dict`` wrote, to go on with."""
+        return cls(
+            read=Count(**said["read"]),
+            gone={
+                name: Count(**{key: value for key, value in count.items() if key != "samples"})
+                for name, count in said["gone"].items()
+            },
+            kept={where: Count(**count) for where, count in said["kept"].items()},
+            changes=Counter({name: count["times"] for name, count in said["changes"].items()}),
+            changed=Counter({name: count["examples"] for name, count in said["changes"].items()}),
+            languages=Counter(said["languages"]),
+            malformed=list(said["malformed"]["samples"]),
+            malformed_lines=said["malformed"]["lines"],
+            samples={name: list(count["samples"]) for name, count in said["gone"].items()},
+            sets={name: dict(held) for name, held in said["evaluation_sets"].items()},
+        )
 
     def rows(self) -> list[tuple[str, str, str, str]]:
         """(what, examples, share of those read, characters), for a table on a terminal."""

@@ -16,13 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from hornbook.data.compression import inner_suffix
 from hornbook.data.records import FORMATS, Fault, records
-from hornbook.data.words import PER_WORD, hashes, is_unspaced, normalise, runs, segments
+from hornbook.data.texts import strings
+from hornbook.data.words import PER_WORD, hashes, is_unspaced, normalise, runs, runs_of, segments
 from hornbook.errors import DataError, UsageError
 
 RUN, LEAST = 13, 8
@@ -54,7 +55,7 @@ class Contamination:
     def __init__(self) -> None:
         self.sets: dict[str, Held] = {}
         self._names: list[str] = []
-        self._keys: dict[int, np.ndarray] = {}  # a run's length -> its numbers, sorted uint64 [n]
+        self._keys: dict[int, np.ndarray] = {}  # a run's length, rising -> its numbers, sorted uint64 [n]
         self._items: dict[int, np.ndarray] = {}  # beside them: (set, item), int64 [n,2]
         self._whole: dict[bytes, tuple[int, int]] = {}  # short texts
 
@@ -74,7 +75,7 @@ class Contamination:
                 held[1] += looked
                 held[2] += not looked
             table.sets[name] = Held(*held)
-        for length, rows in found.items():
+        for length, rows in sorted(found.items()):
             keys = np.concatenate([keys for keys, _, _ in rows])
             owners = np.concatenate([np.full((len(keys), 2), (number, item)) for keys, number, item in rows])
             order = np.argsort(keys, kind="stable")
@@ -103,11 +104,10 @@ class Contamination:
         whole = self._whole.get(_key(words)) if len(words) < LEAST * PER_WORD else None
         if whole is not None:
             return Overlap(self._names[whole[0]], whole[1], " ".join(words))
-        numbers = hashes(words)
-        for length, keys in self._keys.items():
-            mine = runs(numbers, length)
+        for length, mine in zip(self._keys, runs_of(hashes(words), list(self._keys)), strict=True):
             if not len(mine):
-                continue
+                break
+            keys = self._keys[length]
             place = np.searchsorted(keys, mine)
             hit = np.flatnonzero(keys[np.minimum(place, len(keys) - 1)] == mine)
             if len(hit):
@@ -130,18 +130,7 @@ def texts_of_items(path: Path) -> Iterator[list[str]]:
     for record in records(path, format if format in FORMATS else ".txt", split="line"):
         if isinstance(record.value, Fault):
             raise DataError(f"{path}, line {record.line}: {record.value.what}", record.value.remedy)
-        yield list(_strings(record.value))
-
-
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for inner in value.values():
-            yield from _strings(inner)
-    elif isinstance(value, (list, tuple)):
-        for inner in value:
-            yield from _strings(inner)
+        yield list(strings(record.value))
 
 
 def _key(words: list[str]) -> bytes:

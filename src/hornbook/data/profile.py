@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from hornbook.data.words import PER_WORD, hashes, is_unspaced, runs, segments, weight
+from hornbook.data.words import PER_WORD, hashes, is_unspaced, runs, segments, singles
 
 # What ends a sentence, in the scripts at hand; closing quotes and brackets may follow it.
 ENDS = ".!?\u2026。！？｡…؟۔।॥։።"
@@ -36,7 +36,7 @@ class Profile:
 
     @cached_property
     def words(self) -> float:
-        return weight(self.text)
+        return len(self.segments) - singles(self.text) * (1 - 1 / PER_WORD)
 
     @cached_property
     def tokens(self) -> list[str]:

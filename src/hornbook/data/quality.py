@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hornbook.data.profile import Profile, repeated
 from hornbook.errors import UsageError
@@ -136,9 +136,14 @@ class Quality:
             for name, rule in RULES.items()
             if name in rules or name.split(".")[0] in rules or name in bounds
         }
+        self._asked = (tuple(rules), bounds, tuple(forbidden))
         if forbidden:
             lowered = tuple(word.lower() for word in forbidden)
             self.rules["c4.forbidden"] = Rule(C4, "forbidden words", partial(_forbidden, words=lowered), high=0)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """By what was asked for: rules are functions, which no process can send to another."""
+        return _again, self._asked
 
     def refuse(self, text: str, language: str = "unknown") -> Refusal | None:
         """The first rule that the text breaks, None where it may stay."""
@@ -152,6 +157,10 @@ class Quality:
             if rule.high is not None and value > rule.high:
                 return Refusal(name, value, rule.high)
         return None
+
+
+def _again(rules: tuple[str, ...], bounds: dict[str, Any], forbidden: tuple[str, ...]) -> Quality:
+    return Quality(rules, bounds=bounds, forbidden=forbidden)
 
 
 def _forbidden(profile: Profile, words: tuple[str, ...]) -> float:

@@ -10,8 +10,8 @@ Japanese words are about two characters long.
 from __future__ import annotations
 
 import re
-import sys
 import unicodedata
+from collections.abc import Iterator, Sequence
 from functools import cache
 from zlib import crc32
 
@@ -24,6 +24,7 @@ UNSPACED = (
     "\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U0001b000-\U0001b16f\U00020000-\U0003ffff"
 )
 _unspaced = re.compile(f"[{UNSPACED}]")
+_plain = re.compile(r"[A-Za-z0-9]+")
 
 
 def normalise(text: str) -> str:
@@ -33,21 +34,22 @@ def normalise(text: str) -> str:
 
 def segments(text: str) -> list[str]:
     """The words of a text without punctuation; one for each character of a script without spaces."""
-    return _pattern().findall(text)
+    return (_plain if text.isascii() else _pattern()).findall(text)
 
 
 def is_unspaced(text: str) -> bool:
     """Whether a quarter or more of the letters belong to scripts without spaces: the text is then cut at spaces for nothing."""
-    if text.isascii():
-        return False
-    return len(_unspaced.findall(text)) * 4 > sum(map(str.isalpha, text))
+    return not text.isascii() and singles(text) * 4 > sum(map(str.isalpha, text))
 
 
 def weight(text: str) -> float:
     """How many words the text has, where ``PER_WORD`` characters of a script without spaces are one."""
-    found = segments(text)
-    single = len(_unspaced.findall(text))
-    return len(found) - single + single / PER_WORD
+    return len(segments(text)) - singles(text) * (1 - 1 / PER_WORD)
+
+
+def singles(text: str) -> int:
+    """How many characters of scripts without spaces the text has."""
+    return 0 if text.isascii() else len(_unspaced.findall(text))
 
 
 def hashes(words: list[str]) -> np.ndarray:
@@ -57,17 +59,22 @@ def hashes(words: list[str]) -> np.ndarray:
 
 
 def runs(numbers: np.ndarray, length: int) -> np.ndarray:
-    """A number for each run of ``length`` words: uint64 [n] -> uint64 [n - length + 1], empty where n < length.
+    """A number for each run of ``length`` words: uint64 [n] -> uint64 [n - length + 1], empty where n < length."""
+    return next(runs_of(numbers, [length]))
 
-    A polynomial over the words' numbers, so that a run of any length costs one multiplication a word and length.
-    """
-    count = max(len(numbers) - length + 1, 0)
-    found = np.zeros(count, np.uint64)
+
+def runs_of(numbers: np.ndarray, lengths: Sequence[int]) -> Iterator[np.ndarray]:
+    """``runs`` of several lengths, rising: one multiplication a word and step up to the longest, as a polynomial grows."""
+    found, reached = np.zeros(len(numbers), np.uint64), 0
     with np.errstate(over="ignore"):
-        for i in range(length):
-            found *= _ODD
-            found += numbers[i : i + count]
-    return mixed(found)
+        for length in lengths:
+            count = max(len(numbers) - length + 1, 0)
+            found = found[:count]
+            for i in range(reached, length):
+                found = found * _ODD
+                found += numbers[i : i + count]
+            reached = length
+            yield mixed(found)
 
 
 def mixed(numbers: np.ndarray) -> np.ndarray:
@@ -88,7 +95,8 @@ _ODD = np.uint64(0x9E3779B97F4A7C15)
 @cache
 def _pattern() -> re.Pattern[str]:
     # Python's \w leaves out the marks that Hindi, Arabic or Thai vowels are written with, which would cut their words.
-    marks = [code for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code))[0] == "M"]
+    every = range(0x300, 0x1F000)  # what lies beyond are variation selectors, which no word needs
+    marks = [code for code in every if unicodedata.category(chr(code))[0] == "M" and not _unspaced.match(chr(code))]
     spans: list[list[int]] = []
     for code in marks:
         if spans and spans[-1][1] == code - 1:
@@ -96,4 +104,4 @@ def _pattern() -> re.Pattern[str]:
         else:
             spans.append([code, code])
     held = "".join(f"\\U{first:08x}-\\U{last:08x}" for first, last in spans)
-    return re.compile(f"[{UNSPACED}]|(?:[^\\W_{UNSPACED}]|(?![{UNSPACED}])[{held}])+")
+    return re.compile(f"[{UNSPACED}]|(?:[^\\W_{UNSPACED}]+[{held}]*)+")
