@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from hornbook.engine.engine import Stats
     from hornbook.engine.feed import Feed
     from hornbook.engine.opening import Opened
+    from hornbook.engine.plain import OpenedPlain, PlainDriver, PlainStream
     from hornbook.engine.requests import Event, Request
     from hornbook.engine.seq2seq import Seq2Seq
     from hornbook.engine.speculative import Drafter
@@ -54,6 +55,7 @@ def load(
     dtype: str = "auto",
     stretch: str | None = None,
     draft: str | Path = "auto",
+    adapter: str | Path | None = None,
     max_running: int = 64,
     settings: Settings | None = None,
     progress: Progress | None = None,
@@ -69,54 +71,82 @@ def load(
     stretch: a longer context than the model was trained for, "yarn:4".
     draft: what guesses the next tokens, which the model then judges several at a time (engine/drafting.py): "auto",
         "lookup", "none", or the source of a small model with the same tokenizer. It changes how fast an answer comes.
+    adapter: the folder of one, or a run that trained one; every request uses it.
     max_running: how many answers of a decoder are written at once; more wait their turn.
     Raises ModelNotFound, OfflineError, DownloadError, ModelFileError, UnsupportedModel, UsageError.
     """
+    from hornbook.checkpoint.lora import adapter_folder, runs_beside
     from hornbook.checkpoint.store import Store
     from hornbook.engine import drafting, opening
+    from hornbook.engine.plain import OpenedPlain
 
     settings = settings or Settings.load()
     if is_remote(str(source)):
-        if stretch is not None or (device, dtype) != ("auto", "auto") or draft not in drafting.SILENT:
+        if stretch is not None or (device, dtype) != ("auto", "auto") or draft not in drafting.SILENT or adapter:
             what = "a server decides itself how it runs a model"
-            raise UsageError(what, "Leave device, dtype, stretch and draft out.")
+            raise UsageError(what, "Leave device, dtype, stretch, draft and adapter out.")
         return RemoteLLM(str(source), settings=settings)
     entry = Store(settings).ensure(str(source), progress=progress)
     device = settings.device if device == "auto" else device
-    with opening.for_native(entry.path, device, dtype, stretch, settings) as packed:
-        if packed is not None and packed.config.language_head and packed.config.causal:
-            opened = opening.native_decoder(packed, settings)
-            drafter = drafting.drafter_for(opened, draft, device, settings, progress)
-            return LocalLLM(opened, name=entry.name, max_running=max_running, settings=settings, drafter=drafter)
-        if packed is not None and not packed.config.causal:
-            from hornbook.retrieve.embed import LocalEmbedder
+    folder = None if adapter is None else adapter_folder(adapter, settings)
+    beside = folder is not None and runs_beside(folder)  # in the engine; others are in the weights before it opens
 
-            drafting.check_undrafted(draft, entry.name)
-            encoder = opening.native_encoder(packed, settings)
-            return LocalEmbedder(encoder, packed.config, packed.tokenizer, entry.path, name=entry.name)
-    model = _with_torch(entry.path, entry.name, device, dtype, stretch, settings)
-    if isinstance(model, opening.Opened):
-        drafter = drafting.drafter_for(model, draft, device, settings, progress)
-        return LocalLLM(model, name=entry.name, max_running=max_running, settings=settings, drafter=drafter)
+    def ready(opened: Opened | OpenedPlain) -> LocalLLM:
+        drafter = None
+        if isinstance(opened, opening.Opened):
+            drafter = drafting.drafter_for(opened, draft, device, settings, progress)
+        llm = LocalLLM(opened, name=entry.name, max_running=max_running, settings=settings, drafter=drafter)
+        if folder is not None and beside:
+            try:
+                llm.add_adapter(str(adapter), folder)
+            except BaseException:
+                llm.close()
+                raise
+            llm.adapter = str(adapter)
+        return llm
+
+    if folder is None or beside:
+        with opening.for_native(entry.path, device, dtype, stretch, settings) as packed:
+            if packed is not None and packed.config.language_head and packed.config.causal:
+                return ready(opening.native_decoder(packed, settings))
+            if packed is not None and not packed.config.causal and folder is None:
+                from hornbook.retrieve.embed import LocalEmbedder
+
+                drafting.check_undrafted(draft, entry.name)
+                encoder = opening.native_encoder(packed, settings)
+                return LocalEmbedder(encoder, packed.config, packed.tokenizer, entry.path, name=entry.name)
+    model = _with_torch(entry.path, entry.name, device, dtype, stretch, settings, folder, beside)
+    if isinstance(model, opening.Opened | OpenedPlain):
+        return ready(model)
     drafting.check_undrafted(draft, entry.name)
     return model
 
 
 def _with_torch(
-    path: Path, name: str, device: str, dtype: str, stretch: str | None, settings: Settings
-) -> Opened | Seq2Seq | LocalEmbedder:
+    path: Path, name: str, device: str, dtype: str, stretch: str | None, settings: Settings,
+    folder: Path | None, beside: bool,
+) -> Opened | OpenedPlain | Seq2Seq | LocalEmbedder:  # fmt: skip
+    """``folder``: of an adapter; ``beside``: a decoder's engine will run it beside the weights."""
     from hornbook.checkpoint import loading
     from hornbook.engine import opening
     from hornbook.engine.lower import read_together
 
     if dtype == "int4":
+        if folder is not None and not beside:
+            what = f"the adapter {folder.name} has to be in the weights, and those of int4 cannot be changed"
+            raise UsageError(what, "Leave dtype out.")
         return opening.four_bit_decoder(path, device, stretch, settings)
-    opened = loading.load(path, dtype=dtype, device=device, stretch=stretch, together=read_together)
+    opened = loading.load(path, dtype=dtype, device=device, stretch=stretch, together=None if folder else read_together)
+    decoder = opened.config.language_head and opened.config.causal
+    if folder is not None and not (decoder and beside and opened.config.encoder is None):
+        opening.with_adapter(opened, folder)
     if opened.config.language_head and opened.config.encoder is not None:
         from hornbook.engine.seq2seq import Seq2Seq
 
         return Seq2Seq(opened, name=name)
-    if opened.config.language_head and opened.config.causal:
+    if decoder and folder is not None and not beside:
+        return opening.adapted_decoder(opened, device, dtype, settings)
+    if decoder:
         return opening.torch_decoder(opened, settings)
     from hornbook.engine.encode import TorchEncoder
     from hornbook.retrieve.embed import LocalEmbedder
@@ -137,19 +167,14 @@ class LocalLLM:
 
     def __init__(
         self,
-        opened: Opened,
+        opened: Opened | OpenedPlain,
         *,
         name: str = "",
         max_running: int = 64,
         settings: Settings | None = None,
         drafter: Drafter | None = None,
     ) -> None:
-        from hornbook.checkpoint.machine import available
-        from hornbook.engine.driver import Driver
-        from hornbook.engine.engine import Engine
         from hornbook.engine.grammar import Vocabulary
-        from hornbook.kernels.library import library
-        from hornbook.text.stream import StreamDecoder
 
         tokenizer, config = opened.tokenizer, opened.config
         self.name = name or opened.path.stem
@@ -158,22 +183,11 @@ class LocalLLM:
         self.chat_template = opened.chat_template
         vocab_size = min(config.vocab_size, tokenizer.vocab_size)
         self.vocabulary = Vocabulary(tokenizer, vocab_size)
-        self.runs_on = opened.executor.name
-        self._config, self._family = config, opened.family
-        # Pages are set aside by opening.py; what is free besides is for the steps.
-        memory, pages = available(), opened.executor.pages * opened.executor.page_bytes
-        self._driver: Driver | None = Driver(
-            Engine(
-                opened.executor,
-                new_decoder=lambda: StreamDecoder(tokenizer),
-                vocab_size=vocab_size,
-                stop_ids=tokenizer.stop_ids,
-                max_running=max_running,
-                vocabulary=self.vocabulary,
-                memory=None if memory is None else pages + memory,
-                kernels=library(settings),
-                drafter=drafter,
-            )
+        self.runs_on = opened.name
+        self.adapter: str | None = None  # which requests use that name no other
+        self._config, self._family, self._path = config, opened.family, opened.path
+        self._driver: Driver | PlainDriver | None = opened.driver(
+            self.vocabulary, vocab_size, settings, max_running=max_running, drafter=drafter
         )
 
     # --- text
@@ -200,6 +214,7 @@ class LocalLLM:
         params = sampling or SamplingParams()
         ids = [self.encode(prompt) for prompt in as_prompts(prompts)]
         answers: list[list[list[Token]]] = [[[] for _ in range(params.n)] for _ in ids]
+        adapter = self.adapter if adapter is None else adapter
         with closing(self._ask([Request(prompt, params, priority, deadline, adapter) for prompt in ids])) as events:
             for place, event in events:
                 answers[place][event.answer].append(_token(event, place, len(ids)))
@@ -228,6 +243,7 @@ class LocalLLM:
         if len(several) != 1 or params.n != 1:
             what = f"a stream continues one prompt once, not {len(several)} prompts {params.n} times"
             raise UsageError(what, "Use generate() for several.")
+        adapter = self.adapter if adapter is None else adapter
         return _tokens(self._ask([Request(self.encode(several[0]), params, priority, deadline, adapter)]))
 
     def chat(
@@ -303,7 +319,8 @@ class LocalLLM:
 
         scores = [Score(0.0, True, 0)] * len(pairs)
         both = [self._pair(context, continuation) for context, continuation in pairs]
-        with closing(self._ask([Request(ids, score_from=start) for ids, start in both])) as events:
+        asked = [Request(ids, score_from=start, adapter=self.adapter) for ids, start in both]
+        with closing(self._ask(asked)) as events:
             for place, event in events:
                 if event.error is not None:
                     raise _named(event.error, place, len(pairs))
@@ -338,15 +355,16 @@ class LocalLLM:
 
         Raises ModelNotFound, ModelFileError, UnsupportedModel, or UsageError where it was made for another base.
         """
+        from hornbook.checkpoint.fingerprint import of_file
         from hornbook.checkpoint.lora import read_lora
 
-        changes = read_lora(folder, self._config, self._family)
-        with self._open().alone() as engine:
+        changes = read_lora(folder, self._config, self._family, lambda: of_file(self._path))
+        with self._shared().alone() as engine:
             engine.add_adapter(name, changes)
 
     def remove_adapter(self, name: str) -> None:
         """Forget an adapter that nothing uses at the moment."""
-        with self._open().alone() as engine:
+        with self._shared().alone() as engine:
             engine.remove_adapter(name)
 
     # --- running
@@ -357,7 +375,7 @@ class LocalLLM:
             return list(prompt)
         return list(self.tokenizer.encode(prompt)) or self._begin()
 
-    def _ask(self, requests: Sequence[Request]) -> Stream:
+    def _ask(self, requests: Sequence[Request]) -> Stream | PlainStream:
         """Check the requests and put them in the line; the work is done by whoever reads the stream."""
         return self._open().ask(requests)
 
@@ -365,16 +383,25 @@ class LocalLLM:
         """A thread that steps this model for readers that must not block, such as an event loop (engine/feed.py)."""
         from hornbook.engine.feed import Feed
 
-        return Feed(self._open(), tell, name=self.name)
+        return Feed(self._shared(), tell, name=self.name)
 
     def stats(self) -> Stats:
         """What the engine has done so far, and what its pages hold."""
-        return self._open().engine.stats()
+        return self._shared().engine.stats()
 
-    def _open(self) -> Driver:
+    def _open(self) -> Driver | PlainDriver:
         if self._driver is None:
             raise ModelClosed(f"{self.name} was closed", "Load it again.")
         return self._driver
+
+    def _shared(self) -> Driver:
+        """The engine that many share. Raises UsageError where the model has none: an adapter is attached to it."""
+        from hornbook.engine.plain import PlainDriver, alone
+
+        driver = self._open()
+        if isinstance(driver, PlainDriver):
+            raise alone()
+        return driver
 
     def close(self) -> None:
         """Free the model's memory. Streams that are open end with ModelClosed, and so does any later use."""
@@ -389,7 +416,7 @@ class LocalLLM:
         self.close()
 
 
-def _tokens(stream: Stream) -> Iterator[Token]:
+def _tokens(stream: Stream | PlainStream) -> Iterator[Token]:
     try:
         for place, event in stream:
             yield _token(event, place, 1)

@@ -12,16 +12,44 @@ import torch
 
 from hornbook.adapt import bases, format
 from hornbook.adapt.attached import Adapter, Attached
+from hornbook.adapt.bottleneck import Bottleneck
+from hornbook.adapt.ia3 import IA3
 from hornbook.adapt.lora import DoRA, LoRA
+from hornbook.adapt.prefix import Prefix
+from hornbook.adapt.prompt import Prompt
+from hornbook.adapt.ptuning import PTuning
+from hornbook.adapt.reft import LoReFT
+from hornbook.checkpoint import fingerprint
+from hornbook.checkpoint.lora import adapter_folder
 from hornbook.errors import UnsupportedModel
 from hornbook.model.transformer import Transformer
 
-__all__ = ["KINDS", "Adapter", "Attached", "DoRA", "LoRA", "attach", "load"]
+__all__ = [
+    "IA3",
+    "KINDS",
+    "Adapter",
+    "Attached",
+    "Bottleneck",
+    "DoRA",
+    "LoRA",
+    "LoReFT",
+    "PTuning",
+    "Prefix",
+    "Prompt",
+    "attach",
+    "load",
+]
 
 # By the names that recipes use.
 KINDS: dict[str, type[Adapter]] = {
     "lora": LoRA,
     "dora": DoRA,
+    "prompt": Prompt,
+    "ptuning": PTuning,
+    "prefix": Prefix,
+    "bottleneck": Bottleneck,
+    "ia3": IA3,
+    "loreft": LoReFT,
 }
 
 
@@ -42,11 +70,11 @@ def load(model: Transformer, folder: str | Path, name: str = "default") -> Attac
     Raises ModelNotFound, ModelFileError, UnsupportedModel (another kind, or options that compute something else),
     UsageError where it was made for another base.
     """
-    folder = format.adapter_folder(folder)
+    folder = adapter_folder(folder)
     raw, tensors = format.read(folder)
     others = list(model.attached.values())
     here = others[0].base if others else bases.fingerprint(model)
-    bases.check(raw, here, "this model")
+    fingerprint.check(raw, here, "this model")
     said = raw.get("peft_type")
     kinds = {kind.peft_type: kind for kind in reversed(KINDS.values())}
     if said not in kinds:

@@ -24,9 +24,10 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from hornbook.adapt import inject
-from hornbook.adapt.bases import Fingerprint, fingerprint
+from hornbook.adapt.bases import fingerprint
 from hornbook.adapt.inject import Part
 from hornbook.adapt.nf4 import NF4Linear
+from hornbook.checkpoint.fingerprint import Fingerprint
 from hornbook.errors import UsageError
 from hornbook.model.transformer import Transformer
 
@@ -183,6 +184,16 @@ class Attached:
     def merged(self) -> bool:
         return bool(self._merged)
 
+    @property
+    def mergeable(self) -> bool:
+        """Whether it is a change of the model's weights, and they can be changed."""
+        folds = all(type(part).folded is not Part.folded for part in self.parts.values())
+        return folds and not self._hooks and not self._in_four_bits()
+
+    def _in_four_bits(self) -> bool:
+        paths = [path for path in self.parts if not path.startswith("+")]
+        return any(isinstance(inject.module(self.model, path), NF4Linear) for path in paths)
+
     @torch.no_grad()
     def merge(self, *, forever: bool = False) -> None:
         """Fold it into the model's weights: nothing more is computed beside them.
@@ -225,16 +236,15 @@ class Attached:
                 f"the adapter {self.name!r} {f'is not alone: {others} are active too' if others else why}",
                 "Only the one adapter that is active can be merged.",
             )
-        folds = [type(part).folded is not Part.folded for part in self.parts.values()]
-        if self._hooks or not all(folds):
-            raise UsageError(
-                f"an adapter of the kind {self.adapter.kind} cannot be merged: it is no change of the weights",
-                "Keep it attached, or train a LoRA.",
-            )
-        if any(isinstance(inject.module(self.model, path), NF4Linear) for path in self.parts):
+        if self._in_four_bits():
             raise UsageError(
                 "the model's weights are in NF4, where a merged adapter would be rounded away",
                 "Load the model without NF4, load the adapter onto it, and merge there.",
+            )
+        if not self.mergeable:
+            raise UsageError(
+                f"an adapter of the kind {self.adapter.kind} cannot be merged: it is no change of the weights",
+                "Keep it attached, or train a LoRA.",
             )
 
     def detach(self) -> None:

@@ -16,29 +16,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hornbook.adapt import bases, inject
+from hornbook.adapt import inject
 from hornbook.adapt.attached import Attached
 from hornbook.checkpoint.family import Family
 from hornbook.checkpoint.fields import read_json, write_json
-from hornbook.checkpoint.lora import hugging_face_form
+from hornbook.checkpoint.fingerprint import KEY
+from hornbook.checkpoint.lora import CONFIG, WEIGHTS, hugging_face_form
 from hornbook.checkpoint.rules import Rule
 from hornbook.checkpoint.safetensors import SafetensorsFile
 from hornbook.checkpoint.safetensors_writer import Out, write_file
 from hornbook.errors import ModelFileError, ModelNotFound, StoreError, UnsupportedModel, UsageError
 from hornbook.model.transformer import Transformer
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
 PEFT_VERSION = "0.21.2"  # whose keys are written
-
-
-def adapter_folder(folder: str | Path) -> Path:
-    """The folder that has the adapter: ``folder``, or the ``adapter`` of a run. Raises ModelNotFound."""
-    folder = Path(folder)
-    for place in (folder, folder / "adapter"):
-        if (place / CONFIG).is_file():
-            return place
-    raise ModelNotFound(f"{folder} has no {CONFIG}", "Name the folder of an adapter, or of a run that trained one.")
 
 
 def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -76,7 +67,7 @@ def save(attached: Attached, folder: Path, *, base: str | None) -> None:
         **attached.adapter.described(attached),
         "peft_type": attached.adapter.peft_type,
         "peft_version": PEFT_VERSION,
-        bases.KEY: attached.base.said(),
+        KEY: attached.base.said(),
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -93,7 +84,9 @@ def save(attached: Attached, folder: Path, *, base: str | None) -> None:
 def tensors(attached: Attached) -> dict[str, Tensor]:
     """All that the file has, by name; on the CPU."""
     own = attached.adapter.tensors(attached) | _replaced_tensors(attached)
-    return {PREFIX + name: tensor.detach().cpu().contiguous() for name, tensor in own.items()}
+    # What is of no module ("prompt_embeddings") has a name without dots, and PEFT puts nothing before it.
+    full = {PREFIX + name if "." in name else name: tensor for name, tensor in own.items()}
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in full.items()}
 
 
 def form(model: Transformer) -> tuple[Family, list[Rule]]:

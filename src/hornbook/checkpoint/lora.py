@@ -14,24 +14,27 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from hornbook.checkpoint import families
+from hornbook.checkpoint import families, fingerprint
 from hornbook.checkpoint.family import Family
 from hornbook.checkpoint.fields import read_json, read_key
+from hornbook.checkpoint.fingerprint import Fingerprint
 from hornbook.checkpoint.rules import Chain, Rule, Transform, Transposed, expand
 from hornbook.checkpoint.safetensors import SafetensorsFile
 from hornbook.errors import ModelFileError, ModelNotFound, UnsupportedModel, UsageError
 from hornbook.model.config import ModelConfig
 from hornbook.model.parameters import parameters
+from hornbook.settings import Settings
 
 Floats: TypeAlias = "np.ndarray[Any, np.dtype[np.float32]]"
 Change: TypeAlias = tuple[Floats, Floats, float]
 
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _NAME = re.compile(r"(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<side>[AB])(?:\.default)?\.weight")
 _RETRAIN = "Train it again without, or merge it into its model with the tool that made it."
 # Keys that ask for another computation, and must not be set.
@@ -44,19 +47,46 @@ _MORE = frozenset(
 _OF_ANOTHER_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
-def read_lora(folder: str | Path, config: ModelConfig, family: Family) -> dict[str, Change]:
-    """The changes of an adapter, by our parameter names. ``family``: that which the model was read as, in either format.
+def adapter_folder(named: str | Path, settings: Settings | None = None) -> Path:
+    """The folder that has the adapter: the one named, the ``adapter`` of a run's; with ``settings``, also those of a run or
+    an adapter of that name in its home. Raises ModelNotFound, with the names that there are."""
+    named = Path(named).expanduser()
+    places = [named, named / "adapter"]
+    homes = [] if settings is None else [settings.home.expanduser() / name for name in ("runs", "adapters")]
+    if not named.is_absolute() and len(named.parts) == 1:
+        places += [place for home in homes for place in (home / named, home / named / "adapter")]
+    for place in places:
+        if (place / CONFIG).is_file():
+            return place
+    known = sorted({path.name for home in homes for path in home.glob("*") if (path / "adapter").is_dir()})
+    hint = f" Runs that have one: {', '.join(known)}." if known else ""
+    raise ModelNotFound(f"{named} has no {CONFIG}", f"Name the folder of an adapter, or a run that trained one.{hint}")
+
+
+def runs_beside(folder: Path) -> bool:
+    """Whether the engine runs an adapter beside the weights as they are; others are merged into them, or attached."""
+    raw = read_json(folder / CONFIG, dict) or {}
+    return raw.get("peft_type") == "LORA" and not any(raw.get(key) for key in ("use_dora", "modules_to_save"))
+
+
+def read_lora(
+    folder: str | Path, config: ModelConfig, family: Family, base: Callable[[], Fingerprint] | None = None
+) -> dict[str, Change]:
+    """The changes of an adapter, by our parameter names. ``family``: that which the model was read as, in either format;
+    ``base``: tells which model it is, to an adapter that says for which it was made.
 
     Raises ModelNotFound, ModelFileError, UnsupportedModel (a kind that is more than LoRA), UsageError where the adapter was
     made for another base: a module that the model does not have, or one of another shape.
     """
     folder = Path(folder)
-    raw = read_json(folder / "adapter_config.json", dict)
-    weights = folder / "adapter_model.safetensors"
+    raw = read_json(folder / CONFIG, dict)
+    weights = folder / WEIGHTS
     if raw is None or not weights.is_file():
-        missing = "adapter_config.json" if raw is None else weights.name
+        missing = CONFIG if raw is None else weights.name
         raise ModelNotFound(f"{folder} has no {missing}", "Name the folder of an adapter that PEFT wrote.")
     check_kind(raw)
+    if base is not None and fingerprint.KEY in raw:
+        fingerprint.check(raw, base(), "this model")
     rules = hugging_face_form(config, family)[1]
     shapes = parameters(config)
     changes: dict[str, Change] = {}

@@ -11,7 +11,7 @@ done in float32 to tensors that the file has as floats; a quantised matrix of wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
-from hornbook.checkpoint.dequantize import BY_NAME, Floats
+from hornbook.checkpoint.dequantize import BY_NAME, Floats, dequantize
 from hornbook.checkpoint.family import AGAIN, Family
 from hornbook.checkpoint.finite import not_finite
 from hornbook.checkpoint.fitting import Fitted, Shape, fit
@@ -88,6 +88,16 @@ class PackedTensor:
         if bad := values.size - int(np.isfinite(values).sum()):
             raise _damaged(self.name, bad)
         return values
+
+    def rows(self, which: Sequence[int]) -> Floats:
+        """Some rows of a matrix, float32 [len(which), cols], of which alone the bytes are read where they lie in rows."""
+        form, cols = BY_NAME[self.type], self.shape[-1]
+        size = cols // form.block * form.nbytes
+        places = which if self.order is None else self.order[list(which)]
+        raw, out = self._raw(), np.empty((len(which), cols), np.float32)
+        for row, place in zip(out, places, strict=True):
+            dequantize(raw[size * place : size * (place + 1)], form, row)
+        return out
 
     def release(self) -> None:
         """Let the system take back the memory of the file's bytes, which have been used."""

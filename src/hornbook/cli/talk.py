@@ -47,6 +47,7 @@ Stretch = Annotated[
 Draft = Annotated[
     str, typer.Option(help="What guesses ahead: auto, lookup, none, or a small model with the same tokenizer.")
 ]
+Adapter = Annotated[str | None, typer.Option(help="The folder of an adapter, or the name of a run that trained one.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Never open a socket.")]
 
 
@@ -62,6 +63,7 @@ def run(
     device: Device = "auto",
     stretch: Stretch = None,
     draft: Draft = "auto",
+    adapter: Adapter = None,
     offline: Offline = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer and its figures as JSON.")] = False,
 ) -> None:
@@ -79,7 +81,7 @@ def run(
             "--raw gives the model the text as it is: it has no place for --system", "Leave one of them out."
         )
     settings = Settings.load(offline=offline or None)
-    with loaded(model, settings, device, stretch, draft) as llm:
+    with loaded(model, settings, device, stretch, draft, adapter) as llm:
         if not isinstance(llm, LocalLLM | RemoteLLM | CreatedLLM):
             useless = {
                 "--system": system,
@@ -133,6 +135,7 @@ def chat(
     device: Device = "auto",
     stretch: Stretch = None,
     draft: Draft = "auto",
+    adapter: Adapter = None,
     offline: Offline = False,
 ) -> None:
     """Talk with a model. /help lists the commands; Ctrl-C stops an answer, Ctrl-D leaves.
@@ -143,7 +146,7 @@ def chat(
 
     flags = _given(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
     settings = Settings.load(offline=offline or None)
-    with opened(model or settings.model, settings, device, stretch, draft) as llm:
+    with opened(model or settings.model, settings, device, stretch, draft, adapter) as llm:
         sampling = _drawn(llm, flags, {"max_tokens": 512, "temperature": 0.4, "top_p": 0.95})
         Conversation(llm, sampling, system=system, home=settings.home).hold()
 
@@ -153,13 +156,18 @@ def chat(
 
 @contextmanager
 def opened(
-    model: str, settings: Settings, device: str, stretch: str | None = None, draft: str = "auto"
+    model: str,
+    settings: Settings,
+    device: str,
+    stretch: str | None = None,
+    draft: str = "auto",
+    adapter: str | None = None,
 ) -> Iterator[LocalLLM | RemoteLLM | CreatedLLM]:
     """The language model, closed at the end. Raises UsageError for a model that cannot hold a conversation."""
     from hornbook.engine.created import CreatedLLM
     from hornbook.llm import LocalLLM, RemoteLLM
 
-    with loaded(model, settings, device, stretch, draft) as llm:
+    with loaded(model, settings, device, stretch, draft, adapter) as llm:
         if not isinstance(
             llm, LocalLLM | RemoteLLM | CreatedLLM
         ):  # asked so, because Seq2Seq would bring torch with it
@@ -172,7 +180,12 @@ def opened(
 
 @contextmanager
 def loaded(
-    model: str, settings: Settings, device: str, stretch: str | None = None, draft: str = "auto"
+    model: str,
+    settings: Settings,
+    device: str,
+    stretch: str | None = None,
+    draft: str = "auto",
+    adapter: str | None = None,
 ) -> Iterator[LocalLLM | RemoteLLM | CreatedLLM | Seq2Seq]:
     """The model, closed at the end. Raises UsageError for one that cannot write."""
     from hornbook.checkpoint.created import CreatedModels
@@ -180,12 +193,16 @@ def loaded(
 
     created = CreatedModels(settings)
     made = created.find(model)
+    if made is not None and adapter is not None:
+        raise UsageError(
+            f"{model} was created with a Modelfile, which says its adapter", "Name its base, or create it with ADAPTER."
+        )
     if made is not None:
         with _created(made, created, settings, device, stretch, draft) as own:
             yield own
         return
     fetch(settings, model)
-    llm = load(model, device=device, stretch=stretch, draft=draft, settings=settings)
+    llm = load(model, device=device, stretch=stretch, draft=draft, adapter=adapter, settings=settings)
     with closing(llm):
         if not isinstance(llm, LocalLLM | RemoteLLM) and hasattr(llm, "embed"):
             raise UsageError(

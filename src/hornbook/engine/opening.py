@@ -4,6 +4,9 @@
                    -> can be lowered, native kernels there and able? -> native, and torch is never imported
                    -> otherwise torch, and the log says why, once
 
+    an adapter -> LoRA: beside the weights, in the engine      -> merged into them: DoRA, IA3, what trained norms as well
+               -> attached, and the plain generator (plain.py): what is no change of the weights
+
 How many pages a model gets is decided here too, by the memory of the machine.
 """
 
@@ -18,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hornbook.checkpoint.machine import available
-from hornbook.checkpoint.packed import Packed, open_packed, rounded
+from hornbook.checkpoint.packed import Packed, held, open_packed, rounded
 from hornbook.engine import native
 from hornbook.engine.executor import PAGE, Executor
 from hornbook.engine.lower import lower, obstacle
@@ -29,7 +32,11 @@ from hornbook.settings import Settings
 if TYPE_CHECKING:
     from hornbook.checkpoint.family import Family
     from hornbook.checkpoint.loading import Checkpoint
+    from hornbook.engine.driver import Driver
     from hornbook.engine.encode import Encoder
+    from hornbook.engine.grammar import Vocabulary
+    from hornbook.engine.plain import OpenedPlain
+    from hornbook.engine.speculative import Drafter
     from hornbook.text.chat import ChatTemplate
     from hornbook.text.tokenizer import Tokenizer
 
@@ -50,6 +57,37 @@ class Opened:
     chat_template: ChatTemplate | None
     path: Path
     family: Family
+
+    @property
+    def name(self) -> str:
+        """On what it runs."""
+        return self.executor.name
+
+    def driver(
+        self, vocabulary: Vocabulary, vocab_size: int, settings: Settings | None, *,
+        max_running: int, drafter: Drafter | None,
+    ) -> Driver:  # fmt: skip
+        """What lets any number of threads ask it."""
+        from hornbook.engine.driver import Driver
+        from hornbook.engine.engine import Engine
+        from hornbook.kernels.library import library
+        from hornbook.text.stream import StreamDecoder
+
+        # Pages are set aside by now; what is free besides is for the steps.
+        memory, pages = available(), self.executor.pages * self.executor.page_bytes
+        return Driver(
+            Engine(
+                self.executor,
+                new_decoder=lambda: StreamDecoder(self.tokenizer),
+                vocab_size=vocab_size,
+                stop_ids=self.tokenizer.stop_ids,
+                max_running=max_running,
+                vocabulary=vocabulary,
+                memory=None if memory is None else pages + memory,
+                kernels=library(settings),
+                drafter=drafter,
+            )
+        )
 
 
 @contextmanager
@@ -105,6 +143,39 @@ def torch_decoder(checkpoint: Checkpoint, settings: Settings) -> Opened:
         plan, dict(model.named_parameters()), pages_for(config, page, settings, str(model.device)), model.device, model.dtype
     )  # fmt: skip
     return Opened(executor, config, checkpoint.tokenizer, checkpoint.chat_template, checkpoint.path, checkpoint.family)
+
+
+def with_adapter(checkpoint: Checkpoint, folder: Path) -> None:
+    """Put an adapter on a model that torch has loaded: merged into its weights where it is a change of them, else attached.
+
+    Raises what ``hornbook.adapt.load`` raises.
+    """
+    from hornbook import adapt
+
+    attached = adapt.load(checkpoint.model, folder)
+    if attached.mergeable:
+        attached.merge(forever=True)
+    for parameter in checkpoint.model.parameters():
+        parameter.requires_grad_(False)
+
+
+def adapted_decoder(checkpoint: Checkpoint, device: str, dtype: str, settings: Settings) -> Opened | OpenedPlain:
+    """A model of ``with_adapter``: a merged one natively where that can be, else with torch; an attached one plainly."""
+    from hornbook.engine.plain import OpenedPlain
+
+    if checkpoint.model.attached:
+        return OpenedPlain(checkpoint)
+    if dtype != "auto" or not settings.native or on_accelerator(device) or obstacle(checkpoint.config):
+        return torch_decoder(checkpoint, settings)
+    weights = {name: held(name, weight.detach().numpy()) for name, weight in checkpoint.model.named_parameters()}
+    plan = lower(checkpoint.config)
+    if native.supports(plan, weights, settings):
+        return torch_decoder(checkpoint, settings)
+    pages = pages_for(checkpoint.config, native.page_bytes(plan, settings.cache, settings), settings)
+    executor = native.NativeExecutor(plan, weights, pages, cache=settings.cache, settings=settings)
+    return Opened(
+        executor, checkpoint.config, checkpoint.tokenizer, checkpoint.chat_template, checkpoint.path, checkpoint.family
+    )
 
 
 def four_bit_decoder(path: Path, device: str, stretch: str | None, settings: Settings) -> Opened:

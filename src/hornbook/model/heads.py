@@ -52,7 +52,8 @@ class LanguageHead(nn.Module):
     def forward(self, hidden: Tensor, table: Tensor) -> Tensor:
         """[..., C] -> [..., V]."""
         hidden = self.states(hidden)
-        logits = nn.functional.linear(hidden, table if self.tokens is None else self.tokens.weight, self.bias)
+        weight = table if self.tokens is None else self.tokens.weight
+        logits = nn.functional.linear(hidden, weight.to(hidden.dtype), self.bias)
         return logits if self.cap is None else softcap(logits, self.cap)
 
 
