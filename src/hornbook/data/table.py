@@ -25,7 +25,7 @@ from uuid import uuid4
 
 import numpy as np
 
-from hornbook.data.encoded import Account, Bits, Encoded
+from hornbook.data.encoded import SENTENCE, Account, Bits, Encoded
 from hornbook.data.example import Place
 from hornbook.errors import DataError, StoreError
 
@@ -120,22 +120,34 @@ class Table:
         return len(self.lengths)
 
     def __getitem__(self, row: int) -> Encoded:
-        start, end = self._span(self._rows, row)
-        flags: Bits = np.asarray(self._flags[start:end])
+        found = self._read(*self._span(self._rows, row))
         label, _, _ = self._numbers[row].tolist()
-        target = None
         if self._target_rows is not None:
             first, last = self._span(self._target_rows, row)
-            target = self._targets[first:last].astype(np.int32)
+            found.target = self._targets[first:last].astype(np.int32)
+        found.label = None if label < 0 else label
+        found.place = self.place(row)
+        return found
+
+    def part(self, row: int, start: int, end: int) -> Encoded:
+        """The ids and flags of tokens ``start`` to ``end`` of a row, which may be a whole book."""
+        first, last = self._span(self._rows, row)
+        return self._read(first + start, min(first + end, last))
+
+    def sentences(self, row: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Where the row's sentences begin, and its end."""
+        start, end = self._span(self._rows, row)
+        places = np.flatnonzero(self._flags[start:end] & (SENTENCE << STARTS))
+        return np.append(places, end - start)
+
+    def _read(self, start: int, end: int) -> Encoded:
+        flags: Bits = np.asarray(self._flags[start:end])
         types = _bits(flags, SECOND, 1)
         return Encoded(
             self._ids[start:end].astype(np.int32),
             _bits(flags, LEARNT, 0),
             types if types.any() else None,
-            target,
-            None if label < 0 else label,
-            _bits(flags, 0xFF, STARTS) if self.documents else None,
-            self.place(row),
+            starts=_bits(flags, 0xFF, STARTS) if self.documents else None,
         )
 
     def place(self, row: int) -> Place | None:
