@@ -171,8 +171,9 @@ class LoRAPart(Part):
         if below is base and rate == 0.0:
             # c (W x + s B A x) + b: one pass over what the sum is, none over W x alone.
             changed = beside(below, x, down, up, self.scale, 0.0, bias=False)
-            bias = getattr(base, "bias", None)
-            return changed * ratio if bias is None else torch.addcmul(bias, changed, ratio)
+            bias, ratio = getattr(base, "bias", None), ratio.to(changed.dtype)
+            return changed * ratio if bias is None else torch.addcmul(bias.to(changed.dtype), changed, ratio)
+        ratio = ratio.to(x.dtype)
         dropped = F.dropout(x, rate) if rate else x
         unbiased = F.linear(dropped, weight_of(base, x.dtype))
         change = F.linear(F.linear(dropped, down.to(x.dtype)), up.to(x.dtype)) * self.scale
