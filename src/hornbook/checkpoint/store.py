@@ -36,6 +36,7 @@ from hornbook.types import Progress
 
 __all__ = ["SHORT_NAMES", "Damaged", "Entry", "Store"]
 
+TRAINED = "model"  # what a run that has trained a model calls it in its folder
 STALE_SECONDS = 3 * 24 * 3600  # an unfinished pull that nobody went on with for so long is swept away
 
 
@@ -60,6 +61,7 @@ class Store:
 
     def __init__(self, settings: Settings, *, short_names: Mapping[str, ShortName] = SHORT_NAMES) -> None:
         self.folder = settings.models.expanduser().absolute()
+        self.runs = settings.home.expanduser().absolute() / "runs"
         self.offline = settings.offline
         self.short_names = short_names
 
@@ -135,6 +137,8 @@ class Store:
             if entry.name == name:
                 self._check(entry)
                 return entry
+        if len(Path(name).parts) == 1 and (self.runs / name / TRAINED).is_dir():
+            return _in_place(self.runs / name, name)
         raise self._unknown(name, [*self.short_names, *(entry.name for entry in self.list())])
 
     def _known(self, name: str) -> _Wanted | Source | None:
@@ -347,6 +351,8 @@ def _in_place(path: Path, name: str) -> Entry:
 
     if not path.exists():
         raise ModelNotFound(f"there is no file or folder {path}", "Check the path; hornbook list shows the store.")
+    if (path / TRAINED / "config.json").is_file():  # a run of `hornbook train`
+        path = path / TRAINED
     files = [path]
     if path.is_dir():
         # only what a model's folder has at its top and in its modules: the person may have given their home folder

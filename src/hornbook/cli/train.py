@@ -64,8 +64,8 @@ def _list(as_json: bool) -> None:
 
 def _carry_out(recipe: Recipe, given: str, output: Path | None, dry: bool, force: bool, as_json: bool) -> None:
     from hornbook.cli.models import fetch
-    from hornbook.recipes.command import Line
     from hornbook.recipes.preview import Preview, show
+    from hornbook.recipes.progress import Line
     from hornbook.recipes.run import folder_for, run
 
     settings = Settings.load()

@@ -31,6 +31,9 @@ class Prompt(Strict):
 
     kind: Literal["prompt"] = said(text="prompt")
     tokens: int = said(20, ge=1, unit="tokens", text="how many vectors")
+    init: Literal["random", "vocabulary"] = said(
+        "vocabulary", text="how they begin: as tokens drawn from the vocabulary"
+    )
 
 
 class PTuning(Strict):
@@ -38,6 +41,8 @@ class PTuning(Strict):
 
     kind: Literal["ptuning"] = said(text="ptuning")
     tokens: int = said(20, ge=1, unit="tokens", text="how many vectors")
+    encoder: Literal["mlp", "lstm"] = said("mlp", text="the network")
+    hidden: int | None = said(None, ge=1, text="its width; left out: the model's")
 
 
 class Prefix(Strict):
@@ -45,12 +50,18 @@ class Prefix(Strict):
 
     kind: Literal["prefix"] = said(text="prefix")
     tokens: int = said(20, ge=1, unit="tokens", text="how many of each")
+    projected: bool = said(False, text="made by a small network while they are learnt, which is steadier")
 
 
 class Bottleneck(Strict):
     """A narrow network after the parts of each block (arXiv 1902.00751)."""
 
     kind: Literal["bottleneck"] = said(text="bottleneck")
+    width: int = said(64, ge=1, text="inside")
+    placement: Literal["houlsby", "pfeiffer"] = said(
+        "houlsby", text="behind both parts of a block, or behind the second"
+    )
+    activation: Literal["silu", "gelu", "gelu_tanh", "relu"] = said("gelu", text="between its two matrices")
 
 
 class IA3(Strict):
@@ -63,6 +74,9 @@ class LoReFT(Strict):
     """An edit of the states in a low-rank subspace (arXiv 2404.03592)."""
 
     kind: Literal["loreft"] = said(text="loreft")
+    rank: int = said(4, ge=1, text="of the subspace")
+    first: int = said(4, ge=0, unit="tokens", text="at the beginning of each prompt that are edited")
+    last: int = said(4, ge=0, unit="tokens", text="at the end of each prompt that are edited")
 
 
 Adapter = Annotated[LowRank | Prompt | PTuning | Prefix | Bottleneck | IA3 | LoReFT, Field(discriminator="kind")]

@@ -77,7 +77,7 @@ class Training(Strict):
     rate: float | None = said(
         None, gt=0, text="the highest learning rate; left out: by what is trained (docs/train.md has the table)"
     )
-    schedule: Literal["constant", "linear", "cosine", "inverse_sqrt", "wsd", "slanted"] = said(
+    schedule: Literal["constant", "linear", "cosine", "inverse-sqrt", "wsd", "wsd-linear", "slanted"] = said(
         "cosine", text="how the rate goes over the steps"
     )
     warmup: Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, lt=1)] = said(
@@ -85,6 +85,7 @@ class Training(Strict):
     )
     end: float = said(0.0, ge=0, le=1, text="the rate of the last step, as a share of the highest")
     betas: tuple[float, float] = said((0.9, 0.999), text="how much AdamW remembers of gradients and of their squares")
+    epsilon: float = said(1e-8, gt=0, text="what keeps AdamW from dividing by nothing")
     weight_decay: float = said(0.0, ge=0, text="of matrices; norms, biases and embeddings do not decay")
     clip: float | None = said(1.0, gt=0, text="the longest gradient, as a norm; null: any")
     precision: Literal["auto", "float32", "bfloat16", "bfloat16-autocast", "float16"] = said(

@@ -37,8 +37,13 @@ def language_feed(recipe: Recipe, tokenizer: Tokenizer) -> FeedOf:
     tokens, padding = recipe.training.tokens, tokenizer.pad_id if tokenizer.pad_id is not None else 0
 
     def of(table: Table, seed: int) -> Feed:
-        if recipe.data.packed:
+        if recipe.data.packed and not needs_rows(recipe):
             return feed.packed(table, tokens=tokens, seed=seed)
         return feed.padded(table, tokens=tokens, padding=padding, seed=seed)
 
     return of
+
+
+def needs_rows(recipe: Recipe) -> bool:
+    """Whether the recipe's adapter puts something before every row, which a packed one has no place for."""
+    return getattr(getattr(recipe, "adapter", None), "kind", None) in ("prompt", "ptuning", "prefix")

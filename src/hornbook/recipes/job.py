@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from hornbook.checkpoint.anatomy import Anatomy
     from hornbook.model.transformer import Transformer
     from hornbook.recipes.sets import Sets
+    from hornbook.train.average import WeightMean
     from hornbook.train.losses import Loss
 
 
@@ -51,7 +52,8 @@ class Job:
     method     "lora, rank 16", "all weights", ...              named    the parameters that are trained, by name
     write      puts the result into a folder                     kind     and what that is called: adapter or model
     next       the commands that use the result, of its name     ask      questions, asked before and after
-    answer     gives the model's answers to them                 scores   what is measured on held-out examples besides the loss
+    answer     gives the model's answers to them                 scores   what is measured of the result besides the loss
+    average    a mean of the weights, of so many steps, which the result is
     """
 
     called: str
@@ -70,6 +72,7 @@ class Job:
     ask: Sequence[Asked] = ()
     answer: Callable[[Sequence[Asked]], list[str]] | None = None
     scores: Callable[[], dict[str, float]] | None = None
+    average: Callable[[int], WeightMean] | None = None
     notes: list[str] = field(default_factory=list)
 
     @property

@@ -6,12 +6,12 @@ RECIPES["sft"] -> Kind(config=Sft, module="hornbook.recipes.sft")          modul
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from hornbook.recipes.adapters import Adapter, LowRank
-from hornbook.recipes.config import Continued, Recipe, Strict, said
+from hornbook.recipes.config import Continued, Data, Recipe, Source, Strict, Training, said
 
 
 class Sft(Continued):
@@ -83,25 +83,52 @@ class Mlm(New):
     """Learn to tell hidden tokens, as BERT was trained, and whether sentences follow each other."""
 
     recipe: Literal["mlm"] = said(text="mlm")
-    share: float = said(0.15, gt=0, lt=1, text="of the tokens that are hidden")
     next_sentence: bool = said(True, text="learn from pairs of stretches of text as well; false: hidden tokens alone")
+    whole_words: bool = said(False, text="hide the tokens of a word together")
 
 
 class Span(New):
     """Learn to write the stretches that were cut out of a text, as T5 was trained."""
 
     recipe: Literal["span"] = said(text="span")
-    share: float = said(0.15, gt=0, lt=1, text="of the tokens that are cut out")
-    stretch: float = said(3.0, ge=1, unit="tokens", text="the mean length of what is cut out at once")
+
+
+class Seq2seqData(Data):
+    """What is learnt from, and what is held out: pairs."""
+
+    validation: Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, lt=1)] | list[Source] = said(
+        200, text="pairs that are not learnt but asked: their number, a share of all (0.05), or sources of their own"
+    )
+    context: int = said(512, ge=2, unit="tokens", text="the longest text")
+
+
+class Seq2seqTraining(Training):
+    """How it is learnt: as in arXiv 1706.03762, sections 5.2 to 5.4."""
+
+    steps: int | None = said(100_000, ge=1, unit="updates", text="of the weights; null: by epochs")
+    tokens: int = said(25_000, ge=2, unit="tokens", text="of a batch's longer side, padding counted")
+    rate: float | None = said(None, gt=0, text="the highest; left out: 1 / sqrt(width * warmup), as in eq. 3")
+    schedule: Literal["constant", "linear", "cosine", "inverse-sqrt", "wsd", "wsd-linear", "slanted"] = said(
+        "inverse-sqrt", text="how the rate goes over the steps"
+    )
+    warmup: Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, lt=1)] = said(
+        4000, text="until the rate is highest: a number of steps, or a share of them (0.05)"
+    )
+    betas: tuple[float, float] = said((0.9, 0.98), text="how much AdamW remembers of gradients and of their squares")
+    epsilon: float = said(1e-9, gt=0, text="what keeps AdamW from dividing by nothing")
+    clip: float | None = said(None, gt=0, text="the longest gradient, as a norm; null: any")
+    smoothing: float = said(0.1, ge=0, lt=1, text="of the labels: how much belief goes to all others")
 
 
 class Seq2seq(Recipe):
     """Learn to turn one text into another from pairs, with the Transformer of 2017.
 
-    The defaults are the base model of arXiv 1706.03762, table 3.
+    The defaults are the base model of arXiv 1706.03762, table 3, which wants a GPU and real data.
     """
 
     recipe: Literal["seq2seq"] = said(text="seq2seq")
+    data: Seq2seqData = said(text="pairs to learn from")
+    training: Seq2seqTraining = said(Seq2seqTraining, text="how it is learnt")
     vocabulary: int = said(32_000, ge=259, le=10_000_000, unit="tokens", text="at most, bytes and marks among them")
     layers: int = said(6, ge=1, text="of the encoder, and of the decoder")
     width: int = said(512, ge=2, text="of the stream")
@@ -149,7 +176,10 @@ def settled(recipe: Recipe) -> Recipe:
     if recipe.training.rate is not None:
         return recipe
     adapter = getattr(recipe, "adapter", None)
-    if getattr(recipe, "model", None) is None:
+    if isinstance(recipe, Seq2seq):
+        warmup = recipe.training.warmup
+        rate = (recipe.width * (warmup if isinstance(warmup, int) and warmup else 4000)) ** -0.5
+    elif getattr(recipe, "model", None) is None:
         rate = NEW_RATE
     elif adapter is None:
         rate = FULL_RATE

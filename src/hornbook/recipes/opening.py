@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -43,11 +44,13 @@ def checked_memory(anatomy: Anatomy, recipe: Recipe, place: Place, adapter: Any 
     return found
 
 
-def open_base(recipe: Continued, place: Place, *, change: Any = None) -> Base:
-    """Load ``recipe``'s model, attach its adapter. ``change``: of the checkpoint, before the adapter comes.
+def open_base(recipe: Continued, place: Place, *, change: Any = None, also: Sequence[str] = ()) -> Base:
+    """Load ``recipe``'s model, attach its adapter. ``change``: of the checkpoint, before the adapter comes; ``also``: modules
+    that are trained whole beside it.
 
     Raises UsageError where it does not fit in memory; what loading raises; ADAPT's errors for unknown target modules.
     """
+    from hornbook.adapt import qlora
     from hornbook.checkpoint.anatomy import Anatomy
     from hornbook.checkpoint.loading import load
     from hornbook.checkpoint.store import Store
@@ -67,7 +70,7 @@ def open_base(recipe: Continued, place: Place, *, change: Any = None) -> Base:
     if change is not None:
         checkpoint = change(checkpoint)
         anatomy = Anatomy.of(checkpoint.config, checkpoint.family)
-    attached = attach(recipe, checkpoint, adapter)
+    attached = attach(recipe, checkpoint, adapter, also)
     if attached is None:
         named = dict(checkpoint.model.named_parameters())
     else:
@@ -75,7 +78,7 @@ def open_base(recipe: Continued, place: Place, *, change: Any = None) -> Base:
     return Base(recipe.model, checkpoint, anatomy, memory, attached, named, described(recipe, adapter))
 
 
-def attach(recipe: Continued, checkpoint: Checkpoint, adapter: Any) -> Attached | None:
+def attach(recipe: Continued, checkpoint: Checkpoint, adapter: Any, also: Sequence[str] = ()) -> Attached | None:
     """The recipe's adapter on the model, its first weights drawn by the recipe's seed."""
     if adapter is None:
         return None
@@ -88,8 +91,9 @@ def attach(recipe: Continued, checkpoint: Checkpoint, adapter: Any) -> Attached 
     if isinstance(adapter, LowRank):
         kind = "lora" if kind == "qlora" else kind  # the base is what differs
         said["train_also"] = tuple(recipe.train_also)
-    elif recipe.train_also:
-        raise UsageError(f"train_also goes with lora, dora and qlora, not with {kind}", "Leave it out, or take lora.")
+    elif recipe.train_also or also:
+        wanted = "train_also goes" if recipe.train_also else "a new classifier is trained along"
+        raise UsageError(f"{wanted} with lora, dora and qlora, not with {kind}", "Take lora.")
     generator = torch.Generator().manual_seed(recipe.training.seed)
     return KINDS[kind](**said).attach(checkpoint.model, generator=generator)
 

@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ from hornbook.recipes.preview import Preview, check
 from hornbook.settings import Settings
 
 if TYPE_CHECKING:
+    from hornbook.train.average import WeightMean
     from hornbook.train.evaluate import Validation
     from hornbook.train.folder import RunFolder
     from hornbook.train.loop import Step
@@ -188,21 +189,7 @@ def schedule_of(training: Training, steps: int) -> Schedule:
     from hornbook.train import schedule
 
     warmup = training.warmup if isinstance(training.warmup, int) else math.ceil(training.warmup * steps)
-    if warmup >= steps > 1:
-        raise UsageError(f"a warm-up of {warmup:,} steps leaves none of {steps:,}", "Shorten it, or take more steps.")
-    match training.schedule:
-        case "constant":
-            return schedule.constant(warmup=warmup)
-        case "inverse_sqrt":
-            return schedule.inverse_sqrt(warmup=max(1, warmup))
-        case "slanted":
-            return schedule.slanted(steps, warmup=max(1, warmup))
-        case "wsd":
-            return schedule.wsd(steps, warmup=warmup, end=training.end)
-        case "linear":
-            return schedule.linear(steps, warmup=warmup, end=training.end)
-        case _:
-            return schedule.cosine(steps, warmup=warmup, end=training.end)
+    return schedule.make(training.schedule, steps, warmup=warmup, end=training.end)
 
 
 # ------------------------------------------------------------------------------------------------------------- during
@@ -217,7 +204,8 @@ def _carry_out(
     report: Report,
     say: Callable[[str], object],
 ) -> Outcome:
-    from hornbook.train import optim, precision
+    from hornbook.train import blocks, optim, precision
+    from hornbook.train import report as report_html
     from hornbook.train.average import MovingAverage
     from hornbook.train.fit import Whole, fit
 
@@ -226,9 +214,14 @@ def _carry_out(
     trained = numbers.take(job.named.items())
     assert training.rate is not None, "a recipe settles its rate"
     optimizer = optim.make(
-        training.optimizer, trained, rate=training.rate, weight_decay=training.weight_decay, betas=training.betas
+        training.optimizer,
+        trained,
+        rate=training.rate,
+        weight_decay=training.weight_decay,
+        betas=training.betas,
+        epsilon=training.epsilon,
     )
-    average = None
+    average: WeightMean | None = None if job.average is None else job.average(steps)
     if training.ema is not None:
         average = MovingAverage(trained, decay=training.ema, changed=numbers.settle)
     speed = _Speed()
@@ -243,29 +236,32 @@ def _carry_out(
             _sample(job, folder, 0)
 
     tenth = max(1, steps // 10)
-    run = fit(
-        job.model,
-        job.sets.feed(),
-        job.loss,
-        optimizer,
-        folder=folder,
-        checkpoints=Whole(folder.checkpoints, trained, optimizer),
-        steps=steps,
-        accumulate=training.accumulate,
-        clip=training.clip,
-        schedule=schedule_of(training, steps),
-        precision=numbers,
-        average=average,
-        seed=training.seed,
-        save_every=training.save_every or tenth,
-        keep=training.keep,
-        validate=job.sets.held_out_batches if job.sets.held_out else None,
-        validate_every=training.validate_every or tenth,
-        on_step=[on_step],
-        on_validation=on_validation,
-        say=say,
-    )
-    del optimizer, run
+    if training.compile:
+        blocks.compiled(job.model, job.model.device, say)
+    with blocks.recomputed(job.model) if training.activation_checkpointing else nullcontext():
+        fit(
+            job.model,
+            job.sets.feed(),
+            job.loss,
+            optimizer,
+            folder=folder,
+            checkpoints=Whole(folder.checkpoints, trained, optimizer),
+            steps=steps,
+            accumulate=training.accumulate,
+            clip=training.clip,
+            schedule=schedule_of(training, steps),
+            precision=numbers,
+            average=average,
+            seed=training.seed,
+            save_every=training.save_every or tenth,
+            keep=training.keep,
+            validate=job.sets.held_out_batches if job.sets.held_out else None,
+            validate_every=training.validate_every or tenth,
+            on_step=[on_step],
+            on_validation=on_validation,
+            say=say,
+        )
+    del optimizer
     result = _put(job, folder.path)
     _sample(job, folder, steps, anew=True)
     scores = job.scores() if job.scores is not None else {}
@@ -274,6 +270,7 @@ def _carry_out(
         folder.path / "outcome.json", {"name": name, "kind": job.kind, "scores": scores, "commands": [*job.next(name)]}
     )
     folder.finish()
+    report_html.write(folder.path)
     outcome = told(folder.path)
     assert outcome is not None and outcome.result == result
     return outcome
