@@ -42,6 +42,7 @@ VERBS = {
     "plan": Verb("plan", "Tell how much memory a model will need.", "hornbook plan smollm2:135m --train lora --context 1024"),
     "corpus": Verb("corpus", "Make a corpus of raw text: clean, deduplicate, decontaminate, scrub and split it.", "hornbook corpus recipes/corpus.yaml -o corpus"),
     "train": Verb("train", "Train or fine-tune a model by a recipe.", "hornbook train recipes/telegram.yaml"),
+    "runs": Verb("runs", "List, compare and follow the runs of train.", "hornbook runs --follow"),
     "export": Verb("export", "Write a model as GGUF or as a Hugging Face folder, and compare the copy.", "hornbook export smollm2:135m --to gguf -q Q4_K_M -o small.gguf"),
     "bench": Verb("bench", "Measure how fast a model runs here, beside other programs if wanted.", "hornbook bench smollm2:135m --against llamacpp"),
     "serve": Verb("serve", "Serve models, collections and a page on this machine.", "hornbook serve --open"),

@@ -1,0 +1,92 @@
+"""A run's numbers as TensorBoard reads them, beside metrics.jsonl: FOLDER/events/. Needs the optional package tensorboard.
+
+A run that goes on from a checkpoint writes a file of its own there, and drops those that came after the checkpoint, as
+metrics.jsonl does: what is shown is what led to the weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from hornbook.errors import StoreError, UsageError
+from hornbook.train.history import NUMBERS, number, read
+from hornbook.train.loop import Step
+
+NAME = "events"
+
+
+def require() -> None:
+    """Raises UsageError where TensorBoard's package is not installed: before a training that asks for it begins."""
+    if find_spec("tensorboard") is None:
+        raise UsageError(
+            "event files for TensorBoard are asked for, and the package tensorboard is not installed",
+            'Install it (pip install "hornbook[tensorboard]"), or do not ask for them: report.html shows the same.',
+        )
+
+
+class Events:
+    """A hook for ``train``'s on_step; to be used as a context.
+
+    start  the step that the run goes on from: what metrics.jsonl has up to it is written again first, into new files
+    Raises UsageError where TensorBoard is not installed, StoreError where the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path, *, start: int = 0) -> None:
+        require()
+        from tensorboard.summary import Writer
+
+        self.folder = folder / NAME
+        try:
+            self.folder.mkdir(exist_ok=True)
+            for old in self.folder.glob("events.out.tfevents.*"):
+                old.unlink()
+            self._writer: Any = Writer(str(self.folder))
+        except OSError as error:
+            raise _refused(self.folder, error) from error
+        if start:
+            self._again(folder, start)
+
+    def _again(self, folder: Path, start: int) -> None:
+        history = read(folder)
+        for at, step in enumerate(history.steps):
+            if step <= start:
+                self._write(step, {name: values[at] for name, values in history.numbers.items()})
+        for step, loss in history.validations:
+            if step <= start:
+                self.validation(step, loss)
+
+    def __call__(self, step: Step) -> None:
+        self._write(step.step, asdict(step))
+
+    def _write(self, step: int, numbers: Mapping[str, Any]) -> None:
+        for name in NUMBERS:
+            if (value := number(numbers.get(name))) is not None:
+                self._scalar(f"train/{name}", value, step)
+
+    def validation(self, step: int, loss: float) -> None:
+        self._scalar("held-out/loss", loss, step)
+
+    def _scalar(self, name: str, value: float, step: int) -> None:
+        try:
+            self._writer.add_scalar(name, value, step)
+        except OSError as error:
+            raise _refused(self.folder, error) from error
+
+    def __enter__(self) -> Events:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._writer.close()
+
+
+def _refused(path: Path, error: OSError) -> StoreError:
+    return StoreError(
+        f"{path} cannot be written: {error.strerror or error}", "Check the folder's permissions and the disk's space."
+    )
