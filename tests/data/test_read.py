@@ -148,6 +148,7 @@ GOOD = b'{"text": "good"}\n'
         ("a.csv", b'text\n"open', "line 2: it is no row"),
         ("a.csv", b"text,id\nx,1\ny\n", "line 3: it has 1 column, not 2: 'y'"),
         ("a.csv", b"wrong,names\nx,y\n", "line 1 names no columns that a shape has: wrong, names"),
+        ("a.csv", b"text,n,text\nx,1,y\n", "has two columns named 'text'"),
         ("a.csv", b"text\n\xff\n", "line 2: byte 1 is not UTF-8"),
         ("a.parquet", b"PAR1 but no more", "cannot be read"),
         ("a.jsonl.gz", GOOD, "cannot be read: Not a gzipped file"),
@@ -184,6 +185,16 @@ def test_a_parquet_of_other_columns_is_named(tmp_path: Path) -> None:
         list(read([parquet(tmp_path / "a.parquet", [{"question": "?", "choices": ["a"]}])]))
 
 
+def test_objects_in_a_parquet_lose_what_others_have_and_they_have_not(tmp_path: Path) -> None:
+    def said(**arguments: str) -> list[dict[str, Any]]:
+        call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": arguments}}
+        return [{"role": "user", "content": "?"}, {"role": "assistant", "content": None, "tool_calls": [call]}]
+
+    source = parquet(tmp_path / "a.parquet", [{"messages": said(city="京都")}, {"messages": said(day="1")}])
+    found = [example.messages[1].tool_calls[0].arguments for example in read([source])]  # type: ignore[union-attr]
+    assert found == [{"city": "京都"}, {"day": "1"}]
+
+
 def test_a_line_of_a_hundred_megabytes_is_read_and_one_without_an_end_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,6 +206,9 @@ def test_a_line_of_a_hundred_megabytes_is_read_and_one_without_an_end_is_not(
     for name in ("b.jsonl.gz", "b.json.gz", "b.txt.gz"):
         with pytest.raises(DataError, match=r"b.*, line 1: .* is longer than"):
             list(read([write(tmp_path / name, endless)]))
+    lines_without_a_blank = Source(write(tmp_path / "c.txt", b"line\n" * 300_000).path, split="blank-line")
+    with pytest.raises(DataError, match="line 1: the text that begins here is longer than"):
+        list(read([lines_without_a_blank]))
 
 
 def test_an_array_is_read_before_all_of_it_is_there(tmp_path: Path) -> None:

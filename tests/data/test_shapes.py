@@ -177,6 +177,7 @@ ANSWER = {"role": "tool", "content": "1"}
         ([{"role": "user"}, ASSISTANT], "turn 1, the user's, is empty"),
         ([{"role": "narrator", "content": "x"}, ASSISTANT], "a turn has the role 'narrator'"),
         ([{"content": "x"}, ASSISTANT], "a turn has the role None"),
+        ([{"role": ["user"], "content": "x"}, ASSISTANT], "a turn has the role ['user']"),
         ([{"role": "user", "content": [{"type": "image_url"}]}, ASSISTANT], "a part that is no text"),
         ([{"role": "user", "content": 5}, ASSISTANT], "content is a int"),
         ([USER, {**ASSISTANT, "weight": 0}], "weight 0"),

@@ -182,6 +182,9 @@ class _Rows:
     def _is_header(self, row: Sequence[str]) -> bool:
         """Settle the names of a table's columns by its first row, which they may be."""
         names = [name.strip() for name in row]
+        twice = sorted({name for name in names if names.count(name) > 1} & self.columns)
+        if twice:
+            raise DataError(f"{self.path} has two columns named {twice[0]!r}", "Give each column a name of its own.")
         ours = {self.source.fields.get(name, name) for name in names}
         if any(needed <= ours for shape, needed in NEEDS if self.shape in (None, shape)):
             self._names = names

@@ -17,7 +17,7 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, TypeAlias
@@ -150,11 +150,21 @@ def _file(file: BinaryIO, skip: int) -> Iterator[Record]:
 
 def _blocks(file: BinaryIO, skip: int) -> Iterator[Record]:
     blocks = groupby(_lines(file), key=lambda line: line[1].isspace())
-    full = (list(lines) for blank, lines in blocks if not blank)
+    full = (_gathered(lines) for blank, lines in blocks if not blank)
     for at, lines in enumerate(full):
         if at >= skip:
             text = _decoded(b"".join(line for _, line in lines))
             yield Record(lines[0][0], at, text if isinstance(text, Fault) else text.replace("\r\n", "\n").rstrip("\n"))
+
+
+def _gathered(lines: Iterable[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
+    found, size = list[tuple[int, bytes]](), 0
+    for number, line in lines:
+        found.append((number, line))
+        size += len(line)
+        if size > LONGEST:
+            raise Broken(found[0][0], f"the text that begins here {_TOO_LONG}", "Cut it at every line: split: line.")
+    return found
 
 
 def _text_lines(file: BinaryIO, skip: int) -> Iterator[Record]:
@@ -332,10 +342,17 @@ def _parquet(path: Path, skip: int, columns: Collection[str]) -> Iterator[Record
                     for value in batch.to_pylist():
                         row += 1
                         if row > skip:
-                            yield Record(row, row - 1, value)
+                            yield Record(row, row - 1, _pruned(value))
         except (OSError, pyarrow.ArrowException) as error:
             why = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
             raise DataError(f"{path} cannot be read: {why}", "Check the path, and that the file is whole.") from error
+
+
+def _pruned(value: Any) -> Any:
+    """Without the fields that are null: in a column of objects, each has the fields of all, also of all calls' arguments."""
+    if isinstance(value, dict):
+        return {name: _pruned(inner) for name, inner in value.items() if inner is not None}
+    return [_pruned(inner) for inner in value] if isinstance(value, list) else value
 
 
 _READERS: dict[str, Callable[[BinaryIO, int], Iterator[Record]]] = {

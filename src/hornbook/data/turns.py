@@ -22,6 +22,7 @@ ROLES: dict[str, Role] = {
     **dict.fromkeys(("tool", "observation", "function", "function_response", "tool_response"), "tool"),
 }
 _CALLS = ("function_call", "tool_call")  # ShareGPT: turns whose value is the call itself
+_PLAIN = {name: role for name, role in ROLES.items() if name not in _CALLS}
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 
 
@@ -40,7 +41,10 @@ def conversation(turns: Any, *, system: str | None = None) -> tuple[Message, ...
         raise Unfit("its turns are not a list of objects", 'A turn is {"role": "user", "content": "..."}.')
     if not turns:
         raise Unfit("it has no turns", "Remove the line or complete it.")
-    messages = _joined(message(turn) for turn in turns)
+    messages = [message(turn) for turn in turns]
+    with_tools = any(turn.tool_calls or turn.role == "tool" for turn in messages)
+    if with_tools:
+        messages = _joined(messages)
     if messages[:1] and messages[0].role == "system":
         if system and system.strip():
             raise Unfit("it has a system turn and a system column", "Keep one of them.")
@@ -49,17 +53,19 @@ def conversation(turns: Any, *, system: str | None = None) -> tuple[Message, ...
     elif system and system.strip():
         messages.insert(0, Message("system", system))
     _check(messages)
-    return tuple(_linked(messages))
+    return tuple(_linked(messages) if with_tools else messages)
 
 
 def message(turn: Mapping[str, Any]) -> Message:
     """One turn of either form. Raises Unfit."""
     said = turn.get("role", turn.get("from"))
+    content = turn.get("content", turn.get("value"))
+    if len(turn) == 2 and isinstance(content, str) and isinstance(said, str) and said in _PLAIN:  # as almost all are
+        return Message(_PLAIN[said], content)
     role = ROLES.get(said.strip().lower()) if isinstance(said, str) else None
     if role is None:
         raise Unfit(f"a turn has the role {said!r}", f"The roles are: {', '.join(ROLES)}.")
     _refuse_what_would_be_lost(turn)
-    content = turn.get("content", turn.get("value"))
     if said in _CALLS and "role" not in turn:
         return Message("assistant", "", tool_calls=calls(content))
     asked = turn.get("tool_calls")
