@@ -132,7 +132,7 @@ def test_equal_seeds_make_equal_models_and_the_seed_matters(tmp_path: Path) -> N
     [
         ([*CHINESE, "没有制表符"], [], "line 8: it has 1 column, not 2: '没有制表符'"),
         (CHINESE, ["data.validation=7"], "7 examples with 7 held out leave none"),
-        ([*CHINESE, "长" * 40 + "\tlong"], [], "line 8: an example has 121 tokens, the context is 64"),
+        ([*CHINESE, "长" * 40 + "\tlong"], ["vocabulary=259"], "line 8: an example has 121 tokens, the context is 64"),
         (CHINESE, ["training.tokens=2"], "a micro-batch takes 2"),
         (CHINESE, ["layer=2"], "there is no setting 'layer'"),
         (CHINESE, ["training.steps=many"], "training.steps: "),
