@@ -178,7 +178,7 @@ class LocalLLM:
 
         tokenizer, config = opened.tokenizer, opened.config
         self.name = name or opened.path.stem
-        self.context_length = config.context_length
+        self.context_length = opened.context_length
         self.tokenizer = tokenizer
         self.chat_template = opened.chat_template
         vocab_size = min(config.vocab_size, tokenizer.vocab_size)

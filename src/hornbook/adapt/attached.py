@@ -202,7 +202,7 @@ class Attached:
         their memory. ``forever``: they are not kept, and the model is a plain one of which the adapter is no part any more.
         Raises UsageError where this kind cannot be merged, it is switched off, or another adapter is active as well.
         """
-        self._check_mergeable()
+        self.check_mergeable()
         for path, part in self.parts.items():
             base = inject.module(self.model, path)
             for name, value in part.folded(base).items():
@@ -228,7 +228,8 @@ class Attached:
         for part in self.parts.values():
             part.active = True
 
-    def _check_mergeable(self) -> None:
+    def check_mergeable(self) -> None:
+        """Raises UsageError as ``merge`` does."""
         others = [other.name for other in self.model.attached.values() if other is not self and other.active]
         if others or not self._active or self._merged:
             why = "is merged already" if self._merged else "is switched off"

@@ -3,7 +3,8 @@
     Checkpoint --maps, backwards--> GGUF file or Hugging Face folder --load--> Checkpoint
          '--------------------------- compared on a text -------------------------'
 
-What is written stands under a temporary name until it has been compared: a copy that drifts never gets the name.
+What is written stands under a temporary name until it has been compared: a copy that drifts never gets the name. A model
+with an adapter attached is written with it merged, and the copy is compared with the attached one.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
+from hornbook.adapt import folding
 from hornbook.checkpoint import drift, families, ggml, gguf_writer, mixes, saving
 from hornbook.checkpoint.drift import Drift, DriftError, Limit
 from hornbook.checkpoint.family import Family
@@ -211,7 +213,8 @@ def _general(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _shapes(rule: Rule, checkpoint: Checkpoint) -> Iterator[tuple[str, tuple[int, ...]]]:
-    weights = tuple(torch.empty(checkpoint.model.get_parameter(name).shape, device="meta") for name in rule.ours)
+    known = folding.shapes(checkpoint.model)
+    weights = tuple(torch.empty(known[name], device="meta") for name in rule.ours)
     for name, tensor in zip(rule.theirs, rule.transform.theirs(weights), strict=True):
         yield name, tuple(tensor.shape)
 
@@ -225,7 +228,7 @@ def _tensors(
 
         def data(i: int = i, name: str = name) -> gguf_writer.Values:
             with torch.no_grad():
-                ours = tuple(checkpoint.model.get_parameter(n).detach().float().cpu() for n in rule.ours)
+                ours = tuple(folding.value(checkpoint.model, n).float().cpu() for n in rule.ours)
                 values: torch.Tensor = rule.transform.theirs(ours)[i]
             if original is not None and name in original.tensors:
                 there = original.tensors[name]

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from hornbook.adapt import folding
 from hornbook.checkpoint import families, sentence_folder
 from hornbook.checkpoint.family import Family
 from hornbook.checkpoint.fields import choose, write_json
@@ -78,10 +79,10 @@ def save_model(
     shard_bytes: int = SHARD,
 ) -> None:
     """As ``save``, for a model that was made here. ``said``: what the config.json it came from said, kept word for word
-    where it still holds."""
+    where it still holds. An adapter that is attached is in what is written."""
     folder, config = Path(folder), model.config
     kept = model.dtype if dtype is None else choose(DTYPES, dtype, "the dtype")
-    rules = expand(family.table(config), config, dict(model.named_parameters()))
+    rules = expand(family.table(config), config, folding.shapes(model))
     tensors = _tensors(model, rules, family, kept)
     described = _describe(
         config, family, dict(said or {}), Shapes({out.name: torch.empty(out.shape, device="meta") for out in tensors})
@@ -114,8 +115,7 @@ def _twin(checkpoint: Checkpoint) -> Family:
 
 def _tensors(model: Transformer, rules: list[Rule], family: Family, dtype: torch.dtype) -> list[Out]:
     """What the file is going to hold, in the order of its names; nothing is computed yet."""
-    weights = dict(model.named_parameters())
-    shapes = {name: torch.empty(weight.shape, device="meta") for name, weight in weights.items()}
+    shapes = {name: torch.empty(shape, device="meta") for name, shape in folding.shapes(model).items()}
     prefix = family.prefix if has_head(model.config) else ""
     found = []
     for rule in rules:
@@ -125,7 +125,8 @@ def _tensors(model: Transformer, rules: list[Rule], family: Family, dtype: torch
 
             def make(rule: Rule = rule, i: int = i) -> torch.Tensor:
                 with torch.no_grad():
-                    made: torch.Tensor = rule.transform.theirs(tuple(weights[n].detach() for n in rule.ours))[i]
+                    ours = tuple(folding.value(model, name) for name in rule.ours)
+                    made: torch.Tensor = rule.transform.theirs(ours)[i]
                 return made
 
             spelled = f"{prefix}{name}".removeprefix(".") if name.startswith(".") else name

@@ -44,6 +44,7 @@ VERBS = {
     "train": Verb("train", "Train or fine-tune a model by a recipe.", "hornbook train recipes/telegram.yaml"),
     "runs": Verb("runs", "List, compare and follow the runs of train.", "hornbook runs --follow"),
     "export": Verb("export", "Write a model as GGUF or as a Hugging Face folder, and compare the copy.", "hornbook export smollm2:135m --to gguf -q Q4_K_M -o small.gguf"),
+    "merge": Verb("export", "Write a model with an adapter merged into it as a Hugging Face folder.", "hornbook merge smollm2:135m pirate -o smollm2-pirate"),
     "bench": Verb("bench", "Measure how fast a model runs here, beside other programs if wanted.", "hornbook bench smollm2:135m --against llamacpp"),
     "serve": Verb("serve", "Serve models, collections and a page on this machine.", "hornbook serve --open"),
     "create": Verb("create", "Make a model of your own by a Modelfile.", "hornbook create terse -f Modelfile"),

@@ -63,6 +63,10 @@ class Opened:
         """On what it runs."""
         return self.executor.name
 
+    @property
+    def context_length(self) -> int:
+        return self.config.context_length
+
     def driver(
         self, vocabulary: Vocabulary, vocab_size: int, settings: Settings | None, *,
         max_running: int, drafter: Drafter | None,

@@ -42,6 +42,13 @@ class OpenedPlain:
         return self.checkpoint.config
 
     @property
+    def context_length(self) -> int:
+        """Without the places that learnt vectors take of every text."""
+        from hornbook.adapt.front import size_of
+
+        return self.config.context_length - size_of(self.checkpoint.model)
+
+    @property
     def tokenizer(self) -> Tokenizer:
         return self.checkpoint.tokenizer
 
@@ -63,14 +70,15 @@ class OpenedPlain:
         from hornbook.text.stream import StreamDecoder
 
         model, tokenizer = self.checkpoint.model, self.tokenizer
+        front = model.config.context_length - self.context_length
         return PlainDriver(
             Generator(
                 model,
                 new_cache=lambda rows, capacity: ContiguousCache(
-                    model.config, rows, capacity, model.dtype, model.device
+                    model.config, rows, front + capacity, model.dtype, model.device
                 ),
                 new_decoder=lambda: StreamDecoder(tokenizer),
-                context_length=model.config.context_length,
+                context_length=self.context_length,
                 vocab_size=vocab_size,
                 stop_ids=tokenizer.stop_ids,
                 device=model.device,
