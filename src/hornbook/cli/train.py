@@ -14,6 +14,7 @@ from hornbook.settings import Settings
 if TYPE_CHECKING:
     from hornbook.recipes.config import Recipe
     from hornbook.recipes.run import Outcome
+    from hornbook.recipes.stages import Life
 
 LONGEST = 240  # characters of a sample's reply that are shown
 
@@ -49,17 +50,24 @@ def train(
     if recipe is None:
         raise UsageError("no recipe was given", "hornbook train --list lists the kinds; --example sft prints one.")
     from hornbook.recipes.reading import read
+    from hornbook.recipes.stages import Life
 
-    _carry_out(read(recipe, settings or []), recipe, output, dry_run, force, as_json)
+    asked = read(recipe, settings or [])
+    if isinstance(asked, Life):
+        _live(asked, recipe, output, dry_run, force, as_json)
+    else:
+        _carry_out(asked, recipe, output, dry_run, force, as_json)
 
 
 def _list(as_json: bool) -> None:
     from hornbook.recipes.kinds import RECIPES
 
+    rows = [(name, kind.summary) for name, kind in RECIPES.items()]
+    rows.append(("life", "do several recipes one after the other, from pre-training to chat"))
     if as_json:
-        console.print_json([{"recipe": name, "summary": kind.summary} for name, kind in RECIPES.items()])
+        console.print_json([{"recipe": name, "summary": summary} for name, summary in rows])
         return
-    print(console.table([(name, kind.summary) for name, kind in RECIPES.items()]))
+    print(console.table(rows))
 
 
 def _carry_out(recipe: Recipe, given: str, output: Path | None, dry: bool, force: bool, as_json: bool) -> None:
@@ -104,6 +112,42 @@ def _carry_out(recipe: Recipe, given: str, output: Path | None, dry: bool, force
         console.print_json({**preview, **({} if outcome is None else outcome.data())})
     elif outcome is not None:
         _tell(outcome)
+
+
+def _live(life: Life, given: str, output: Path | None, dry: bool, force: bool, as_json: bool) -> None:
+    """A chain of recipes."""
+    from hornbook.cli.models import fetch
+    from hornbook.recipes.life import Done, live
+    from hornbook.recipes.preview import duration, show
+    from hornbook.recipes.progress import Line
+    from hornbook.recipes.run import runs
+
+    settings = Settings.load()
+    folder = runs(settings) / Path(given).stem if output is None else output.expanduser().absolute()
+    if dry:
+        print(console.table([(name, stage.recipe) for name, stage in life.stages.items()]))
+        return
+    fetch(settings, *dict.fromkeys(life.models()))
+    line = Line()
+
+    def say(text: str) -> None:
+        line.end()
+        console.say(text)
+
+    def tell(done: Done) -> None:
+        line.end()
+        figures = [f"{name} {value:,.4g}" for name, value in done.figures.items()]
+        took = f"{duration(done.seconds)}" if done.anew else "was done already"
+        console.say("  " + " · ".join([*figures, took, str(done.result)]))
+        for asked, reply in done.said:
+            console.say(f"  > {_short(asked)}\n    {_short(reply)}")
+
+    try:
+        done = live(life, folder, settings=settings, show=show, report=line, say=say, tell=tell, force=force)
+    finally:
+        line.end()
+    if as_json:
+        console.print_json([one.data() for one in done])
 
 
 def _tell(outcome: Outcome) -> None:

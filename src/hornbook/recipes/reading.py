@@ -21,6 +21,7 @@ from pydantic_core import ErrorDetails
 from hornbook.errors import UsageError
 from hornbook.recipes.config import Recipe
 from hornbook.recipes.kinds import RECIPES, settled
+from hornbook.recipes.stages import Life
 
 C = TypeVar("C", bound=BaseModel)
 
@@ -53,7 +54,7 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"(true|false
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+.0123456789"))
 
 
-def read(recipe: str, words: Sequence[str] = ()) -> Recipe:
+def read(recipe: str, words: Sequence[str] = ()) -> Recipe | Life:
     """The recipe in a file, or the one of that kind with all else left as it is, changed by ``words`` (key=value).
 
     Raises UsageError: no such file, no YAML, an unknown kind or key, a value that does not fit, something missing.
@@ -69,13 +70,18 @@ def read(recipe: str, words: Sequence[str] = ()) -> Recipe:
     return made(given, recipe)
 
 
-def made(given: Mapping[str, Any], called: str) -> Recipe:
-    """A recipe of what a file or another recipe says. Raises UsageError."""
+def made(given: Mapping[str, Any], called: str) -> Recipe | Life:
+    """A recipe of what a file says. Raises UsageError."""
     name = given.get("recipe")
+    if name == "life":
+        try:
+            return Life.model_validate(given)
+        except ValidationError as error:
+            raise _said(error, Life, called) from error
     if name not in RECIPES:
         if name is None:
             raise UsageError(f"{called} does not say which recipe it is", f"recipe: one of {', '.join(RECIPES)}.")
-        raise UsageError(f"{called}: there is no recipe {name!r}", nearest(str(name), RECIPES))
+        raise UsageError(f"{called}: there is no recipe {name!r}", nearest(str(name), [*RECIPES, "life"]))
     try:
         return settled(RECIPES[name].config.model_validate(given))
     except ValidationError as error:
@@ -155,8 +161,13 @@ class _Place:
 
 def _paths(given: Mapping[str, Any]) -> Iterator[_Place]:
     """The paths of the data's sources, and of a template and of models that are said as a path."""
+    stages = given.get("stages")
+    for stage in stages.values() if isinstance(stages, dict) else ():
+        if isinstance(stage, dict):
+            yield from _paths(stage)
     data = given.get("data")
-    for sources in (data.get("train"), data.get("validation")) if isinstance(data, dict) else ():
+    sides = (data.get("train"), data.get("validation")) if isinstance(data, dict) else (data,)
+    for sources in sides:
         for source in sources if isinstance(sources, list) else ():
             if isinstance(source, dict) and isinstance(source.get("path"), str):
                 yield _Place(source, "path")
@@ -200,8 +211,9 @@ def _said(error: ValidationError, config: type[BaseModel], called: str) -> Usage
     fields = _known(config, where[:-1])
     key = ".".join(_plain(config, where))
     if first["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        kinds = [kind for part in models_in(config.model_fields[where[-1]].annotation) for kind in _kinds(part)]
-        tag = first["input"].get("kind") if isinstance(first["input"], dict) else first["input"]
+        kinds = [str(kind) for part in _parts(config, where) for kind in _kinds(part)]
+        given = first["input"]
+        tag = given.get("kind", given.get("recipe")) if isinstance(given, dict) else given
         return UsageError(f"{called}: there is no {key} of the kind {tag!r}", nearest(str(tag), kinds))
     if first["type"] == "extra_forbidden":
         return UsageError(f"{called}: there is no setting {key!r}", nearest(where[-1], fields))
@@ -237,6 +249,10 @@ def models_in(annotation: Any) -> list[type[BaseModel]]:
 
 def _known(config: type[BaseModel], where: Sequence[str]) -> dict[str, Any]:
     """The fields of the part at ``where``; of several kinds of part, those of the kind that was named."""
+    return {name: field for part in _parts(config, where) for name, field in part.model_fields.items()}
+
+
+def _parts(config: type[BaseModel], where: Sequence[str]) -> list[type[BaseModel]]:
     parts = [config]
     for word in where:
         inner = [
@@ -247,11 +263,11 @@ def _known(config: type[BaseModel], where: Sequence[str]) -> dict[str, Any]:
         ]
         named = [part for part in parts if word in _kinds(part)]
         parts = inner or named or parts
-    return {name: field for part in parts for name, field in part.model_fields.items()}
+    return parts
 
 
 def _kinds(part: type[BaseModel]) -> tuple[Any, ...]:
-    field = part.model_fields.get("kind")
+    field = part.model_fields.get("kind", part.model_fields.get("recipe"))
     return () if field is None else get_args(field.annotation)
 
 
@@ -259,7 +275,8 @@ def _plain(config: type[BaseModel], where: Sequence[str]) -> list[str]:
     """A place without the words that pydantic puts in for the branch of a union."""
     kept: list[str] = []
     for word in where:
-        if word.isdigit() or word in _known(config, kept) or (word == where[-1] and not _branch(word)):
+        inside = kept[-1:] == ["stages"]
+        if inside or word.isdigit() or word in _known(config, kept) or (word == where[-1] and not _branch(word)):
             kept.append(word)
     return kept
 
