@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -133,6 +134,40 @@ def test_a_packed_batch_is_its_rows_side_by_side(table: Table) -> None:
                 id if yes and at else IGNORED for at, (id, yes) in enumerate(zip(one.ids, one.learnt, strict=True))
             ]
             assert batch.labels[0, start:end].tolist() == wanted
+
+
+def test_what_all_rows_begin_with_stands_once_where_none_learns_it(tmp_path: Path) -> None:
+    """Up to what a row's first learnt token is told from; a row that begins otherwise keeps the others apart."""
+    draw = np.random.default_rng(1)
+    rows = []
+    for length in (20, 30, 14):
+        ids = draw.integers(3, 90, length).astype(np.int32)
+        ids[:12] = np.arange(50, 62)
+        rows.append(Encoded(ids, (np.arange(length) >= 13).astype(np.uint8)))
+    early = Encoded(rows[0].ids, (np.arange(20) >= 10).astype(np.uint8))
+    other = Encoded(np.arange(9, 25, dtype=np.int32), (np.arange(16) >= 9).astype(np.uint8))
+
+    def only(name: str, made: list[Encoded]) -> Batch:
+        table = Table.write(tmp_path / name, made, fingerprint="x", account=Account(3, 3), vocab_size=90)
+        (batch,) = feed.packed(table, tokens=200, seed=0).once()
+        (apart,) = feed.packed(table, tokens=200, seed=0, share=False).once()
+        assert batch.tokens == apart.tokens == sum(len(row.ids) for row in made) and not apart.opened
+        assert (batch.labels != IGNORED).sum() == (apart.labels != IGNORED).sum()
+        return batch
+
+    batch = only("a", rows)
+    assert batch.opened and batch.segments is not None and batch.positions is not None and batch.rows is not None
+    ends = batch.segments.tolist()
+    assert (
+        ends[1] == 12 and batch.ids[0, :12].tolist() == list(range(50, 62)) and (batch.labels[0, :12] == IGNORED).all()
+    )
+    for row, start, end in zip(batch.rows, ends[1:], ends[2:], strict=False):
+        assert batch.ids[0, start:end].tolist() == rows[row].ids[12:].tolist()
+        assert batch.positions[0, start:end].tolist() == list(range(12, len(rows[row].ids)))
+        assert batch.labels[0, start:end].tolist() == [IGNORED, *rows[row].ids[13:].tolist()]
+    batch = only("b", [*rows, early])
+    assert batch.segments is not None and batch.segments[1] == 9, "the tenth tells the eleventh, which is learnt"
+    assert not only("c", [*rows, other]).opened
 
 
 def test_padded_batches_of_every_kind(table: Table) -> None:

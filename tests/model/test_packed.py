@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from hornbook.model import packed as packed_module
 from hornbook.model.config import LayerKind, ModelConfig, Relative, Rotary, RotaryScaling
 from hornbook.model.packed import Packed
 from hornbook.model.transformer import Transformer
@@ -99,6 +100,75 @@ def test_a_packed_row_learns_what_its_documents_alone_would_teach(name: str) -> 
             assert (p.grad - wanted[parameter]).abs().max() <= 1e-6 * scale, parameter
 
 
+@pytest.mark.parametrize("name", [name for name, config in CONFIGS.items() if config.causal])
+def test_an_opening_that_documents_share_is_read_once_and_teaches_the_same(name: str) -> None:
+    config = CONFIGS[name]
+    model = initialise(Transformer(config), generator=torch.Generator().manual_seed(1)).double()
+    if model.relative is not None:
+        torch.nn.init.normal_(model.relative.weight, generator=torch.Generator().manual_seed(2))
+    ids, labels = documents(True)
+    opening = torch.tensor([3, 1, 4, 1])
+    ids = [torch.cat([opening, row[:12]]) for row in ids]
+    labels = [torch.cat([torch.full((4,), IGNORED), row[:12]]) for row in labels]
+    sizes = [len(row) for row in ids]
+    apart = Batch(torch.cat(ids)[None], torch.cat(labels)[None], segments=torch.tensor([0, *sizes]).cumsum(0).int())
+    shared = Batch(
+        torch.cat([opening, *(row[4:] for row in ids)])[None],
+        torch.cat([labels[0][:4], *(row[4:] for row in labels)])[None],
+        segments=torch.tensor([0, 4, *(size - 4 for size in sizes)]).cumsum(0).int(),
+        opened=True,
+    )
+    assert shared.tokens == apart.tokens == sum(sizes) == shared.ids.numel() + 4 * (len(ids) - 1)
+    found = []
+    for batch in (apart, shared):
+        model.zero_grad()
+        value, _ = causal_lm()(model, batch)
+        value.backward()
+        found.append(
+            (value.item(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+        )
+    assert found[1][0] == pytest.approx(found[0][0], rel=1e-7)
+    scale = max(grad.abs().max() for grad in found[0][1].values())
+    for parameter, grad in found[0][1].items():
+        assert (found[1][1][parameter] - grad).abs().max() <= 1e-6 * scale, parameter
+
+
+def by_its_manual(
+    q: Tensor, k: Tensor, v: Tensor, starts: Tensor, key_starts: Tensor, longest: int, longest_key: int, *,
+    scale: float, window_size: tuple[int, int],
+) -> Tensor:  # fmt: skip
+    """What torch.nn.attention.varlen computes: [N,H,D], the last query of a document beside its last key."""
+    out = []
+    left, right = (size if size >= 0 else 1 << 30 for size in window_size)
+    spans = zip(starts, starts[1:], key_starts, key_starts[1:], strict=False)
+    for s, e, ks, ke in [tuple(map(int, span)) for span in spans]:
+        assert e - s <= longest and ke - ks <= longest_key
+        back = torch.arange(e - s)[:, None] + (ke - ks) - (e - s) - torch.arange(ke - ks)
+        scores = scale * torch.einsum("qhd,khd->hqk", q[s:e], k[ks:ke])
+        scores = scores.masked_fill((back > left) | (-back > right), -torch.inf)
+        out.append(torch.einsum("hqk,khd->qhd", scores.softmax(-1), v[ks:ke]))
+    return torch.cat(out)
+
+
+@pytest.mark.parametrize("opened", [False, True])
+@pytest.mark.parametrize("name", ["grouped heads", "windows in every second layer", "BERT"])
+def test_the_kernel_of_a_gpu_is_asked_for_the_same(name: str, opened: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its definition in its place, for it runs on a GPU only."""
+    config = CONFIGS[name]
+    if opened and not config.causal:
+        with pytest.raises(ValueError, match="not the same before every document"):
+            Transformer(config)(torch.zeros(1, 5, dtype=torch.long), segments=torch.tensor([0, 2, 5]), opened=True)
+        return
+    model = initialise(Transformer(config), generator=torch.Generator().manual_seed(1)).double()
+    row, segments = torch.cat(documents(config.causal)[0])[None], torch.tensor([0, *LENGTHS]).cumsum(0).int()
+    with torch.no_grad():
+        wanted = model(row, segments=segments, opened=opened, logits="none").hidden
+        monkeypatch.setattr(packed_module, "_fused", lambda q, rule: True)
+        monkeypatch.setattr(packed_module, "_varlen", lambda: by_its_manual)
+        found = model(row, segments=segments, opened=opened, logits="none").hidden
+    assert (found - wanted).abs().max() < 1e-12
+
+
 def test_positions_are_counted_for_each_document_without_being_told() -> None:
     model = initialise(Transformer(TINY), generator=torch.Generator().manual_seed(1))
     ids, labels = documents(True)
@@ -117,6 +187,8 @@ def test_segments_that_do_not_fit_are_refused() -> None:
             Packed(torch.tensor(wrong), 5, torch.device("cpu"))
     model = Transformer(TINY)
     ids = torch.zeros(2, 5, dtype=torch.long)
+    with pytest.raises(ValueError, match="behind the opening of 5 tokens"):
+        Packed(torch.tensor([0, 5]), 5, torch.device("cpu"), opened=True)
     with pytest.raises(ValueError, match="one row without padding"):
         model(ids, segments=torch.tensor([0, 5]))
 

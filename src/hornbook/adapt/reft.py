@@ -78,6 +78,11 @@ def _edges(shared: Pass, first: int, last: int, ahead: int) -> Tensor:
     ``ahead``: how many places stand before each row's own tokens.
     """
     assert shared.places is not None
+    if shared.opened:
+        raise UsageError(
+            "LoReFT edits each document's own beginning, and in this row documents share one",
+            "Pack rows without sharing: feed.packed(..., share=False).",
+        )
     places = shared.places - ahead
     real = torch.ones_like(places, dtype=torch.bool) if shared.mask is None else shared.mask
     lengths = shared.prompts

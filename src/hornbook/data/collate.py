@@ -1,6 +1,7 @@
 """Rows of a table become a Batch.
 
 packed      a b c d e f g h i        one row, no padding; segments 0 4 6 9, positions 0 1 2 3 0 1 0 1 2
+            or, where all begin alike with s s: s s a b c d e ..., segments 0 2 6 ..., positions 0 1 2 3 4 5 2 ...
 padded      a b c d                  a row each, padded to the longest; mask True for a real token
             e f . .
 """
@@ -18,25 +19,31 @@ from hornbook.data.table import Table
 from hornbook.errors import DataError
 from hornbook.train.batch import IGNORED, Batch, translation
 
+SHORTEST_OPENING = 8  # tokens; shorter ones are not worth what it costs to put each document together with it
 
-def packed(table: Table, rows: Sequence[int]) -> Batch:
-    """Documents side by side in one row [1,N], each to be attended to by itself; their first tokens are not learnt."""
+
+def packed(table: Table, rows: Sequence[int], *, share: bool = True) -> Batch:
+    """Documents side by side in one row [1,N], each to be attended to by itself; their first tokens are not learnt.
+
+    ``share``: what all of them begin with, if none learns it, stands once (see `hornbook.model.packed`). The loss and its
+    gradient are the same, but where dropout draws: one draw serves all openings.
+    """
     taken = [table[row] for row in rows]
-    sizes = [len(row.ids) for row in taken]
-    segments = torch.tensor([0, *sizes]).cumsum(0).int()
-    ids, learnt = np.concatenate([row.ids for row in taken]), np.concatenate([row.learnt for row in taken]).astype(bool)
-    learnt[segments[:-1].numpy()] = False
-    positions = np.concatenate([np.arange(size) for size in sizes])
-    types = None
-    if any(row.types is not None for row in taken):
-        types = _long(np.concatenate([_types(row) for row in taken]))[None]
+    typed = any(row.types is not None for row in taken)
+    opening = _opening(taken) if share and not typed else 0
+    parts = [Encoded(taken[0].ids[:opening], taken[0].learnt[:opening])] if opening else []
+    parts += [row.cut(opening, len(row.ids)) for row in taken]
+    sizes = [len(part.ids) for part in parts]
+    ids, learnt = (np.concatenate([getattr(part, name) for part in parts]) for name in ("ids", "learnt"))
+    positions = [np.arange(size) + (opening if at else 0) for at, size in enumerate(sizes)]
     return Batch(
         _long(ids)[None],
-        _long(np.where(learnt, ids, IGNORED))[None],
-        token_types=types,
+        _long(np.where(learnt.astype(bool), ids, IGNORED))[None],
+        token_types=_long(np.concatenate([_types(row) for row in taken]))[None] if typed else None,
         rows=tuple(rows),
-        segments=segments,
-        positions=_long(positions)[None],
+        segments=torch.tensor([0, *sizes]).cumsum(0).int(),
+        positions=_long(np.concatenate(positions))[None],
+        opened=opening > 0,
     )
 
 
@@ -105,6 +112,18 @@ def types(rows: Sequence[Encoded]) -> Tensor | None:
     if all(row.types is None for row in rows):
         return None
     return ragged([_types(row) for row in rows], 0)
+
+
+def _opening(rows: Sequence[Encoded]) -> int:
+    """How many tokens all rows begin with, of which none is learnt, and none is what the first learnt one is told from: that
+    one must stand in the document itself. 0 where they are too few to be worth it."""
+    most = min(int(row.learnt.argmax()) if row.learnt.any() else len(row.ids) for row in rows) - 1
+    if len(rows) < 2 or most < SHORTEST_OPENING:
+        return 0
+    beginnings = np.stack([row.ids[:most] for row in rows])
+    differ = (beginnings != beginnings[0]).any(0)
+    alike = int(differ.argmax()) if differ.any() else most
+    return alike if alike >= SHORTEST_OPENING else 0
 
 
 def _types(row: Encoded) -> np.ndarray:

@@ -92,11 +92,11 @@ class Feed:
         return self._known[epoch]
 
 
-def packed(table: Table, *, tokens: int, seed: int, rank: int = 0, world: int = 1) -> Feed:
-    """Rows side by side, at most ``tokens`` at once, without padding."""
+def packed(table: Table, *, tokens: int, seed: int, share: bool = True, rank: int = 0, world: int = 1) -> Feed:
+    """Rows side by side, at most ``tokens`` at once, without padding. ``share``: see `collate.packed`."""
     return Feed(
         lambda epoch: order.packed(table.lengths, tokens, seed, epoch),
-        lambda rows, epoch: collate.packed(table, rows),
+        lambda rows, epoch: collate.packed(table, rows, share=share),
         rank=rank,
         world=world,
     )

@@ -58,6 +58,7 @@ class Pass:
     segments: Tensor | None = None  # [D+1]
     prompts: Tensor | None = None  # [B] or [D] long
     grows: bool = False  # the rows may have tokens before and after this pass
+    opened: bool = False  # the first segment is the opening of all others
     notes: dict[Any, Any] = field(default_factory=dict)  # what one layer finds out for the next
 
 

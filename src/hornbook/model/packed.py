@@ -9,12 +9,21 @@ is one call of the fused kernel on a view of the row, with the work of sum(lengt
 tokens in 16 documents that took 50 ms a layer forward and backward (9 heads, one core), the dense causal row 310 ms,
 the row under a mask 520 ms, and documents of like length gathered into one padded call 70 ms. On a GPU the whole row
 is one call (``torch.nn.attention.varlen``).
+
+Documents that begin alike (conversations under one system message) may share their opening, which is then read once:
+
+    ids        s s s | c d | e f | g h i     an opened row: its first segment stands before each of the others
+    segments   0       3     5     7      10
+    positions  0 1 2   3 4   3 4   3 4 5
+
+Every token sees what it would see in its own document, so states and gradients are the same, and all that is done
+for single tokens (the matrix products, nine tenths of the work) is saved for all openings but one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, cached_property
 from inspect import signature
 from typing import Any
 
@@ -27,7 +36,8 @@ from hornbook.model.attention import AttentionRule, Store, Uncached
 class Packed:
     """A Store of one row of documents. ``segments`` [D+1]: their starts, from 0, and the row's length N.
 
-    ``positions`` [1,N]: each token's place in its document. Raises ValueError where the segments do not cover the row.
+    ``opened``: the first segment is the opening of all others. ``positions`` [1,N]: each token's place in its document.
+    Raises ValueError where the segments do not cover the row, or there is nothing behind an opening.
     """
 
     def __init__(
@@ -36,6 +46,7 @@ class Packed:
         length: int,
         device: torch.device,
         *,
+        opened: bool = False,
         alone: Callable[[], Store] | None = None,
     ) -> None:
         """``alone``: makes what attends inside a document; None: in full."""
@@ -43,39 +54,78 @@ class Packed:
         self.sizes = [end - start for start, end in zip(starts, starts[1:], strict=False)]
         if not self.sizes or starts[0] != 0 or starts[-1] != length or min(self.sizes) < 1:
             raise ValueError(f"segments {starts[:8]} ... {starts[-1:]} do not cover a row of {length} tokens")
+        if opened and len(self.sizes) < 2:
+            raise ValueError(f"no document stands behind the opening of {length} tokens")
+        opening = self.sizes[0] if opened else 0
+        # How long each document is with its opening; the opening alone is the first.
+        self.whole = [opening + size for size in self.sizes]
+        if opened:
+            self.whole[0] = opening
+        self.opening, self.device = opening, device
         self.starts = segments.to(device=device, dtype=torch.int32, non_blocking=True)
         sizes = self.starts.diff().long()
         first = torch.repeat_interleave(self.starts[:-1].long(), sizes, output_size=length)
         self.positions = (torch.arange(length, device=device) - first)[None]
+        self.positions[:, opening:] += opening
         # Documents of a length share what they see.
-        self._alone = {size: alone() if alone else Uncached(None) for size in self.sizes}
+        self._alone = {size: alone() if alone else Uncached(None) for size in self.whole}
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rule: AttentionRule) -> Tensor:
         """q [1,H,N,D], k and v [1,K,N,D] -> [1,H,N,D]. Shapes as in Store."""
-        if q.device.type == "cuda" and isinstance(self._alone[self.sizes[0]], Uncached) and _fused(q, rule):
+        if isinstance(self._alone[self.whole[0]], Uncached) and _fused(q, rule):
             return self._at_once(q, k, v, rule)
         if len(self.sizes) == 1:
             return self._alone[self.sizes[0]].attend(layer, q, k, v, rule)
+        if self.opening:
+            return self._opened(layer, q, k, v, rule)
         # One split, whose gradient is one concatenation: that of many narrowed views would be many sums of whole rows.
         parts = zip(self.sizes, *(torch.split(x, self.sizes, dim=2) for x in (q, k, v)), strict=True)
         mixed = [self._alone[size].attend(layer, q, k, v, rule).transpose(1, 2) for size, q, k, v in parts]
         return torch.cat(mixed, dim=1).transpose(1, 2)
 
+    def _opened(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rule: AttentionRule) -> Tensor:
+        """Each document is put together with the opening; of the opening's own states the first document's are taken."""
+        (opening, *rest) = zip(*(torch.split(x, self.sizes, dim=2) for x in (q, k, v)), strict=True)
+        mixed = []
+        for at, (size, own) in enumerate(zip(self.whole[1:], rest, strict=True)):
+            q, k, v = (torch.cat(both, dim=2) for both in zip(opening, own, strict=True))
+            states = self._alone[size].attend(layer, q, k, v, rule).transpose(1, 2)
+            mixed.append(states[:, self.opening if at else 0 :])
+        return torch.cat(mixed, dim=1).transpose(1, 2)
+
+    @cached_property
+    def _keys(self) -> tuple[Tensor, Tensor]:
+        """Of an opened row: the places of the keys of all documents one behind another, and where each one's begin."""
+        lengths = torch.tensor(self.whole)
+        ends = lengths.cumsum(0)
+        within = torch.arange(int(ends[-1])) - torch.repeat_interleave(ends - lengths, lengths)
+        behind = torch.repeat_interleave(torch.tensor([0, *self.sizes[:-1]]).cumsum(0) - self.opening, lengths)
+        places = torch.where(within < self.opening, within, within + behind)
+        return places.to(self.device), torch.cat([ends[:1] * 0, ends]).int().to(self.device)
+
     def _at_once(self, q: Tensor, k: Tensor, v: Tensor, rule: AttentionRule) -> Tensor:
         q, k, v = (x[0].transpose(0, 1) for x in (q, k, v))  # [N,H,D]
         groups = q.shape[1] // k.shape[1]
+        key_starts = self.starts
+        if (
+            self.opening
+        ):  # the kernel lets the last query see the last key, so that each document has its opening behind it
+            places, key_starts = self._keys
+            k, v = k.index_select(0, places), v.index_select(0, places)
         if groups > 1:  # the kernel's own way of sharing heads came later than the kernel
             k, v = (x.repeat_interleave(groups, dim=1) for x in (k, v))
-        longest, back = max(self.sizes), -1 if rule.window is None else rule.window - 1
+        back = -1 if rule.window is None else rule.window - 1
         sees = (back, 0 if rule.causal else back)
         mixed: Tensor = _varlen()(
-            q, k, v, self.starts, self.starts, longest, longest, scale=rule.scale, window_size=sees
+            q, k, v, self.starts, key_starts, max(self.sizes), max(self.whole), scale=rule.scale, window_size=sees
         )
         return mixed.transpose(0, 1)[None]
 
 
 def _fused(q: Tensor, rule: AttentionRule) -> bool:
-    """Whether the kernel for rows of documents computes this rule: half precision, and nothing added to the scores."""
+    """Whether the GPU's kernel for rows of documents computes this rule: half precision, nothing added to the scores."""
+    if q.device.type != "cuda":
+        return False
     plain = rule.softcap is None and rule.bias is None and rule.dropout == 0.0
     fits = q.dtype in (torch.float16, torch.bfloat16) and q.shape[-1] <= 256 and q.shape[-1] % 8 == 0
     return plain and fits and torch.cuda.get_device_capability(q.device) >= (8, 0) and _varlen() is not None

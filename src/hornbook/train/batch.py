@@ -30,6 +30,7 @@ class Batch:
     source  [B,S], for a model with an encoder
     segments, positions: of the documents that are packed in one row (see `hornbook.model.packed`). A document's first
             label is IGNORED: it stands behind another document's last token.
+    opened  the first segment is the opening of all other documents, kept once
     """
 
     ids: Tensor  # [B,T]
@@ -42,6 +43,17 @@ class Batch:
     rows: tuple[int, ...] | None = None  # the numbers of its examples, from 0, which a message about it names
     segments: Tensor | None = None  # [D+1] int32
     positions: Tensor | None = None  # [1,T]: each document's tokens counted from 0
+    opened: bool = False
+
+    @property
+    def tokens(self) -> int:
+        """Real ones: padding is not counted, an opening once for each document that it opens."""
+        if self.mask is not None:
+            return int(self.mask.sum())
+        again = 0
+        if self.opened and self.segments is not None:
+            again = int(self.segments[1]) * (len(self.segments) - 3)
+        return self.ids.numel() + again
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device; segments stay, for it is the host that reads them."""

@@ -142,7 +142,7 @@ def _gradients(model: Transformer, batches: list[Batch], loss: Loss, precision: 
     counted: Counter[str] = Counter()
     for batch in batches:
         counted.update(loss.count(batch))
-    own = {**counted, _TOKENS: sum(map(_real_tokens, batches))}
+    own = {**counted, _TOKENS: sum(batch.tokens for batch in batches)}
     over = {name: int(count) for name, count in team.sum(own).items()}
     tokens = over.pop(_TOKENS)
     sums: dict[str, Tensor] = {}
@@ -161,10 +161,6 @@ def _gradients(model: Transformer, batches: list[Batch], loss: Loss, precision: 
 
 
 _TOKENS = ""  # the name, which no term has, under which a step's tokens are added up over processes
-
-
-def _real_tokens(batch: Batch) -> int:
-    return batch.ids.numel() if batch.mask is None else int(batch.mask.sum())
 
 
 def _check_finite(
