@@ -24,6 +24,7 @@ from hornbook.adapt.ptuning import PTuning
 from hornbook.adapt.reft import LoReFT, orthonormal
 from hornbook.checkpoint.loading import load
 from hornbook.engine.generate import Generator
+from hornbook.engine.score import score
 from hornbook.errors import HornbookError, ModelFileError, UnsupportedModel, UsageError
 from hornbook.model.cache import ContiguousCache
 from hornbook.model.config import LayerKind, ModelConfig, Rotary
@@ -92,6 +93,19 @@ def alone(model: Transformer, row: list[int], **more: Any) -> Tensor:
     return out
 
 
+def generator_of(model: Transformer, cache: type[ContiguousCache], path: Path) -> Generator:
+    """Six prompt tokens at a time."""
+    config, ahead, tokenizer = model.config, size_of(model), Tokenizer.from_folder(path)
+    return Generator(
+        model,
+        new_cache=lambda rows, capacity: cache(config, rows, capacity + ahead),
+        new_decoder=lambda: StreamDecoder(tokenizer),
+        context_length=config.context_length - ahead,
+        vocab_size=config.vocab_size,
+        prefill=6,
+    )
+
+
 # ------------------------------------------------------------------------------------------------ one model, many ways
 
 
@@ -102,15 +116,7 @@ def test_a_generator_says_what_the_uncached_model_says(
 ) -> None:
     """Ragged prompts, in chunks of two tokens a row, then token by token."""
     on(model, *STACKS[stack])
-    config, ahead, tokenizer = model.config, size_of(model), Tokenizer.from_folder(tiny_llm_path)
-    generator = Generator(
-        model,
-        new_cache=lambda rows, capacity: cache(config, rows, capacity + ahead),
-        new_decoder=lambda: StreamDecoder(tokenizer),
-        context_length=config.context_length - ahead,
-        vocab_size=config.vocab_size,
-        prefill=6,
-    )
+    generator = generator_of(model, cache, tiny_llm_path)
     said: list[list[int]] = [[] for _ in ROWS]
     for step in generator.run(ROWS, [SamplingParams(max_tokens=5, temperature=0.0, ignore_eos=True)] * len(ROWS)):
         assert step.token is not None and step.token.id is not None
@@ -120,6 +126,19 @@ def test_a_generator_says_what_the_uncached_model_says(
         for token in answer:
             ids.append(int(alone(model, ids, prompts=prompts)[-1].argmax()))
             assert ids[-1] == token
+
+
+@pytest.mark.parametrize("stack", ["prefix", "loreft", "all at once"])
+def test_continuations_are_judged_as_the_uncached_model_judges_them(
+    model: Transformer, stack: str, tiny_llm_path: Path
+) -> None:
+    on(model, *STACKS[stack])
+    starts = [6, 1, 3]
+    found = score(generator_of(model, ContiguousCache, tiny_llm_path), list(zip(ROWS, starts, strict=True)))
+    for row, start, own in zip(ROWS, starts, found, strict=True):
+        logits = alone(model, row, prompts=torch.tensor([start]))[start - 1 : -1].log_softmax(-1)
+        expected = logits.gather(1, torch.tensor(row[start:])[:, None]).sum()
+        assert own.logprob == pytest.approx(float(expected), abs=1e-3)
 
 
 @pytest.mark.parametrize("stack", STACKS)

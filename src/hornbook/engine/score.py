@@ -46,6 +46,7 @@ def score(generator: Generator, requests: Sequence[tuple[Sequence[int], int]]) -
 @torch.inference_mode()
 def _wave(generator: Generator, requests: Sequence[tuple[Sequence[int], int]]) -> list[Score]:
     cache = generator.new_cache(len(requests), max(len(ids) for ids, _ in requests) - 1)
+    cache.prompts = torch.tensor([start for _, start in requests], device=generator.device)
     for chunk in generator.chunks([ids[: start - 1] for ids, start in requests]):
         generator.append(chunk, cache, logits="none")
     inputs = [ids[start - 1 : -1] for ids, start in requests]
