@@ -19,16 +19,27 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from itertools import islice
+from pathlib import Path
+from time import monotonic, sleep
+from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.tensor import DTensor
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from hornbook.errors import HornbookError, TrainingError, TrainingStopped, UsageError
 from hornbook.train.batch import IGNORED, Batch
+from hornbook.train.fit import Checkpoints, Whole
 from hornbook.train.team import ALONE, Team
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
+    from hornbook.model.transformer import Transformer
+    from hornbook.train.shards import Shards
 
 WAIT = timedelta(minutes=10)  # for the slowest process, before the others give it up
 
@@ -82,11 +93,15 @@ class Ranks:
 
 
 def _local(tensor: Tensor) -> Tensor:
+    from torch.distributed.tensor import DTensor
+
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def _shards(tensor: Tensor) -> int:
     """In how many parts a tensor is held."""
+    from torch.distributed.tensor import DTensor
+
     if not isinstance(tensor, DTensor):
         return 1
     sizes = zip(tensor.device_mesh.shape, tensor.placements, strict=True)
@@ -120,6 +135,29 @@ def share_out(accumulate: int, team: Team) -> int:
     return accumulate // parts
 
 
+def checkpoints(
+    folder: Path, trained: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, team: Team
+) -> Checkpoints:
+    """How a team saves, and goes on from what it or another number of processes has saved in ``folder``.
+
+    Raises UsageError for an optimizer whose states cannot be shared out to several processes.
+    """
+    if team is ALONE and not any(folder.glob("step-*/weights")):
+        return Whole(folder, trained, optimizer)
+    from hornbook.train.sharded import InParts
+
+    return InParts(folder, trained, optimizer, team)
+
+
+def shared_out(model: Transformer, team: Team, *, passing: torch.dtype | None = None) -> Shards | None:
+    """Share ``model`` out to the team, in place (see `hornbook.train.shards`); None, and nothing done, for one process."""
+    if not isinstance(team, Ranks):
+        return None
+    from hornbook.train.shards import Shards
+
+    return Shards(model, team, passing=passing)
+
+
 # ------------------------------------------------------------------------------------------------- from start to end
 
 
@@ -144,9 +182,17 @@ def joined(*, device: str = "auto", tensor: int = 1) -> Iterator[tuple[Team, tor
         return
     if where.type == "cuda":
         torch.cuda.set_device(where)
-        dist.init_process_group("cpu:gloo,cuda:nccl", device_id=where, timeout=WAIT)
-    else:
-        dist.init_process_group("gloo", timeout=WAIT)
+    from torch.distributed.device_mesh import init_device_mesh
+
+    store, rank, size = _meet()
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if where.type == "cuda" else "gloo",
+        store=store,
+        rank=rank,
+        world_size=size,
+        device_id=where if where.type == "cuda" else None,
+        timeout=WAIT,
+    )
     try:
         mesh = init_device_mesh(where.type, (size // tensor, tensor), mesh_dim_names=("data", "tensor"))
         yield Ranks(mesh, where), where
@@ -154,6 +200,37 @@ def joined(*, device: str = "auto", tensor: int = 1) -> Iterator[tuple[Team, tor
         _tell_once(error)
     dist.barrier()
     dist.destroy_process_group()
+
+
+def _meet() -> tuple[Store, int, int]:
+    """A store that all processes of this start share, and no process of an earlier one; this one's rank; how many there are.
+
+    When torchrun starts processes again its store still has the addresses of those that are gone, and the count of
+    restarts, which could tell them apart, is each machine's own. So process 0 gives this start a name, and each of the
+    others asks for it under one that nobody had before.
+    """
+    store, rank, size = next(iter(rendezvous("env://", timeout=WAIT)))
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return store, rank, size
+    if rank:
+        own = uuid4().hex
+        store.set(f"hornbook/asks/{rank}", own)
+        name = store.get(f"hornbook/start/{own}").decode()
+        store.set(f"hornbook/{name}/{rank}", "here")
+        return PrefixStore(f"hornbook/{name}", store), rank, size
+    name, end = uuid4().hex, monotonic() + WAIT.total_seconds()
+    while absent := [other for other in range(1, size) if not store.check([f"hornbook/{name}/{other}"])]:
+        for other in absent:
+            if store.check([f"hornbook/asks/{other}"]):
+                asked = store.get(f"hornbook/asks/{other}").decode()
+                store.set(f"hornbook/start/{asked}", name)
+        if monotonic() > end:
+            raise TrainingError(
+                f"{len(absent)} of {size} processes have not come within {WAIT}: {absent[:20]}",
+                "Look at what they said, and whether each machine reaches the first one.",
+            )
+        sleep(0.01)
+    return PrefixStore(f"hornbook/{name}", store), rank, size
 
 
 def _tell_once(error: BaseException) -> None:
@@ -168,7 +245,7 @@ def _tell_once(error: BaseException) -> None:
         raise SystemExit(error.exit_code if isinstance(error, HornbookError) else 1) from None
     if isinstance(error, RuntimeError) and not isinstance(error, HornbookError) and _lost(error):
         raise TrainingError(
-            f"process {rank} of {size} has lost another one: {str(error).splitlines()[0][:200]}",
+            f"process {rank} of {size} has lost another one",
             "It was killed, or its machine or the network is gone. Start again: the training goes on from its last "
             "checkpoint (torchrun --max-restarts does so by itself).",
         ) from error

@@ -65,6 +65,7 @@ class Shards:
                 # The sum over processes, as the loss was divided by the labels of all: a mean would divide again.
                 module.set_force_sum_reduction_for_comms(True)
                 module.set_gradient_divide_factor(1.0)
+        model.register_forward_pre_hook(_afresh, prepend=True)
         if model.encoder is not None:
             register_fsdp_forward_method(model, "encode")
         self._now = {whole: places[0][0]._parameters[places[0][1]] for whole, places in self._whole.items()}
@@ -95,6 +96,12 @@ class Shards:
             module.__class__ = kind
         self.model.__dict__.pop("encode", None)
         return self.team.first
+
+
+def _afresh(model: nn.Module, inputs: object) -> None:
+    """Let go of tables and heads that a pass without gradients left together: the weights may be others by now."""
+    assert isinstance(model, FSDPModule)
+    model.reshard()
 
 
 def split_heads(model: Transformer, team: Ranks) -> None:
