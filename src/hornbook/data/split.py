@@ -69,7 +69,8 @@ def split(examples: Iterable[E], validation: float | int, seed: int = 0) -> tupl
         taken, limit = taken + 1, number + 2.0**-53
     if taken >= len(every):
         raise DataError(
-            f"{len(every)} examples with {taken} held out leave none to learn from", "Hold out fewer, or give more."
+            f"{len(every)} example{'s' * (len(every) != 1)} with {taken} held out leave none to learn from",
+            "Hold out fewer, give more, or cut texts into more (split: blank-line, or line).",
         )
     sides: tuple[list[E], list[E]] = ([], [])
     for example, number in zip(every, drawn, strict=True):

@@ -210,21 +210,28 @@ def _samples(samples: Sequence[Sample]) -> str:
 
 
 def _value(value: Any, depth: int = 0) -> str:
-    """A tree of JSON as tables."""
+    """A tree of JSON as tables; the large ones inside others are folded."""
     if isinstance(value, Mapping) and value and depth < 4:
         rows = "".join(
             f'<tr><th scope="row">{_text(str(name).replace("_", " "))}</th><td>{_value(inner, depth + 1)}</td></tr>'
             for name, inner in list(value.items())[: 5 * _MOST]
         )
-        return f"<table>{rows}</table>"
+        table = f"<table>{rows}</table>"
+        return (
+            f"<details><summary>{len(value)} entries</summary>{table}</details>" if depth and len(value) > 14 else table
+        )
     if isinstance(value, list) and value:
         shown = [_value(inner, depth + 1) for inner in value[:_MOST]]
-        more = f"<li>… and {len(value) - _MOST:,} more</li>" if len(value) > _MOST else ""
-        return f"<ul>{''.join(f'<li>{inner}</li>' for inner in shown)}{more}</ul>"
+        more = f"… and {len(value) - _MOST:,} more" if len(value) > _MOST else ""
+        if any(isinstance(inner, Mapping | list) for inner in value):
+            return f"<ul>{''.join(f'<li>{inner}</li>' for inner in [*shown, *([more] if more else [])])}</ul>"
+        return ", ".join([*shown, *([more] if more else [])])
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "–"}[value]
     if isinstance(value, int):
         return f"{value:,}"
+    if isinstance(value, Mapping | list):
+        return _text(value) if value else "none"
     return f"{value:.6g}" if isinstance(value, float) else _text(value)
 
 
@@ -243,7 +250,7 @@ figure{margin:.3rem 0 0}svg{display:block;width:100%;height:auto}
 .grid{stroke:var(--grid);fill:none}.label{fill:var(--muted);font:11px system-ui,sans-serif;font-variant-numeric:tabular-nums}
 .band{fill:var(--first);opacity:.25}.line{stroke:var(--first);stroke-width:2;fill:none;stroke-linejoin:round;stroke-linecap:round}.dot{fill:var(--second);stroke:var(--paper)}
 .key{display:inline-block;margin:0 .35rem 0 0;vertical-align:middle}.line-key{width:1.2rem;height:2px;background:var(--first)}.dot-key{width:8px;height:8px;border-radius:50%;background:var(--second);margin-left:1rem}
-table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums}td,th{padding:.15rem .9rem .15rem 0;text-align:left;vertical-align:top;font-weight:400;overflow-wrap:anywhere}th{color:var(--muted)}
+table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums}td,th{padding:.15rem .9rem .15rem 0;text-align:left;vertical-align:top;font-weight:400}td{overflow-wrap:anywhere}th{color:var(--muted)}
 ul{margin:0;padding-left:1.1rem}details{font-size:.9rem;color:var(--muted)}
 pre{background:var(--soft);padding:.8rem;overflow:auto;font-size:.85rem}
 blockquote{margin:.2rem 0 0;padding:.5rem .8rem;background:var(--soft);white-space:pre-wrap;overflow-wrap:anywhere}
