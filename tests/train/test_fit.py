@@ -212,6 +212,9 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_says_so(trainer: Trainer, thr
     assert "cannot be saved" in said(folder) and "The checkpoint of step 3 is whole; make room" in said(folder)
     assert read_state(folder)["status"] == "failed"
     assert files(folder) == before, "a checkpoint was spoilt"
+    assert trainer.run(folder, file_size=1200) == 1, "there is not even room for the lines"
+    assert f"{folder / 'metrics.jsonl'} cannot be written" in said(folder)
+    assert files(folder) == before
     assert trainer.run(folder) == 0
     assert_same(folder, through)
 

@@ -183,6 +183,8 @@ class RunFolder:
     def _ended(self, error: BaseException) -> None:
         stopped = isinstance(error, TrainingStopped | KeyboardInterrupt)
         what = error.what if isinstance(error, HornbookError) else f"{type(error).__name__}: {error}"
+        if isinstance(error, KeyboardInterrupt):
+            what = "interrupted at once; what came after the last checkpoint is not saved"
         self._state.update(status="stopped" if stopped else "failed", ended=_now(), error=what)
         with suppress(StoreError):  # a full disk is what ``error`` says most likely: it must not be hidden
             self._write_json("state.json", self._state)
