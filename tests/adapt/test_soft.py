@@ -354,6 +354,20 @@ def test_training_moves_the_adapter_alone(model: Transformer, kind: str) -> None
     assert all(torch.equal(dict(model.named_parameters())[name], p) for name, p in kept.items())
 
 
+@pytest.mark.parametrize("stack", STACKS)
+def test_a_model_in_bfloat16_takes_every_kind(tiny_llm_path: Path, stack: str) -> None:
+    model = load(tiny_llm_path, dtype="bfloat16").model
+    exact = load(tiny_llm_path).model
+    found = [on(each, *STACKS[stack]) for each in (model, exact)][0]
+    rough, logits = alone(model, ROWS[0]).float(), alone(exact, ROWS[0])
+    assert float((rough - logits).norm() / logits.norm()) < 0.1
+    ids = torch.tensor(ROWS[:1])
+    labels = ids.clone()
+    labels[:, :3] = -100
+    causal_lm()(model, Batch(ids, labels))[0].backward()
+    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for one in found for p in one.parameters())
+
+
 def test_ia3_is_merged_and_nothing_else_is(model: Transformer) -> None:
     attached = on(model, IA3(["query", "key", "gate", "down"]))[0]
     with_it = alone(model, ROWS[0])
@@ -412,5 +426,8 @@ def test_what_cannot_be_is_said_by_name(model: Transformer, tiny_llm_path: Path)
         with pytest.raises(error):
             call()
     on(model, LoReFT())
+    ids = torch.tensor(ROWS[:1])
+    with pytest.raises(UsageError, match="none of these 1 rows has a prompt"):
+        causal_lm()(model, Batch(ids, ids))
     with pytest.raises(UsageError, match="has not been told"):
         model(torch.tensor([[1, 2]]), cache=ContiguousCache(model.config, 1, 8))

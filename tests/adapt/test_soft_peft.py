@@ -12,10 +12,12 @@ from torch import Tensor
 
 from hornbook import adapt
 from hornbook.adapt.attached import Attached
+from hornbook.adapt.bottleneck import Bottleneck
 from hornbook.adapt.ia3 import IA3
 from hornbook.adapt.prefix import Prefix
 from hornbook.adapt.prompt import Prompt
 from hornbook.adapt.ptuning import PTuning
+from hornbook.adapt.reft import LoReFT
 from hornbook.checkpoint.loading import load
 from hornbook.model.transformer import Transformer
 from hornbook.train.batch import Batch, pad
@@ -159,3 +161,41 @@ def test_files_are_read_both_ways(
             AutoModelForCausalLM.from_pretrained(tiny_llm_path), str(tmp_path / "ours")
         ).eval()
         torch.testing.assert_close(their_logits(again, data)[data.mask], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_ia3_of_a_fused_and_transposed_projection_is_read_both_ways(tmp_path: Path) -> None:
+    """GPT-2's c_attn holds queries, keys and values, [in, out]: one vector of theirs is three of ours."""
+    import peft
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(4)
+    config = GPT2Config(vocab_size=60, n_embd=16, n_layer=2, n_head=2, n_positions=32)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path / "base")
+    theirs = peft.get_peft_model(
+        GPT2LMHeadModel.from_pretrained(tmp_path / "base"), peft.IA3Config(task_type="CAUSAL_LM", fan_in_fan_out=True)
+    ).eval()
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter))
+    theirs.save_pretrained(tmp_path / "theirs")
+    ours, ids = load(tmp_path / "base").model, torch.tensor([[5, 9, 31, 2]])
+    attached = adapt.load(ours, tmp_path / "theirs")
+    with torch.no_grad():
+        expected = theirs(input_ids=ids).logits
+        torch.testing.assert_close(ours(ids).logits, expected, atol=1e-5, rtol=1e-5)
+        attached.save(tmp_path / "ours")
+        attached.merge()
+        torch.testing.assert_close(ours(ids).logits, expected, atol=1e-5, rtol=1e-5)
+        base = GPT2LMHeadModel.from_pretrained(tmp_path / "base")
+        again = peft.PeftModel.from_pretrained(base, str(tmp_path / "ours")).eval()
+        torch.testing.assert_close(again(input_ids=ids).logits, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("adapter", [Bottleneck(4), LoReFT(2)])
+def test_peft_says_that_it_does_not_know_kinds_of_our_own(adapter: Any, ours: Transformer, tmp_path: Path) -> None:
+    import peft
+
+    adapter.attach(ours).save(tmp_path)
+    with pytest.raises(KeyError, match=adapter.peft_type):
+        peft.PeftConfig.from_pretrained(str(tmp_path))

@@ -46,20 +46,26 @@ class LoReFTPart(Part):
         at = self._where(shared)
         if at is None:
             return h
-        edited: Tensor = h.index_put(at, self.edit(h[at].to(self.weight.dtype)).to(h.dtype))
+        edited: Tensor = h.index_put(at, self.edit(h[at].float()).to(h.dtype))
         return edited
 
     def edit(self, h: Tensor) -> Tensor:
-        """[..., C] -> [..., C]"""
+        """[..., C] -> [..., C], float32"""
         rotation = orthonormal(self.rotation)
-        return h + (F.linear(h, self.weight, self.bias) - F.linear(h, rotation)) @ rotation
+        return h + F.linear(h, self.weight.float() - rotation, self.bias.float()) @ rotation
 
     def _where(self, shared: Pass) -> tuple[Tensor, Tensor] | None:
-        """(row, column) of each token of this pass that is edited; None: there is none. All layers share one answer."""
+        """(row, column) of each token of this pass that is edited; None: there is none, as while a model writes. All layers
+        share one answer. Raises UsageError where whole rows have no prompt."""
         key = ("LoReFT", self.first, self.last)
         if key not in shared.notes:
             chosen = _edges(shared, self.first, self.last, size_of(self._model[0]))
             rows, columns = chosen.nonzero(as_tuple=True)
+            if not len(rows) and not shared.grows:
+                raise UsageError(
+                    f"LoReFT edits the ends of prompts, and none of these {len(chosen)} rows has a prompt",
+                    "Train it on prompts and replies (sft): the prompt is what stands before the first label.",
+                )
             shared.notes[key] = (rows, columns) if len(rows) else None
         found: tuple[Tensor, Tensor] | None = shared.notes[key]
         return found
