@@ -88,3 +88,38 @@ def test_any_number_of_threads_gives_the_same_bits() -> None:
     finally:
         kernels.hb_set_threads(threads)
     assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
+
+
+def test_what_an_adapter_reads_is_made_again_and_not_kept() -> None:
+    """The same gradients as where it is kept, and of the tensors kept for them none is the norm's or the gate's."""
+    from hornbook.adapt.low_rank import beside
+
+    torch.manual_seed(0)
+    x, weight = torch.randn(40, 24, requires_grad=True), torch.randn(24, requires_grad=True)
+    layers = [torch.nn.Linear(24, 24).requires_grad_(False) for _ in range(2)]
+    downs = [torch.randn(3, 24, requires_grad=True) for _ in range(3)]
+    ups = [torch.randn(24, 3, requires_grad=True) for _ in range(3)]
+    last = torch.nn.Linear(24, 24).requires_grad_(False)
+
+    def run(again: bool) -> tuple[tuple[torch.Tensor, ...], set[int]]:
+        kept: set[int] = set()
+
+        def note(tensor: torch.Tensor) -> torch.Tensor:
+            kept.add(tensor.data_ptr())
+            return tensor
+
+        def plainly(tensor: torch.Tensor) -> torch.Tensor:
+            return tensor if again else tensor.view(tensor.shape)  # a view has no recipe
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            normed = plainly(training.norm(x, weight, 1e-5))
+            gate, up = (beside(layers[i], normed, downs[i], ups[i], 0.5, 0.0) for i in range(2))
+            inner = plainly(training.gated(gate, up, "silu"))
+            out = beside(last, inner, downs[2], ups[2], 0.5, 0.0)
+        made = {normed.data_ptr(), inner.data_ptr()}
+        return torch.autograd.grad(out.square().sum(), [x, weight, *downs, *ups]), kept & made
+
+    (ours, kept), (theirs, both) = run(True), run(False)
+    assert not kept and len(both) == 2
+    for a, b in zip(ours, theirs, strict=True):
+        close(a, b)

@@ -3,7 +3,7 @@
                    forward                              backward, dy [N, out]
     wide           x W'                                 dy W
     thin           h = s x A'   y += h B'               g = s dy B   dx += g A   dA = g' x   dB = dy' h
-    kept           x (whose neighbours keep it too), h [N, r]
+    kept           h [N, r], and x, or what it is made of again (kernels/training.py), which is kept anyway
 
 A weight that is stored in few bits is made whole for each product and forgotten.
 """
@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from hornbook.adapt.inject import Below
 from hornbook.adapt.nf4 import NF4Linear
+from hornbook.kernels import training
+from hornbook.kernels.training import Made
 
 
 def weight_of(base: nn.Module, dtype: torch.dtype | None = None) -> Tensor:
@@ -40,7 +42,9 @@ def beside(
         x = x.to(torch.get_autocast_dtype(device))
     frozen = isinstance(below, NF4Linear) or (type(below) is nn.Linear and not below.weight.requires_grad)
     if frozen and dropout == 0.0:
-        wide: Tensor = _Beside.apply(x, down, up, below, scale, bias)  # type: ignore[no-untyped-call]
+        found = training.recipe(x)
+        sources, made = ((), None) if found is None else found
+        wide: Tensor = _Beside.apply(x, down, up, below, scale, bias, made, *sources)  # type: ignore[no-untyped-call]
         return wide
     assert bias, "only a layer itself can leave out its bias"
     y = below(x)
@@ -51,19 +55,23 @@ def beside(
 
 class _Beside(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, down: Tensor, up: Tensor, base: nn.Module, scale: float, bias: bool) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, down: Tensor, up: Tensor, base: nn.Module, scale: float, bias: bool, made: Made | None,
+        *sources: Tensor,
+    ) -> Tensor:  # fmt: skip
         flat = x.reshape(-1, x.shape[-1])
         own = base.bias if bias else None
         y = F.linear(flat, weight_of(base, x.dtype), None if own is None else own.to(x.dtype))  # type: ignore[arg-type]
         h = (flat @ down.to(x.dtype).T).mul_(scale)
         y.addmm_(h, up.to(x.dtype).T)
-        ctx.save_for_backward(x, h, down, up)
-        ctx.base, ctx.scale = base, scale
+        ctx.save_for_backward(h, down, up, *(sources if made else [x]))
+        ctx.base, ctx.scale, ctx.made = base, scale, made
         return y.view(*x.shape[:-1], y.shape[-1])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        x, h, down, up = ctx.saved_tensors
+        h, down, up, *sources = ctx.saved_tensors
+        x = sources[0] if ctx.made is None else ctx.made.again(sources)
         dy = gradients[0].reshape(-1, gradients[0].shape[-1])
         flat = x.reshape(-1, x.shape[-1])
         g = (dy @ up.to(dy.dtype)).mul_(ctx.scale)
@@ -71,4 +79,13 @@ class _Beside(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             dx = dy @ weight_of(ctx.base, dy.dtype)
             dx = dx.addmm_(g, down.to(dy.dtype)).view(x.shape)
-        return dx, (g.T @ flat).to(down.dtype), (dy.T @ h).to(up.dtype), None, None, None
+        return (
+            dx,
+            (g.T @ flat).to(down.dtype),
+            (dy.T @ h).to(up.dtype),
+            None,
+            None,
+            None,
+            None,
+            *[None] * (len(ctx.needs_input_grad) - 7),
+        )

@@ -4,7 +4,8 @@
     gated  act(gate) * up (arXiv 2002.05202)       keeps gate and up, not the activation of the one
     turn   rotary positions (arXiv 2104.09864)     keeps nothing of x
 
-Torch computes each of them in several passes, and keeps what stands between these for the backward pass. They serve
+What the first two give is not kept by an adapter that reads it: it is made again in the backward pass, from what they keep
+(``recipe``). Torch computes each of them in several passes, and keeps what stands between these for the backward pass. They serve
 float32 on the processor while gradients are taken; ``serves`` says whether they do. Whoever asks has the plain form beside
 (model/norms.py, feedforward.py, positions.py), and tests hold one to the other. The same bits with any number of threads.
 """
@@ -12,8 +13,9 @@ float32 on the processor while gradients are taken; ``serves`` says whether they
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -39,15 +41,52 @@ def serves(*tensors: Tensor) -> bool:
     )
 
 
+class Made:
+    """Makes a tensor again from what is kept for its own backward pass anyway, so that a layer that reads it need not keep
+    it. One for all its readers: what the first of them has made stays until the last has had it."""
+
+    def __init__(self, make: Callable[..., Tensor]) -> None:
+        self._make, self.readers = make, 0
+        self._kept: Tensor | None = None
+
+    def again(self, sources: Sequence[Tensor]) -> Tensor:
+        made: Tensor = self._make(*sources) if self._kept is None else self._kept
+        self.readers -= 1
+        self._kept = made if self.readers > 0 else None
+        return made
+
+
+class Recipe(NamedTuple):
+    """Of a tensor: what it is made of, and how."""
+
+    sources: tuple[Tensor, ...]
+    made: Made
+
+
+def recipe(x: Tensor) -> Recipe | None:
+    """How to make x again in a backward pass, for one more reader; None where it has to be kept."""
+    found: Recipe | None = getattr(x, _RECIPE, None)
+    if found is not None:
+        found.made.readers += 1
+    return found
+
+
 def norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
     """x / rms(x) * weight over the last dimension: x [..., n], weight [n] -> [..., n]."""
-    out: Tensor = _Norm.apply(x, weight, epsilon)  # type: ignore[no-untyped-call]
+    x, weight = x.contiguous(), weight.contiguous()
+    out: Tensor
+    out, scale = _Norm.apply(x, weight, epsilon)  # type: ignore[no-untyped-call]
+    made = Made(lambda x, weight, scale: x * scale.view(*x.shape[:-1], 1) * weight)
+    setattr(out, _RECIPE, Recipe((x, weight, scale), made))
     return out
 
 
 def gated(gate: Tensor, up: Tensor, activation: str) -> Tensor:
     """activation(gate) * up, of one shape; the activation is one of ACTIVATIONS."""
-    out: Tensor = _Gated.apply(gate, up, ACTIVATIONS[activation])  # type: ignore[no-untyped-call]
+    number = ACTIVATIONS[activation]
+    gate, up = gate.contiguous(), up.contiguous()
+    out: Tensor = _Gated.apply(gate, up, number)  # type: ignore[no-untyped-call]
+    setattr(out, _RECIPE, Recipe((gate, up), Made(lambda gate, up: _gated(gate, up, number))))
     return out
 
 
@@ -63,6 +102,7 @@ def native() -> Library | None:
     return library()
 
 
+_RECIPE = "hornbook_recipe"
 _PLAIN = (Tensor, torch.nn.Parameter)  # no subclass: a DTensor or a fake one has no memory of its own
 
 
@@ -74,17 +114,17 @@ def _library() -> Library:
 
 class _Norm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-        x, weight = x.contiguous(), weight.contiguous()
+    def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
         rows, n = x.numel() // x.shape[-1], x.shape[-1]
         out, scale = torch.empty_like(x), torch.empty(rows)
         _library().hb_train_norm(x.data_ptr(), weight.data_ptr(), epsilon, rows, n, out.data_ptr(), scale.data_ptr())
         ctx.save_for_backward(x, weight, scale)
-        return out
+        ctx.mark_non_differentiable(scale)
+        return out, scale
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None]:
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor | None, None]:
         x, weight, scale = ctx.saved_tensors
         grad, n = grad.contiguous(), x.shape[-1]
         dx = torch.empty_like(x)
@@ -102,13 +142,9 @@ class _Norm(torch.autograd.Function):
 class _Gated(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gate: Tensor, up: Tensor, activation: int) -> Tensor:
-        gate, up = gate.contiguous(), up.contiguous()
-        out = torch.empty_like(gate)
-        rows, n = gate.numel() // gate.shape[-1], gate.shape[-1]
-        _library().hb_train_gate(gate.data_ptr(), up.data_ptr(), activation, rows, n, out.data_ptr())
         ctx.save_for_backward(gate, up)
         ctx.activation = activation
-        return out
+        return _gated(gate, up, activation)
 
     @staticmethod
     @once_differentiable
@@ -125,6 +161,12 @@ class _Gated(torch.autograd.Function):
             dup.data_ptr(),
         )
         return dgate, dup, None
+
+
+def _gated(gate: Tensor, up: Tensor, activation: int) -> Tensor:
+    out, n = torch.empty_like(gate), gate.shape[-1]
+    _library().hb_train_gate(gate.data_ptr(), up.data_ptr(), activation, gate.numel() // n, n, out.data_ptr())
+    return out
 
 
 class _Turn(torch.autograd.Function):
