@@ -38,7 +38,7 @@ def language_feed(recipe: Recipe, tokenizer: Tokenizer) -> FeedOf:
 
     def of(table: Table, seed: int) -> Feed:
         if recipe.data.packed and not needs_rows(recipe):
-            return feed.packed(table, tokens=tokens, seed=seed)
+            return feed.packed(table, tokens=tokens, seed=seed, share=adapter_of(recipe) != "loreft")
         return feed.padded(table, tokens=tokens, padding=padding, seed=seed)
 
     return of
@@ -46,4 +46,9 @@ def language_feed(recipe: Recipe, tokenizer: Tokenizer) -> FeedOf:
 
 def needs_rows(recipe: Recipe) -> bool:
     """Whether the recipe's adapter puts something before every row, which a packed one has no place for."""
-    return getattr(getattr(recipe, "adapter", None), "kind", None) in ("prompt", "ptuning", "prefix")
+    return adapter_of(recipe) in ("prompt", "ptuning", "prefix")
+
+
+def adapter_of(recipe: Recipe) -> str | None:
+    """The kind of the recipe's adapter. LoReFT edits each document's own beginning: documents cannot share one."""
+    return getattr(getattr(recipe, "adapter", None), "kind", None)
