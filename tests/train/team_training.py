@@ -22,6 +22,7 @@ from tiny_training import Draws, held_out
 from torch.distributed.device_mesh import init_device_mesh
 
 from hornbook.adapt import LoRA
+from hornbook.data.feed import Feed
 from hornbook.errors import DataError
 from hornbook.model.config import LayerKind, ModelConfig, Relative, Rotary
 from hornbook.model.transformer import Transformer
@@ -61,6 +62,10 @@ class Share(Draws):
             yield batch
 
 
+def validation(rows: list[int], epoch: int) -> Batch:
+    return [*held_out(), next(iter(Draws(77)))][rows[0]]
+
+
 def fresh(config: ModelConfig) -> Transformer:
     torch.manual_seed(0)
     return initialise(Transformer(config), std=0.2, generator=torch.Generator().manual_seed(1))
@@ -73,7 +78,7 @@ def a_run(folder: Path, team: Team, *, dies: bool = False, stop: int = STEPS) ->
     shards = distributed.shared_out(model, team)
     trained = named if shards is None else shards.trained(named)
     optimizer = torch.optim.AdamW(trained.values(), lr=0.003, eps=1e-4)
-    rank, parts = (team.rank, team.parts) if isinstance(team, Ranks) else (0, 1)
+    rank, parts = distributed.place(team)
 
     def perish(step: Step) -> None:
         if dies and step.step == 5 and rank == 1 and os.environ.get("TORCHELASTIC_RESTART_COUNT") == "0":
@@ -88,7 +93,7 @@ def a_run(folder: Path, team: Team, *, dies: bool = False, stop: int = STEPS) ->
             folder=run, checkpoints=distributed.checkpoints(run.checkpoints, trained, optimizer, team), team=team, steps=stop,
             accumulate=distributed.share_out(MICRO, team), clip=0.5, schedule=schedule.cosine(STEPS, warmup=2),
             average=MovingAverage(trained, decay=0.5), save_every=2, keep=9, on_step=[perish],
-            validate=lambda: distributed.dealt([*held_out(), next(iter(Draws(77)))], team), validate_every=4,
+            validate=Feed(lambda epoch: [[0], [1], [2]], validation, rank=rank, world=parts).once, validate_every=4,
         )  # fmt: skip
         if shards is not None:
             shards.gather()
@@ -106,7 +111,7 @@ def steps_of(config: ModelConfig, team: Team, *, lora: bool = False, **options: 
         named = dict(attached.named_parameters())
     shards = distributed.shared_out(model, team, **options)
     trained = named if shards is None else shards.trained(named)
-    rank, parts = (team.rank, team.parts) if isinstance(team, Ranks) else (0, 1)
+    rank, parts = distributed.place(team)
     pairs = [([*range(2, 3 + i % 5)], [*range(5, 8 + i % 7)]) for i in range(12 * MICRO)]
     batches: list[Batch] = [translation(pairs[i : i + 3], start=0, padding=1) for i in range(0, 9 * MICRO, 3)]
     if config.encoder is None:
@@ -125,7 +130,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "tensor": {"config": CONFIG},
     "lora": {"config": CONFIG, "lora": True},
     "encoder": {"config": BOTH},
-    "bfloat16": {"config": CONFIG, "passing": torch.bfloat16},
+    "bfloat16": {"config": CONFIG, "precision": "bfloat16"},
 }
 
 

@@ -107,6 +107,12 @@ class Training(Strict):
     keep: int = said(2, ge=1, unit="checkpoints", text="that are kept, the newest")
     compile: bool = said(False, text="let torch compile the model: minutes at first, faster steps on a GPU")
     device: str = said("auto", text="auto, cpu, cuda, cuda:1, mps")
+    tensor_parallel: int = said(
+        1,
+        ge=1,
+        unit="processes",
+        text="that share the heads of each layer, of those that torchrun starts (docs/distributed.md)",
+    )
 
 
 class Rope(Strict):
@@ -143,6 +149,14 @@ class Continued(Recipe):
 
     model: str = said(text="a name, a file, a folder or an earlier run")
     rope: Rope | None = said(None, text="stretch the model's context first")
+    shifted: int | None = said(
+        None,
+        ge=2,
+        multiple_of=2,
+        unit="tokens",
+        text="attend in groups of so many while training, half of the heads in "
+        "groups that stand half a group further (LongLoRA, arXiv 2309.12307)",
+    )
     train_also: list[Literal["embeddings", "norms"]] = said(
         list, text="parts of the model that are trained beside the adapter"
     )

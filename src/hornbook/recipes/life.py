@@ -7,6 +7,7 @@ FOLDER/words/   a run, as `hornbook train` makes it
 from __future__ import annotations
 
 import json
+import os
 import math
 import shutil
 import time
@@ -65,6 +66,8 @@ def live(
 ) -> list[Done]:
     """Every stage in its order; ``tell`` hears of each as it is done. Raises what the stages raise, and UsageError where a
     stage that is done was made of one that now is another."""
+    if (count := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
+        raise UsageError(f"a chain of recipes is not done by {count} processes", "Give torchrun one recipe at a time.")
     done: dict[str, Done] = {}
     for name, stage in life.stages.items():
         place = folder / name

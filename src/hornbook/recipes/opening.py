@@ -70,6 +70,7 @@ def open_base(recipe: Continued, place: Place, *, change: Any = None, also: Sequ
     if change is not None:
         checkpoint = change(checkpoint)
         anatomy = Anatomy.of(checkpoint.config, checkpoint.family)
+    checkpoint.model.shifted = recipe.shifted
     attached = attach(recipe, checkpoint, adapter, also)
     if attached is None:
         named = dict(checkpoint.model.named_parameters())

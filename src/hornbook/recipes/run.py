@@ -15,7 +15,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from hornbook.train.folder import RunFolder
     from hornbook.train.loop import Step
     from hornbook.train.schedule import Schedule
+    from hornbook.train.team import Team
 
 FREE = ("samples", "training.keep", "training.save_every")  # what may change when a run is taken up again
 Report = Callable[[int, int, str], None]  # (step, steps, what there is to say of it)
@@ -74,13 +75,28 @@ def run(
     force: bool = False,
     dry: bool = False,
 ) -> Outcome | None:
-    """Carry ``recipe`` out in ``folder``; None where it is ``dry`` and ends with what is shown.
+    """Carry ``recipe`` out in ``folder``; None where it is ``dry`` and ends with what is shown, and in all processes but
+    the first of those that torchrun has started: that one writes, and speaks.
 
     Raises UsageError for another recipe in the folder, a training that would not fit (unless ``force``) or settings that
     contradict each other; DataError for the data; TrainingError, TrainingStopped and StoreError as `hornbook.train.fit`.
     """
+    from hornbook.train import distributed
+
+    training = recipe.training
+    with distributed.joined(device=training.device, tensor=training.tensor_parallel) as (team, _):
+        if not team.first:
+            show = report = say = _silent
+        return _run(recipe, Place(folder, settings, force, say), show, report, dry, team)
+
+
+def _run(
+    recipe: Recipe, place: Place, show: Callable[[Preview], object], report: Report, dry: bool, team: Team
+) -> Outcome | None:
+    from hornbook.train import distributed
     from hornbook.train.folder import RunFolder, differences, read_state
 
+    folder, say = place.folder, place.say
     asked = recipe.model_dump(mode="json")
     before = stored(folder)
     if before is not None and (folder / "checkpoints").exists() and (changed := differences(before, asked, FREE)):
@@ -91,21 +107,30 @@ def run(
     with ExitStack() as stack:
         if dry:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hornbook-")))
-        held = stack.enter_context(RunFolder(folder))
+        held = RunFolder(folder)
+        if team.first:
+            stack.enter_context(held)
         finished = not dry and read_state(folder).get("status") == "finished"
-        if finished and (outcome := told(folder)) is not None:
-            say(f"  {outcome.name} is finished: this is what came of it")
-            return outcome
-        job = RECIPES[recipe.recipe].prepare(recipe, Place(folder, settings, force, say))
+        outcome = told(folder) if finished else None
+        if team.any(outcome is not None):
+            if outcome is not None:
+                say(f"  {outcome.name} is finished: this is what came of it")
+            return outcome if team.first else None
+        prepare, place = RECIPES[recipe.recipe].prepare, replace(place, folder=folder)
+        job = prepare(recipe, place) if team.first else None
+        team.any(False)  # the others wait for the encoded data, which is then there
+        job = prepare(recipe, place) if job is None else job
+        job.sets.rank, job.sets.world = distributed.place(team)
         steps = steps_of(recipe.training, job)
         preview = previewed(recipe, job, steps)
         show(preview)
         check(preview)
         if dry:
             return None
-        held.begin(asked, model=job.called, steps=steps, free=FREE, say=say)
-        _write(folder / "data.json", {**job.sets.to_json(), "preview": preview.data()})
-        return _carry_out(recipe, job, held, steps, settings, report, say)
+        if team.first:
+            held.begin(asked, model=job.called, steps=steps, free=FREE, say=say)
+            _write(folder / "data.json", {**job.sets.to_json(), "preview": preview.data()})
+        return _carry_out(recipe, job, held, steps, place, report, team)
 
 
 def stored(folder: Path) -> dict[str, Any] | None:
@@ -200,18 +225,27 @@ def _carry_out(
     job: Job,
     folder: RunFolder,
     steps: int,
-    settings: Settings,
+    place: Place,
     report: Report,
-    say: Callable[[str], object],
-) -> Outcome:
-    from hornbook.train import blocks, optim, precision
+    team: Team,
+) -> Outcome | None:
+    from hornbook.train import blocks, distributed, optim, precision
     from hornbook.train import report as report_html
     from hornbook.train.average import MovingAverage
-    from hornbook.train.fit import Whole, fit
+    from hornbook.train.fit import fit
 
-    training = recipe.training
-    numbers = precision.make(forecast.precision(training.precision, job.model.device.type))
-    trained = numbers.take(job.named.items())
+    training, say = recipe.training, place.say
+    accumulate = distributed.share_out(training.accumulate, team)
+    early: list[str] | None = None  # asked while the model is whole: of a part nobody can ask anything
+    if team.size > 1 and team.first and not folder.has_checkpoint() and job.answer is not None:
+        early = job.answer(job.ask)
+    chosen = forecast.precision(training.precision, job.model.device.type)
+    if training.compile:
+        blocks.compiled(job.model, job.model.device, say)
+    shards = distributed.shared_out(job.model, team, precision=chosen)
+    # Shards keep float32 weights and pass in another type by themselves.
+    numbers = precision.make(chosen if shards is None else "float32")
+    trained = numbers.take((job.named if shards is None else shards.trained(job.named)).items())
     assert training.rate is not None, "a recipe settles its rate"
     optimizer = optim.make(
         training.optimizer,
@@ -233,11 +267,10 @@ def _carry_out(
     def on_validation(step: int, found: Validation) -> None:
         if step == 0:
             say(f"  held-out loss {found.loss:.4f} before the first step")
-            _sample(job, folder, 0)
+            if team.first:
+                _sample(job, folder, 0, early)
 
     tenth = max(1, steps // 10)
-    if training.compile:
-        blocks.compiled(job.model, job.model.device, say)
     with blocks.recomputed(job.model) if training.activation_checkpointing else nullcontext():
         fit(
             job.model,
@@ -245,9 +278,10 @@ def _carry_out(
             job.loss,
             optimizer,
             folder=folder,
-            checkpoints=Whole(folder.checkpoints, trained, optimizer),
+            checkpoints=distributed.checkpoints(folder.checkpoints, trained, optimizer, team),
             steps=steps,
-            accumulate=training.accumulate,
+            accumulate=accumulate,
+            team=team,
             clip=training.clip,
             schedule=schedule_of(training, steps),
             precision=numbers,
@@ -262,10 +296,12 @@ def _carry_out(
             say=say,
         )
     del optimizer
+    if shards is not None and not shards.gather():
+        return None
     result = _put(job, folder.path)
     _sample(job, folder, steps, anew=True)
     scores = job.scores() if job.scores is not None else {}
-    name = called(folder.path, settings)
+    name = called(folder.path, place.settings)
     _write(
         folder.path / "outcome.json", {"name": name, "kind": job.kind, "scores": scores, "commands": [*job.next(name)]}
     )
@@ -274,6 +310,10 @@ def _carry_out(
     outcome = told(folder.path)
     assert outcome is not None and outcome.result == result
     return outcome
+
+
+def _silent(*said: object) -> None:
+    """What all processes but the first have to say."""
 
 
 class _Speed:
@@ -287,15 +327,15 @@ class _Speed:
         self.tokens = now if not self.tokens else 0.8 * self.tokens + 0.2 * now
 
 
-def _sample(job: Job, folder: RunFolder, step: int, *, anew: bool = False) -> None:
-    """Ask the model; ``anew``: unless the file has the answers of that step, of a run that was killed as it ended."""
+def _sample(job: Job, folder: RunFolder, step: int, replies: list[str] | None = None, *, anew: bool = False) -> None:
+    """Ask the model, unless its ``replies`` are there; ``anew``: unless the file has the answers of that step, of a run that was killed as it ended."""
     if (
         not job.ask
         or job.answer is None
         or (anew and any(row["step"] == step for row in _lines(folder.path / "samples.jsonl")))
     ):
         return
-    for asked, reply in zip(job.ask, job.answer(job.ask), strict=True):
+    for asked, reply in zip(job.ask, job.answer(job.ask) if replies is None else replies, strict=True):
         folder.sample(step, asked.text, reply)
 
 

@@ -41,6 +41,8 @@ class Sets:
     seed: int
     skipped: int
     few: tuple[Example, ...] = ()
+    rank: int = 0  # of processes that train together, which of the batches are this one's,
+    world: int = 1  # of how many
 
     @property
     def account(self) -> Account:
@@ -55,11 +57,15 @@ class Sets:
         return self.feed().epoch_batches
 
     def feed(self) -> Feed:
-        return self.feed_of(self.train, self.seed)
+        return self._shared(self.feed_of(self.train, self.seed))
 
     def held_out_batches(self) -> Iterator[Batch]:
         assert self.validation is not None, "nothing was held out"
-        return self.feed_of(self.validation, 0).once()
+        return self._shared(self.feed_of(self.validation, 0)).once()
+
+    def _shared(self, feed: Feed) -> Feed:
+        feed.rank, feed.world = self.rank, self.world
+        return feed
 
     def to_json(self) -> dict[str, Any]:
         """For the run's data.json."""

@@ -16,9 +16,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import replace
 from datetime import timedelta
-from itertools import islice
 from pathlib import Path
 from time import monotonic, sleep
 from typing import TYPE_CHECKING
@@ -31,7 +29,6 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from hornbook.errors import HornbookError, TrainingError, TrainingStopped, UsageError
-from hornbook.train.batch import IGNORED, Batch
 from hornbook.train.fit import Checkpoints, Whole
 from hornbook.train.team import ALONE, Team
 
@@ -41,7 +38,7 @@ if TYPE_CHECKING:
     from hornbook.model.transformer import Transformer
     from hornbook.train.shards import Shards
 
-WAIT = timedelta(minutes=10)  # for the slowest process, before the others give it up
+WAIT = timedelta(minutes=30)  # for the slowest process, before the others give it up
 
 
 class Ranks:
@@ -108,25 +105,14 @@ def _shards(tensor: Tensor) -> int:
     return math.prod(size for size, placement in sizes if not placement.is_replicate())
 
 
-def dealt(batches: Iterable[Batch], team: Team) -> Iterator[Batch]:
-    """This process's share of batches that end, such as those of a validation: every process gets as many, for none may
-    compute without the others. What is missing in the last round is filled up with batches that teach nothing."""
-    if not isinstance(team, Ranks):
-        yield from batches
-        return
-    source = iter(batches)
-    while taken := list(islice(source, team.parts)):
-        if team.rank < len(taken):
-            yield taken[team.rank]
-        else:
-            spare = taken[0]
-            follows = None if spare.follows is None else torch.full_like(spare.follows, IGNORED)
-            yield replace(spare, labels=torch.full_like(spare.labels, IGNORED), follows=follows)
+def place(team: Team) -> tuple[int, int]:
+    """Which part of the data is this process's, and of how many: (rank, world), as a Feed takes them."""
+    return (team.rank, team.parts) if isinstance(team, Ranks) else (0, 1)
 
 
 def share_out(accumulate: int, team: Team) -> int:
     """How many of a step's micro-batches each process computes. Raises UsageError where they cannot be dealt evenly."""
-    parts = team.parts if isinstance(team, Ranks) else 1
+    _, parts = place(team)
     if accumulate % parts:
         raise UsageError(
             f"a step of {accumulate} micro-batch{'es' * (accumulate != 1)} cannot be shared out to {parts} processes",
@@ -149,13 +135,22 @@ def checkpoints(
     return InParts(folder, trained, optimizer, team)
 
 
-def shared_out(model: Transformer, team: Team, *, passing: torch.dtype | None = None) -> Shards | None:
-    """Share ``model`` out to the team, in place (see `hornbook.train.shards`); None, and nothing done, for one process."""
+def shared_out(model: Transformer, team: Team, *, precision: str = "float32") -> Shards | None:
+    """Share ``model`` out to the team, in place (see `hornbook.train.shards`); None, and nothing done, for one process.
+
+    ``precision``: float32, or bfloat16 for passes in it, with float32 weights: the loop needs no other of its own then.
+    Raises UsageError for another precision, and as Shards does.
+    """
     if not isinstance(team, Ranks):
         return None
     from hornbook.train.shards import Shards
 
-    return Shards(model, team, passing=passing)
+    passing = {"float32": None, "bfloat16": torch.bfloat16, "bfloat16-autocast": torch.bfloat16}
+    if precision not in passing:
+        raise UsageError(
+            f"several processes do not train in {precision}", "Set training.precision to bfloat16 or float32."
+        )
+    return Shards(model, team, passing=passing[precision])
 
 
 # ------------------------------------------------------------------------------------------------- from start to end
