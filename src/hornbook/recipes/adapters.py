@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Tag
 
 from hornbook.recipes.config import Strict, said
 
@@ -79,4 +79,19 @@ class LoReFT(Strict):
     last: int = said(4, ge=0, unit="tokens", text="at the end of each prompt that are edited")
 
 
-Adapter = Annotated[LowRank | Prompt | PTuning | Prefix | Bottleneck | IA3 | LoReFT, Field(discriminator="kind")]
+def _kind(given: Any) -> str:
+    """Which class it is: where no kind is said, a LoRA."""
+    kind = given.get("kind", "lora") if isinstance(given, dict) else getattr(given, "kind", None)
+    return "lora" if kind in ("lora", "dora", "qlora") else str(kind)
+
+
+Adapter = Annotated[
+    Annotated[LowRank, Tag("lora")]
+    | Annotated[Prompt, Tag("prompt")]
+    | Annotated[PTuning, Tag("ptuning")]
+    | Annotated[Prefix, Tag("prefix")]
+    | Annotated[Bottleneck, Tag("bottleneck")]
+    | Annotated[IA3, Tag("ia3")]
+    | Annotated[LoReFT, Tag("loreft")],
+    Discriminator(_kind),
+]
