@@ -7,8 +7,8 @@ FOLDER/words/   a run, as `hornbook train` makes it
 from __future__ import annotations
 
 import json
-import os
 import math
+import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
