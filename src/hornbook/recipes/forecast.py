@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from hornbook.checkpoint.anatomy import Anatomy
     from hornbook.recipes.config import Training
 
-CHUNK = 1024  # labels whose scores are held at once, at most
 TABLES = 3  # of a chunk's scores: they, their softmax, its gradient
 USE = 0.62  # of the probe's speed that a whole step reaches: docs/results/training.md
 PROBE = 0.2  # seconds
@@ -87,6 +86,7 @@ def _needs(
 ) -> _Needs:
     from hornbook.checkpoint import memory as plan
     from hornbook.checkpoint.activations import FLOAT, Pass
+    from hornbook.train.cross_entropy import CHUNK
 
     config = anatomy.config
     item = BYTES[precision(training.precision, device)]
@@ -111,7 +111,8 @@ def _needs(
         activations = config.layers * item * one.count * config.width + block
     if config.encoder is not None:
         activations += Pass(config.encoder, rows, one.tokens, item, frozen=beside, rank=one.rank).stack()
-    chunk = TABLES * FLOAT * min(CHUNK, one.count) * config.vocab_size if config.language_head else 0
+    scores = FLOAT * one.count * config.vocab_size if config.language_head else 0
+    chunk = TABLES * min(scores, CHUNK.get(device, CHUNK["cuda"]))
     head = 0 if beside else FLOAT * config.vocab_size * config.width
     unpacked = max((w.size for w in anatomy.weights if w.is_linear), default=0) * item
     passing = one.passing() + (unpacked if low is not None and low.kind == "qlora" else 0)

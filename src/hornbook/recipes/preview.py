@@ -89,14 +89,17 @@ def lines(preview: Preview, *, coloured: bool) -> list[str]:
     """See the module's drawing."""
     p = preview
     share = p.trained / max(1, p.parameters)
-    cut = [f"masked {1 - p.learnt / max(1, p.tokens):.1%}", f"truncated {p.truncated / max(1, p.examples):.1%}"]
+    labelled = p.recipe == "classify"  # what is learnt is no token
+    cut = [] if labelled else [f"masked {1 - p.learnt / max(1, p.tokens):.1%}"]
+    cut += [f"truncated {p.truncated / max(1, p.examples):.1%}"]
     cut += [f"dropped {p.dropped:,}"] if p.dropped else []
     cut += [f"malformed lines skipped {p.skipped:,}"] if p.skipped else []
     free = "" if p.memory.free is None else f" · {bytes_text(p.memory.free)} are free on {p.memory.device}"
     rows = [
         f"{p.recipe} · {p.model} · {p.method}",
         f"  {'trained':<9}{p.trained:,} of {p.parameters:,} parameters ({share:.2%})",
-        f"  {'data':<9}{p.examples:,} examples, {p.held_out:,} held out · {p.tokens:,} tokens, {p.learnt:,} of them learnt",
+        f"  {'data':<9}{p.examples:,} examples, {p.held_out:,} held out · {p.tokens:,} tokens, "
+        f"{p.learnt:,} {'labels' if labelled else 'of them learnt'}",
         f"  {'':<9}{' · '.join(cut)}",
         f"  {'steps':<9}{p.steps:,} of about {p.tokens_a_step:,} tokens · {p.epochs:.3g} epochs",
         f"  {'memory':<9}about {bytes_text(p.memory.peak)}{free}",
