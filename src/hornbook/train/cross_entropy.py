@@ -24,6 +24,7 @@ from torch.autograd.function import once_differentiable
 from hornbook.kernels import training
 from hornbook.model.heads import LanguageHead, softcap
 
+PART = 4096  # rows of a table that are made wider at a time
 CHUNK = {"cpu": 1 << 25, "cuda": 1 << 28}  # bytes of float32 logits at a time: on a processor what its last cache holds
 
 
@@ -63,7 +64,8 @@ class _HeadCrossEntropy(torch.autograd.Function):
         z_loss: float,
     ) -> Tensor:
         wanted = ctx.needs_input_grad[:3]
-        matrix = weight.to(states.dtype)  # under autocast the states come in another type
+        # Under autocast the states come in another type; a table that is kept in a smaller one is widened a part at a time.
+        matrix = weight if weight.element_size() < states.element_size() else weight.to(states.dtype)
         dstates = torch.empty_like(states) if wanted[0] else None
         dweight = torch.zeros_like(weight, dtype=torch.float32) if wanted[1] else None
         dbias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and wanted[2] else None
@@ -71,7 +73,7 @@ class _HeadCrossEntropy(torch.autograd.Function):
         losses = []
         for start in range(0, len(states), rows):
             some, its = states[start : start + rows], labels[start : start + rows]
-            logits = (some @ matrix.t()).float()
+            logits = _scores(some, matrix).float()
             if bias is not None:
                 logits += bias
             if cap is not None:
@@ -84,7 +86,7 @@ class _HeadCrossEntropy(torch.autograd.Function):
                 logits *= bent
             grad = logits.to(states.dtype)
             if dstates is not None:
-                torch.mm(grad, matrix, out=dstates[start : start + rows])
+                _back(grad, matrix, dstates[start : start + rows])
             if dweight is not None and grad.dtype == torch.float32:
                 dweight.addmm_(grad.t(), some)
             elif dweight is not None:
@@ -104,6 +106,26 @@ class _HeadCrossEntropy(torch.autograd.Function):
         """In place: what was taken on the way forward is used once, and torch refuses a second time."""
         scaled = [None if saved is None else saved.mul_(grad.to(saved.dtype)) for saved in ctx.saved_tensors]
         return *scaled, None, None, None, None
+
+
+def _scores(states: Tensor, matrix: Tensor) -> Tensor:
+    """states [n,C] times matrix' [C,V]."""
+    if matrix.dtype == states.dtype:
+        return states @ matrix.t()
+    out = states.new_empty(len(states), len(matrix))
+    for start in range(0, len(matrix), PART):
+        out[:, start : start + PART] = states @ matrix[start : start + PART].to(states.dtype).t()
+    return out
+
+
+def _back(grad: Tensor, matrix: Tensor, out: Tensor) -> None:
+    """grad [n,V] times matrix [V,C], into ``out`` [n,C]."""
+    if matrix.dtype == grad.dtype:
+        torch.mm(grad, matrix, out=out)
+        return
+    out.zero_()
+    for start in range(0, len(matrix), PART):
+        out.addmm_(grad[:, start : start + PART], matrix[start : start + PART].to(grad.dtype))
 
 
 def _rows(logits: Tensor, labels: Tensor, smoothing: float, z_loss: float, *, gradient: bool) -> Tensor:
