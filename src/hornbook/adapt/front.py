@@ -206,6 +206,8 @@ class Prefixed:
         self.size = keys.shape[2]
         self.capacity = self.size + length
         self.mask = None if mask is None or bool(mask.all()) else mask
+        # Where padding follows the tokens, no token of a causal model sees any, whether it is hidden or not.
+        self.behind = self.mask is None or bool((self.mask[:, :-1] >= self.mask[:, 1:]).all())
         self.rows = 0
         self.prompts: Tensor | None = None
         self._visible: dict[int | None, Tensor] = {}
@@ -225,6 +227,10 @@ class Prefixed:
         """Shapes as in Store."""
         k = torch.cat([self.keys[layer].to(k.dtype).expand(len(k), -1, -1, -1), k], dim=2)
         v = torch.cat([self.values[layer].to(v.dtype).expand(len(v), -1, -1, -1), v], dim=2)
+        if rule.causal and self.behind and rule.window is None and rule.bias is None:
+            # The prefix asks too, so that the kernel skips what is hidden and needs no mask; its answers are dropped.
+            whole = torch.cat([q.new_zeros(*q.shape[:2], self.size, q.shape[3]), q], dim=2)
+            return attend(whole, k, v, rule, causal=True)[:, :, self.size :]
         if rule.window not in self._visible:
             self._visible[rule.window] = self._see(q, rule)
         return attend(q, k, v, rule, visible=self._visible[rule.window])
