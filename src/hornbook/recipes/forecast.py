@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 TABLES = 3  # of a chunk's scores: they, their softmax, its gradient
 USE = 0.62  # of the probe's speed that a whole step reaches: docs/results/training.md
 PROBE = 0.2  # seconds
-BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+HELD = {"float32": 4, "bfloat16": 2, "bfloat16-autocast": 4, "float16": 4}  # bytes of a weight, by the precision
+PASSED = {"float32": 4, "bfloat16": 2, "bfloat16-autocast": 2, "float16": 2}  # and of a state
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,8 @@ def _needs(
     from hornbook.train.cross_entropy import CHUNK
 
     config = anatomy.config
-    item = BYTES[precision(training.precision, device)]
+    chosen = precision(training.precision, device)
+    item, state = HELD[chosen], PASSED[chosen]
     beside = adapter is not None
     low = adapter if isinstance(adapter, LowRank) else None
     total = sum(weight.size for weight in anatomy.weights)
@@ -103,14 +105,14 @@ def _needs(
         weights += learnt * FLOAT  # the float32 copy that the optimiser changes
     weights += added * item
     rows = max(1, training.tokens // context)
-    one = Pass(config, rows, max(1, training.tokens // rows), item, frozen=beside, rank=low.rank if low else 0)
+    one = Pass(config, rows, max(1, training.tokens // rows), state, frozen=beside, rank=low.rank if low else 0)
     source = one.tokens if config.encoder is not None else 0
     block = max(one.block(layer, source=source) for layer in range(config.layers))
     activations = one.stack(source=source)
     if training.activation_checkpointing:
-        activations = config.layers * item * one.count * config.width + block
+        activations = config.layers * state * one.count * config.width + block
     if config.encoder is not None:
-        activations += Pass(config.encoder, rows, one.tokens, item, frozen=beside, rank=one.rank).stack()
+        activations += Pass(config.encoder, rows, one.tokens, state, frozen=beside, rank=one.rank).stack()
     scores = FLOAT * one.count * config.vocab_size if config.language_head else 0
     chunk = TABLES * min(scores, CHUNK.get(device, CHUNK["cuda"]))
     head = 0 if beside else FLOAT * config.vocab_size * config.width
@@ -184,7 +186,7 @@ def speed(anatomy: Anatomy, training: Training) -> float:
     from hornbook.checkpoint.loading import DTYPES, pick_device
 
     device = pick_device(training.device)
-    dtype = DTYPES[precision(training.precision, device.type)]
+    dtype = DTYPES[precision(training.precision, device.type).partition("-")[0]]
     config = anatomy.config
     rows = min(training.tokens, 2048)
     a = torch.randn(rows, config.width, device=device, dtype=dtype)

@@ -25,7 +25,7 @@ class Line:
             return
         self.last = now
         left = (now - began) / max(done - first, 1) * (total - done)
-        text = f"  step {done:,} of {total:,}, {what}" + (f", {_duration(left)} left" if done > first else "")
+        text = f"  step {done:,} of {total:,}, {what}" + (f", {_duration(left)} left" if total > done > first else "")
         if self.on_terminal:
             sys.stderr.write(f"\r\x1b[K{text}")
             sys.stderr.flush()

@@ -218,7 +218,8 @@ def _said(error: ValidationError, config: type[BaseModel], called: str) -> Usage
     if first["type"] == "extra_forbidden":
         return UsageError(f"{called}: there is no setting {key!r}", nearest(where[-1], fields))
     if first["type"] == "missing":
-        return UsageError(f"{called}: {key} is missing", f"Say it in the file, or as {key}=...")
+        said = "data.train.0.path=FILE" if key == "data" else f"{key}=..."
+        return UsageError(f"{called}: {key} is missing", f"Say it in the file, or behind it as {said}")
     return UsageError(
         f"{called}: {key or 'the recipe'}: {_why(first)}", "docs/recipes.md says what each setting takes."
     )

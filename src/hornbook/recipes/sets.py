@@ -115,8 +115,11 @@ def make(
 
     train = table("train", reader.learnt)
     validation = table("held-out", reader.held_out) if reader.holds_out else None
+    skipped = folder / "skipped"  # lines, counted as the tables were made
+    if not skipped.exists() or reader.count_skipped():
+        skipped.write_text(str(reader.count_skipped()), "utf-8")
     shown = tuple(map(change, islice(reader.held_out(), few))) if few and reader.holds_out else ()
-    return Sets(train, validation, feed_of, seed, reader.count_skipped(), shown)
+    return Sets(train, validation, feed_of, seed, int(skipped.read_text("utf-8")), shown)
 
 
 class Reader:

@@ -105,9 +105,10 @@ def commands(recipe: Sft, run: str, question: str) -> list[str]:
             f"hornbook run {run} {_quoted(question)}",
             f"hornbook export {run} --to gguf -q Q8_0 -o {Path(run).name}.gguf",
         ]
+    stretch = "" if recipe.rope is None else f" --stretch {recipe.rope.kind}:{recipe.rope.factor:g}"
     return [
-        f"hornbook run {recipe.model} {_quoted(question)} --adapter {run}",
-        f"hornbook chat {recipe.model} --adapter {run}",
+        f"hornbook run {recipe.model} {_quoted(question)} --adapter {run}{stretch}",
+        f"hornbook chat {recipe.model} --adapter {run}{stretch}",
         f"hornbook export {recipe.model} --adapter {run} --to gguf -q Q8_0 -o {Path(run).name}.gguf",
     ]
 
