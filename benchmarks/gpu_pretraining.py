@@ -34,7 +34,15 @@ GPT2 = ModelConfig(
     attention_output_bias=True, feedforward_bias=True, tied_head=True,
 )  # fmt: skip
 TINY = replace(
-    GPT2, vocab_size=256, layers=2, width=64, heads=4, head_width=16, feedforward_width=256, context_length=64
+    GPT2,
+    vocab_size=256,
+    layers=2,
+    width=64,
+    heads=4,
+    kv_heads=4,
+    head_width=16,
+    feedforward_width=256,
+    context_length=64,
 )
 
 
