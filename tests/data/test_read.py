@@ -185,6 +185,15 @@ def test_a_parquet_of_other_columns_is_named(tmp_path: Path) -> None:
         list(read([parquet(tmp_path / "a.parquet", [{"question": "?", "choices": ["a"]}])]))
 
 
+def test_a_row_of_a_parquet_that_is_not_utf8_is_one_row(tmp_path: Path) -> None:
+    texts = pyarrow.array([b"good", b"\xff\xfe", "世界".encode()]).view(pyarrow.string())
+    pyarrow.parquet.write_table(pyarrow.table({"text": texts}), tmp_path / "a.parquet")
+    source, told = Source(str(tmp_path / "a.parquet")), list[str]()
+    found = list(read([source], malformed="skip", skipped=lambda place, why: told.append(f"{place}: {why}")))
+    assert [example.text for example in found] == ["good", "世界"]  # type: ignore[union-attr]
+    assert len(told) == 1 and "a.parquet, row 2: a text is not UTF-8" in told[0]
+
+
 def test_objects_in_a_parquet_lose_what_others_have_and_they_have_not(tmp_path: Path) -> None:
     def said(**arguments: str) -> list[dict[str, Any]]:
         call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": arguments}}

@@ -6,9 +6,11 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hornbook.data.example import Conversation, Labelled, Pair, Place, Preference
-from hornbook.data.shapes import SHAPES, Shape, detect
+from hornbook.data.shapes import FIELDS, SHAPES, Shape, detect
 from hornbook.data.turns import Unfit
 from hornbook.types import Message, ToolCall
 
@@ -207,6 +209,9 @@ def test_turns_out_of_order_or_empty_are_told(turns: Any, said: str) -> None:
         ({"text": "a", "label": 0.5}, "its label is 0.5"),
         ({"text": "a", "label": " "}, "its label is ' '"),
         ({"source": "a", "target": ""}, "an empty target"),
+        ({"instruction": "a", "output": "b", "history": 5}, "history is not a list of [asked, answered]"),
+        ({"instruction": "a", "instances": []}, "instances are not a list of objects"),
+        ({"instruction": "a", "instances": 0.5}, "instances are not a list of objects"),
         ({"instruction": "a", "output": "b", "history": ["x"]}, "history is not a list of [asked, answered]"),
         ({"instruction": "a", "instances": ["x"]}, "instances are not a list of objects"),
         ({"messages": [SYSTEM, *OPENAI], "system": "other"}, "a system turn and a system column"),
@@ -218,3 +223,25 @@ def test_rows_that_are_no_example_are_told(row: dict[str, Any], said: str) -> No
     with pytest.raises(Unfit) as raised:
         made(row, "preference" if "chosen" in row else None)
     assert said in raised.value.what and raised.value.remedy
+
+
+LEAVES = st.sampled_from(
+    [None, 1, 0.5, True, "", "x", "{", "[1]", "\n\nHuman: a\n\nAssistant: b", "user", "gpt", "function_call"]
+)
+KEYS = st.sampled_from(
+    [*sorted(FIELDS), "role", "content", "from", "value", "tool_calls", "function", "name", "arguments"]
+)
+VALUES = st.recursive(
+    LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3), max_leaves=6
+)
+
+
+@given(row=st.dictionaries(KEYS, VALUES, max_size=5), shape=st.sampled_from(sorted(SHAPES)))
+@settings(max_examples=400, deadline=None)
+def test_any_row_is_examples_or_told_why_not(row: dict[str, Any], shape: Shape) -> None:
+    try:
+        found = list(SHAPES[shape](row, PLACE))
+    except Unfit as unfit:
+        assert unfit.what and unfit.remedy
+    else:
+        assert found and all(example.place == PLACE for example in found)

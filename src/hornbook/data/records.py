@@ -339,13 +339,23 @@ def _parquet(path: Path, skip: int, columns: Collection[str]) -> Iterator[Record
                 while groups and row + file.metadata.row_group(groups[0]).num_rows <= skip:
                     row += file.metadata.row_group(groups.pop(0)).num_rows
                 for batch in file.iter_batches(_ROWS, row_groups=groups, columns=known, use_threads=False):
-                    for value in batch.to_pylist():
+                    for value in _rows_of(batch):
                         row += 1
                         if row > skip:
-                            yield Record(row, row - 1, _pruned(value))
-        except (OSError, pyarrow.ArrowException) as error:
-            why = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
+                            yield Record(row, row - 1, value)
+        except (OSError, ValueError, pyarrow.ArrowException) as error:
+            why = error.strerror if isinstance(error, OSError) and error.strerror else str(error).split("\n")[0]
             raise DataError(f"{path} cannot be read: {why}", "Check the path, and that the file is whole.") from error
+
+
+def _rows_of(batch: Any) -> list[dict[str, Any] | Fault]:
+    """The rows of a batch; those with a text that is not UTF-8, as some programs write them, one by one."""
+    try:
+        return [_pruned(row) for row in batch.to_pylist()]
+    except UnicodeDecodeError as error:
+        if len(batch) == 1:
+            return [Fault(f"a text is not UTF-8: {error.reason}", "Write the column as UTF-8.")]
+        return [row for at in range(len(batch)) for row in _rows_of(batch.slice(at, 1))]
 
 
 def _pruned(value: Any) -> Any:

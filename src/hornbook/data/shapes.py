@@ -85,9 +85,10 @@ def chat(row: Row, place: Place) -> Iterator[Conversation]:
 
 def alpaca(row: Row, place: Place) -> Iterator[Conversation]:
     instances = row.get("instances")
-    for answer in [row] if instances is None else instances:
-        if not isinstance(answer, Mapping):
-            raise Unfit("its instances are not a list of objects", 'Write [{"input": "...", "output": "..."}].')
+    answers = [row] if instances is None else instances
+    if not isinstance(answers, list) or not answers or not all(isinstance(answer, Mapping) for answer in answers):
+        raise Unfit("its instances are not a list of objects", 'Write [{"input": "...", "output": "..."}].')
+    for answer in answers:
         given = _text(answer, "input", whole=False)
         asked = _text(row, "instruction") + (f"\n{given}" if given.strip() else "")
         turns = [*_history(row.get("history")), _turn("user", asked), _turn("assistant", _text(answer, "output"))]
@@ -96,11 +97,13 @@ def alpaca(row: Row, place: Place) -> Iterator[Conversation]:
 
 def _history(value: Any) -> Iterator[dict[str, str]]:
     """Earlier rounds: [[asked, answered], ...]."""
-    for round in value or ():
-        if not isinstance(round, Sequence) or len(round) != 2 or not all(isinstance(said, str) for said in round):
-            raise Unfit("its history is not a list of [asked, answered]", "Write [[asked, answered], ...].")
-        yield _turn("user", round[0])
-        yield _turn("assistant", round[1])
+    rounds = value or []
+    pairs = isinstance(rounds, list) and all(isinstance(round, list | tuple) and len(round) == 2 for round in rounds)
+    if not pairs or not all(isinstance(said, str) for round in rounds for said in round):
+        raise Unfit("its history is not a list of [asked, answered]", "Write [[asked, answered], ...].")
+    for asked, answered in rounds:
+        yield _turn("user", asked)
+        yield _turn("assistant", answered)
 
 
 def _turn(role: str, content: str) -> dict[str, str]:
