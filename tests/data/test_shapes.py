@@ -237,7 +237,7 @@ VALUES = st.recursive(
 
 
 @given(row=st.dictionaries(KEYS, VALUES, max_size=5), shape=st.sampled_from(sorted(SHAPES)))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_any_row_is_examples_or_told_why_not(row: dict[str, Any], shape: Shape) -> None:
     try:
         found = list(SHAPES[shape](row, PLACE))

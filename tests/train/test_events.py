@@ -24,9 +24,10 @@ def test_a_run_that_goes_on_shows_what_led_to_its_weights(tmp_path: Path) -> Non
 
     folder = make_run(tmp_path / "run", 6, every=2)
     with Events(folder) as first:
+        first.validation(0, 100.0)
         for step in (1, 2, 3, 4, 5, 6):
             first(made(step, 100.0))
-    with Events(folder, start=4) as again:
+    with Events(folder) as again:
         again(made(5, 7.0))
         again.validation(5, 8.0)
     read = EventAccumulator(str(folder / "events"))
@@ -40,8 +41,8 @@ def test_a_run_that_goes_on_shows_what_led_to_its_weights(tmp_path: Path) -> Non
 def test_without_the_package_or_a_place_to_write_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if importlib.util.find_spec("tensorboard"):
         (tmp_path / "events").write_text("a file is in the way")
-        with pytest.raises(StoreError, match="cannot be written"):
-            Events(tmp_path)
+        with pytest.raises(StoreError, match="cannot be written"), Events(tmp_path) as writing:
+            writing(made(1, 1.0))
     monkeypatch.setattr(events, "find_spec", lambda _: None)
     with pytest.raises(UsageError, match="tensorboard is not installed"):
         Events(tmp_path)

@@ -105,6 +105,7 @@ class Training(Strict):
     )
     save_every: int | None = said(None, ge=1, unit="updates", text="between checkpoints; left out: ten in a run")
     keep: int = said(2, ge=1, unit="checkpoints", text="that are kept, the newest")
+    tensorboard: bool = said(False, text="TensorBoard's event files, too, in events/ (wants the package tensorboard)")
     compile: bool = said(False, text="let torch compile the model: minutes at first, faster steps on a GPU")
     device: str = said("auto", text="auto, cpu, cuda, cuda:1, mps")
     tensor_parallel: int = said(

@@ -35,7 +35,12 @@ if TYPE_CHECKING:
     from hornbook.train.schedule import Schedule
     from hornbook.train.team import Team
 
-FREE = ("samples", "training.keep", "training.save_every")  # what may change when a run is taken up again
+FREE = (
+    "samples",
+    "training.keep",
+    "training.save_every",
+    "training.tensorboard",
+)  # what may change when a run is taken up again
 Report = Callable[[int, int, str], None]  # (step, steps, what there is to say of it)
 
 
@@ -93,7 +98,7 @@ def run(
 def _run(
     recipe: Recipe, place: Place, show: Callable[[Preview], object], report: Report, dry: bool, team: Team
 ) -> Outcome | None:
-    from hornbook.train import distributed
+    from hornbook.train import distributed, events
     from hornbook.train.folder import RunFolder, differences, read_state
 
     folder, say = place.folder, place.say
@@ -104,6 +109,8 @@ def _run(
             f"{folder} holds a run of another recipe: {'; '.join(changed)}",
             "Ask for the same to go on with it, or begin another with -o FOLDER.",
         )
+    if recipe.training.tensorboard:
+        events.require()
     with ExitStack() as stack:
         if dry:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hornbook-")))
@@ -232,6 +239,7 @@ def _carry_out(
     from hornbook.train import blocks, distributed, optim, precision
     from hornbook.train import report as report_html
     from hornbook.train.average import MovingAverage
+    from hornbook.train.events import Events
     from hornbook.train.fit import fit
 
     training, say = recipe.training, place.say
@@ -264,14 +272,19 @@ def _carry_out(
         speed(step)
         report(step.step, steps, f"loss {step.loss:.3f}, {speed.tokens:,.0f} tokens/s")
 
+    board = Events(folder.path) if training.tensorboard and team.first else None
+
     def on_validation(step: int, found: Validation) -> None:
+        if board is not None:
+            board.validation(step, found.loss)
         if step == 0:
             say(f"  held-out loss {found.loss:.4f} before the first step")
             if team.first:
                 _sample(job, folder, 0, early)
 
     tenth = max(1, steps // 10)
-    with blocks.recomputed(job.model) if training.activation_checkpointing else nullcontext():
+    recomputed = blocks.recomputed(job.model) if training.activation_checkpointing else nullcontext()
+    with recomputed, board or nullcontext():
         fit(
             job.model,
             job.sets.feed(),
@@ -291,7 +304,7 @@ def _carry_out(
             keep=training.keep,
             validate=job.sets.held_out_batches if job.sets.held_out else None,
             validate_every=training.validate_every or tenth,
-            on_step=[on_step],
+            on_step=[on_step] if board is None else [on_step, board],
             on_validation=on_validation,
             say=say,
         )

@@ -32,44 +32,48 @@ def require() -> None:
 class Events:
     """A hook for ``train``'s on_step; to be used as a context.
 
-    start  the step that the run goes on from: what metrics.jsonl has up to it is written again first, into new files
-    Raises UsageError where TensorBoard is not installed, StoreError where the folder cannot be written.
+    Files are begun with the first number: what metrics.jsonl has from before it is written again first.
+    Raises UsageError where TensorBoard is not installed; once it writes, StoreError where the folder cannot be written.
     """
 
-    def __init__(self, folder: Path, *, start: int = 0) -> None:
+    def __init__(self, folder: Path) -> None:
         require()
+        self.run, self.folder = folder, folder / NAME
+        self._writer: Any = None
+
+    def _begin(self, start: int) -> None:
         from tensorboard.summary import Writer
 
-        self.folder = folder / NAME
         try:
             self.folder.mkdir(exist_ok=True)
             for old in self.folder.glob("events.out.tfevents.*"):
                 old.unlink()
-            self._writer: Any = Writer(str(self.folder))
+            self._writer = Writer(str(self.folder))
         except OSError as error:
             raise _refused(self.folder, error) from error
         if start:
-            self._again(folder, start)
-
-    def _again(self, folder: Path, start: int) -> None:
-        history = read(folder)
-        for at, step in enumerate(history.steps):
-            if step <= start:
-                self._write(step, {name: values[at] for name, values in history.numbers.items()})
-        for step, loss in history.validations:
-            if step <= start:
-                self.validation(step, loss)
+            history = read(self.run)
+            for at, step in enumerate(history.steps):
+                if step <= start:
+                    self._write(step, {name: values[at] for name, values in history.numbers.items()})
+            for step, loss in history.validations:
+                if step <= start:
+                    self._scalar("held-out/loss", loss, step)
 
     def __call__(self, step: Step) -> None:
+        if self._writer is None:
+            self._begin(step.step - 1)
         self._write(step.step, asdict(step))
+
+    def validation(self, step: int, loss: float) -> None:
+        if self._writer is None:
+            self._begin(0)  # before the first step
+        self._scalar("held-out/loss", loss, step)
 
     def _write(self, step: int, numbers: Mapping[str, Any]) -> None:
         for name in NUMBERS:
             if (value := number(numbers.get(name))) is not None:
                 self._scalar(f"train/{name}", value, step)
-
-    def validation(self, step: int, loss: float) -> None:
-        self._scalar("held-out/loss", loss, step)
 
     def _scalar(self, name: str, value: float, step: int) -> None:
         try:
@@ -83,7 +87,8 @@ class Events:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
 
 
 def _refused(path: Path, error: OSError) -> StoreError:
