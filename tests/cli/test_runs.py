@@ -55,6 +55,16 @@ def test_without_runs_and_with_wrong_names_it_says_what_to_do(run_here, home: Pa
     assert run_here("runs", "telegram", "--follow", "--report")[0] == 2
 
 
+def test_the_stages_of_a_chain_are_runs_of_their_own(home: Path, run_here) -> None:  # type: ignore[no-untyped-def]
+    make_run(home / "runs" / "life" / "sft", 5)
+    (home / "runs" / "life" / "merged").mkdir()
+    make_run(home / "runs" / "sft", 7)
+    make_run(home / "runs" / "sft" / "checkpoints" / "step-7", 7)
+    names = {run["name"]: run["step"] for run in json.loads(run_here("runs", "--json")[1])["runs"]}
+    assert names == {"life/sft": 5, "sft": 7}
+    assert "5 of 5" in run_here("runs", "life/sft")[1] and "7 of 7" in run_here("runs", "sft")[1]
+
+
 def test_one_run_is_shown_with_its_curve_and_reported(runs: Path, run_here) -> None:  # type: ignore[no-untyped-def]
     code, out, err = run_here("runs", "telegram")
     assert code == 0 and "4.5 → 1.52" in out and "telegram · sft · smollm2:135m · finished" in out

@@ -58,7 +58,8 @@ def runs(
 
             print(write(folders[0]))
     elif not folders:
-        _list([history.summarise(folder) for folder in history.all_in(home)], home, as_json)
+        found = [history.summarise(folder)._replace(name=_called(folder, home)) for folder in history.all_in(home)]
+        _list(found, home, as_json)
     elif len(folders) == 1:
         _show(folders[0], as_json)
     else:
@@ -72,15 +73,18 @@ def _folder(name: str, home: Path) -> Path:
     from hornbook.errors import UsageError
     from hornbook.train import history
 
-    places = [Path(name).expanduser()]
-    if Path(name).name == name:
-        places.insert(0, home / name)
-    for place in places:
+    inside = [home / name] if ".." not in Path(name).parts else []
+    for place in [*inside, Path(name).expanduser()]:
         if (place / "state.json").is_file():
             return place.absolute()
-    near = get_close_matches(name, [folder.name for folder in history.all_in(home)], n=2, cutoff=0.4)
+    near = get_close_matches(name, [_called(folder, home) for folder in history.all_in(home)], n=2, cutoff=0.4)
     hint = f"Did you mean {' or '.join(near)}? " if near else ""
     raise UsageError(f"there is no run {name!r}", f"{hint}hornbook runs lists those in {home}.")
+
+
+def _called(folder: Path, home: Path) -> str:
+    """A run's name: its path in the folder of runs, or the folder's own where it lies elsewhere."""
+    return folder.relative_to(home).as_posix() if folder.is_relative_to(home) else folder.name
 
 
 # ----------------------------------------------------------------------------------------------------------- all

@@ -152,9 +152,19 @@ def summarise(folder: Path) -> Summary:
 
 
 def all_in(folder: Path) -> Iterator[Path]:
-    """The runs below a folder of runs."""
-    if folder.is_dir():
-        yield from sorted(path for path in folder.iterdir() if (path / "state.json").is_file())
+    """The runs below a folder of runs, and those one deeper: a chain of recipes has a folder of its own."""
+    for path in _folders(folder):
+        if (path / "state.json").is_file():
+            yield path
+        else:
+            yield from (stage for stage in _folders(path) if (stage / "state.json").is_file())
+
+
+def _folders(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_dir())
+    except OSError:
+        return []
 
 
 def state_of(folder: Path) -> dict[str, Any]:
