@@ -81,5 +81,7 @@ class Job:
 
     @property
     def parameters(self) -> int:
-        own = {id(p): p.numel() for p in self.model.parameters()} | {id(p): p.numel() for p in self.named.values()}
-        return sum(own.values())
+        """Of the model and of what stands beside it; weights in four bits count as what they stand for."""
+        own = {weight.name for weight in self.anatomy.weights}
+        beside = sum(parameter.numel() for name, parameter in self.named.items() if name not in own)
+        return sum(weight.size for weight in self.anatomy.weights) + beside
