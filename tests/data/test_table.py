@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +104,23 @@ def test_what_ends_in_between_leaves_nothing(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(StoreError, match="No space left on device"):
         written(folder, rows(), "new")
     assert Table.find(folder, "old") is not None and [path.name for path in tmp_path.iterdir()] == ["t"]
+
+
+def test_what_a_killed_process_left_is_swept_away_and_what_another_writes_is_not(tmp_path: Path) -> None:
+    for name, age in ((".t.0123abcd", 7200), (".t.4567abcd", 60)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "ids.bin").write_bytes(b"half")
+        for path in (tmp_path / name / "ids.bin", tmp_path / name):
+            os.utime(path, (time.time() - age,) * 2)
+    written(tmp_path / "t", rows())
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".t.4567abcd", "t"]
+
+
+def test_processes_that_encode_the_same_at_once_end_with_one_table(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(6) as pool:
+        tables = list(pool.map(lambda _: written(tmp_path / "t", rows(), "same"), range(12)))
+    assert all(len(table) == 4 and same(table[0], rows()[0]) for table in tables)
+    assert [path.name for path in tmp_path.iterdir()] == ["t"]
 
 
 def test_another_format_is_refused(tmp_path: Path) -> None:

@@ -26,7 +26,8 @@ def packed(table: Table, rows: Sequence[int], *, share: bool = True) -> Batch:
     """Documents side by side in one row [1,N], each to be attended to by itself; their first tokens are not learnt.
 
     ``share``: what all of them begin with, if none learns it, stands once (see `hornbook.model.packed`). The loss and its
-    gradient are the same, but where dropout draws: one draw serves all openings.
+    gradient are the same, but where dropout draws, once for all openings, and in the balance of a mixture of experts, which
+    counts tokens.
     """
     taken = [table[row] for row in rows]
     typed = any(row.types is not None for row in taken)

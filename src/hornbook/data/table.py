@@ -17,6 +17,8 @@ import hashlib
 import json
 import os
 import shutil
+import time
+from array import array
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -30,6 +32,7 @@ from hornbook.data.example import Place
 from hornbook.errors import DataError, StoreError
 
 FORMAT = 1
+STALE = 3600  # seconds
 LEARNT, SECOND, STARTS = 1, 2, 2  # flags; those of Encoded.starts stand two bits higher
 
 
@@ -72,9 +75,10 @@ class Table:
         of it then. A table that another process has made there meanwhile, with the same fingerprint, is used.
         """
         folder = Path(folder)
-        part = folder.with_name(f".{folder.name}.{uuid4().hex[:8]}")
+        part = _beside(folder)
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
+            _sweep(folder)
             part.mkdir()
             said = _write(part, rows, "uint16" if vocab_size <= 1 << 16 else "int32")
             account.check()
@@ -166,7 +170,7 @@ class Table:
 
 def _write(folder: Path, rows: Iterable[Encoded], dtype: str) -> dict[str, Any]:
     files: dict[str, int] = {}
-    starts, target_starts, numbers = [0], [0], []
+    starts, target_starts, numbers = array("q", [0]), array("q", [0]), array("i")
     documents = targets = False
     with (
         (folder / "ids.bin").open("wb") as ids,
@@ -190,18 +194,18 @@ def _write(folder: Path, rows: Iterable[Encoded], dtype: str) -> dict[str, Any]:
             place = (-1, -1)
             if row.place is not None:
                 place = (files.setdefault(row.place.file, len(files)), row.place.line)
-            numbers.append((-1 if row.label is None else row.label, *place))
+            numbers.extend((-1 if row.label is None else row.label, *place))
         for file in (ids, flags, wanted):
             _sync(file)
-    for name, array in (("rows", starts), ("target_rows", target_starts)):
-        _save(folder / f"{name}.npy", np.array(array, dtype=np.int64))
+    for name, places in (("rows", starts), ("target_rows", target_starts)):
+        _save(folder / f"{name}.npy", np.array(places, dtype=np.int64))
     _save(folder / "numbers.npy", np.array(numbers, dtype=np.int32).reshape(-1, 3))
     return {"dtype": dtype, "files": list(files), "targets": targets, "documents": documents}
 
 
-def _save(path: Path, array: Any) -> None:
+def _save(path: Path, numbers: Any) -> None:
     with path.open("wb") as file:
-        np.save(file, array)
+        np.save(file, numbers)
         _sync(file)
 
 
@@ -210,18 +214,31 @@ def _sync(file: BinaryIO) -> None:
     os.fsync(file.fileno())
 
 
+def _beside(folder: Path) -> Path:
+    """A new name beside a folder."""
+    return folder.with_name(f".{folder.name}.{uuid4().hex[:8]}")
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what processes that were killed have left half written: nobody has touched it for an hour."""
+    for left in folder.parent.glob(f".{folder.name}.????????"):
+        with suppress(OSError):
+            if time.time() - max(path.stat().st_mtime for path in (left, *left.iterdir())) > STALE:
+                shutil.rmtree(left, ignore_errors=True)
+
+
 def _put(part: Path, folder: Path, wanted: str) -> None:
     """Give what was written its name, in place of what has another fingerprint or is damaged."""
     for _ in range(3):
-        if Table.find(folder, wanted) is not None:
+        with suppress(OSError):  # there is one
+            part.rename(folder)
             return
-        old = folder.with_name(f".{folder.name}.{uuid4().hex[:8]}")
+        if Table.find(folder, wanted) is not None:
+            return  # another process was faster
+        old = _beside(folder)
         with suppress(FileNotFoundError):
             folder.rename(old)
         shutil.rmtree(old, ignore_errors=True)
-        with suppress(OSError):  # another process was faster: look at what it has put there
-            part.rename(folder)
-            return
     raise OSError(f"other processes keep writing {folder}")
 
 
