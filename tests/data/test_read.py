@@ -121,6 +121,24 @@ def test_columns_of_any_name_are_mapped_also_inside_others(tmp_path: Path) -> No
             list(read([Source(source.path, fields={"text": "prompt", "reply.worst": "completion"})]))
 
 
+@pytest.mark.parametrize(
+    "name, content, said",
+    [
+        ("a.tsv", b"a\tb\n\nc d\n", "line 3: it has 1 column, not 2: 'c d'"),
+        ("a.tsv", b"a\tb\tc\n", "line 1: it has 3 columns, not 2"),
+        ("a.tsv", b"a\t \n", "line 1: it has an empty target"),
+        ("a.tsv", "a\tb\nä\tö".encode("latin-1"), "line 2: byte 1 is not UTF-8"),
+        ("a.jsonl", b'{"source": "a", "target": 5}', "line 1: its target is a int, not a text"),
+        ("a.jsonl", b'{"source": "a"}', "line 1: it has no target"),
+        ("a.tsv.gz", b"a\tb\n", "cannot be read"),
+    ],
+)  # fmt: skip
+def test_what_is_no_pair_is_named(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+    with pytest.raises(DataError) as raised:
+        list(read([Source(write(tmp_path / name, content).path, shape="pair")]))
+    assert said in raised.value.what and name in raised.value.what and raised.value.remedy
+
+
 GOOD = b'{"text": "good"}\n'
 
 
@@ -272,7 +290,9 @@ ACROSS = {
     "preferences/dpo_zh_demo.jsonl.gz": ({}, 150), "preferences/kto_en_demo.jsonl.gz": ({}, 150),
     "preferences/hh_rlhf_harmless_test.jsonl.gz": ({}, 797),
     "lm_text/c4_demo_en.jsonl.gz": ({}, 150), "lm_text/cmrc_trial_contexts_zh.txt.gz": ({"split": "blank-line"}, 256),
-    "lm_text/wagahai_ja.txt.gz": ({}, 1), "lm_text/tinyshakespeare.txt.gz": ({"split": "blank-line"}, 6283),
+    "lm_text/wagahai_ja.txt.gz": ({}, 1), "lm_text/botchan_en.txt.gz": ({"split": "line"}, 4288),
+    "lm_text/udhr_first_article_all.txt.gz": ({"split": "blank-line"}, 500),
+    "lm_text/wiki_demo_en.txt.gz": ({"split": "line"}, 15), "lm_text/wikitext2_valid.txt.gz": ({"split": "line"}, 2461), "lm_text/tinyshakespeare.txt.gz": ({"split": "blank-line"}, 6283),
     "reasoning/gsm8k_*.jsonl.gz": ({"fields": {"question": "prompt", "answer": "completion"}}, 7473 + 659),
     "reasoning/mbpp.jsonl.gz": ({"fields": {"text": "prompt", "code": "completion"}}, 460),
     "reasoning/humaneval.jsonl.gz": ({"fields": {"canonical_solution": "completion"}, "shape": "prompt-completion"}, 82),
