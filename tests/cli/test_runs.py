@@ -176,6 +176,17 @@ def test_curves_and_cropped_lines_keep_to_their_width() -> None:
     assert curve.cropped("电报电报", 5) == "电报…" and curve.cropped("a\x1b[2J\nb", 20) == "a [2J b"
 
 
+def test_every_command_of_the_page_runs(home: Path, run_here) -> None:  # type: ignore[no-untyped-def]
+    for name in ("telegram", "telegram-2"):
+        make_run(home / "runs" / name, 30)
+    page = (Path(__file__).parents[2] / "docs" / "runs.md").read_text("utf-8")
+    commands = [line.split("#")[0].split()[1:] for line in page.splitlines() if line.startswith("hornbook runs")]
+    assert len(commands) == 5
+    for command in commands:
+        code, out, err = run_here(*command)
+        assert code == 0 and out, (command, err)
+
+
 def test_listing_runs_does_not_load_torch(runs: Path) -> None:
     code = "import sys; from hornbook.cli import runs, following; from hornbook.train import history, report; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
