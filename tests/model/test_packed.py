@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partialmethod
 
 import pytest
 import torch
 from torch import Tensor
 
 from hornbook.model import packed as packed_module
+from hornbook.model.block import Block
 from hornbook.model.config import LayerKind, ModelConfig, Relative, Rotary, RotaryScaling
 from hornbook.model.packed import Packed
 from hornbook.model.transformer import Transformer
+from hornbook.train import blocks
 from hornbook.train.batch import IGNORED, Batch, pad
 from hornbook.train.initialise import initialise
 from hornbook.train.losses import Objective, causal_lm, masked_lm
@@ -167,6 +170,24 @@ def test_the_kernel_of_a_gpu_is_asked_for_the_same(name: str, opened: bool, monk
         monkeypatch.setattr(packed_module, "_varlen", lambda: by_its_manual)
         found = model(row, segments=segments, opened=opened, logits="none").hidden
     assert (found - wanted).abs().max() < 1e-12
+
+
+def test_compiled_blocks_are_not_compiled_again_for_every_packed_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second length is learnt to be one of many; from then on there is nothing new."""
+    monkeypatch.setattr(blocks, "_try", lambda device: None)
+    monkeypatch.setattr(Block, "compile", partialmethod(Block.compile, backend="eager"))
+    monkeypatch.setattr(Packed, "attend", Packed.attend)
+    model = initialise(Transformer(dataclasses.replace(TINY, layers=1)), generator=torch.Generator().manual_seed(1))
+    ids = torch.cat(documents(True)[0])[None]
+    rows = [(0, 7, 12), (0, 7, 8, 21), (0, 20, 30), (0, 1, 2, 5, 17), (0, 3, 11)]
+    plain = [model(ids[:, : row[-1]], segments=torch.tensor(row), logits="none").hidden for row in rows]
+    assert blocks.compiled(model, torch.device("cpu"))
+    programs = []
+    for row, wanted in zip(rows, plain, strict=True):
+        found = model(ids[:, : row[-1]], segments=torch.tensor(row), logits="none").hidden
+        assert torch.allclose(found, wanted, atol=1e-6)
+        programs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+    assert programs[0] > 0 and programs[1:] == [programs[1]] * 4
 
 
 def test_positions_are_counted_for_each_document_without_being_told() -> None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from hornbook.model.block import Block
+from hornbook.model.packed import Packed
 
 
 @contextmanager
@@ -56,6 +57,10 @@ def compiled(model: nn.Module, device: torch.device, say: Callable[[str], object
         reason = (str(error).strip().splitlines() or [""])[0]
         say(f"nothing is compiled, torch.compile fails here: {type(error).__name__}: {reason[:200]}")
         return False
+    # The documents of a packed row have other lengths in every batch, and each would be another program: what is inside
+    # the blocks is compiled around this call.
+    if not getattr(Packed.attend, "_torchdynamo_disable", False):
+        Packed.attend = torch.compiler.disable(Packed.attend)  # type: ignore[method-assign, no-untyped-call]
     torch._dynamo.config.suppress_errors = True
     logging.getLogger("torch._dynamo").setLevel(logging.ERROR)
     for module in model.modules():
