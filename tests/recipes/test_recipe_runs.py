@@ -134,6 +134,20 @@ def test_what_is_shown_is_what_is_learnt(life: tuple[Path, list[Done]], chats: P
     assert preview.trained < preview.parameters and "\x1b[36m" in "\n".join(lines(preview, coloured=True))
 
 
+def test_calls_of_tools_that_the_template_leaves_out_are_told(life: tuple[Path, list[Done]], tmp_path: Path) -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "get_time", "arguments": {"city": "Rome"}}}
+    turns = [
+        {"role": "user", "content": "What time is it in Rome?"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "12:00"},
+        {"role": "assistant", "content": "NOON STOP"},
+    ]
+    path = tmp_path / "tools.jsonl"
+    path.write_text("\n".join(json.dumps({"messages": turns}) for _ in range(2)), "utf-8")
+    _, (preview,) = carry_out(sft(life, path, "data.validation=0"), tmp_path / "run", tmp_path, dry=True)
+    assert any("calls of tools" in note for note in preview.notes)
+
+
 def test_control_characters_of_an_example_do_not_reach_the_terminal() -> None:
     assert "\x1b" not in marked((("a\x1b[31mred", False), ("b\x07", True)), coloured=False)
 

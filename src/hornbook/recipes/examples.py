@@ -26,6 +26,7 @@ def shown(table: Table, tokenizer: Tokenizer, row: int = 0) -> tuple[Piece, ...]
     for flag, group in groupby(zip(ids, learnt, strict=True), key=lambda pair: pair[1]):
         pieces.append((tokenizer.decode([id for id, _ in group], skip_special=False), bool(flag)))
     if len(found.ids) > MOST:
+        pieces[-1] = (pieces[-1][0].rstrip("\ufffd"), pieces[-1][1])  # half a character
         pieces.append((f" … ({len(found.ids) - MOST:,} tokens more)", False))
     return tuple(pieces)
 

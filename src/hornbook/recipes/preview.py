@@ -27,7 +27,8 @@ Piece = tuple[str, bool]  # a stretch of the example, and whether it is learnt
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """Counts are of what is learnt from; ``truncated`` and ``dropped`` are examples, ``skipped`` malformed lines."""
+    """Counts are of what is learnt from; ``truncated``, ``dropped`` (too long) and ``unlearnt`` (nothing of them is left
+    to learn) are examples, ``skipped`` malformed lines."""
 
     recipe: str
     model: str
@@ -40,6 +41,7 @@ class Preview:
     learnt: int  # tokens that are targets
     truncated: int
     dropped: int
+    unlearnt: int
     skipped: int
     steps: int
     tokens_a_step: int
@@ -92,7 +94,8 @@ def lines(preview: Preview, *, coloured: bool) -> list[str]:
     labelled = p.recipe == "classify"  # what is learnt is no token
     cut = [] if labelled else [f"masked {1 - p.learnt / max(1, p.tokens):.1%}"]
     cut += [f"truncated {p.truncated / max(1, p.examples):.1%}"]
-    cut += [f"dropped {p.dropped:,}"] if p.dropped else []
+    cut += [f"too long and left out {p.dropped:,}"] if p.dropped else []
+    cut += [f"left out with nothing to learn {p.unlearnt:,}"] if p.unlearnt else []
     cut += [f"malformed lines skipped {p.skipped:,}"] if p.skipped else []
     free = "" if p.memory.free is None else f" · {bytes_text(p.memory.free)} are free on {p.memory.device}"
     rows = [
@@ -101,7 +104,7 @@ def lines(preview: Preview, *, coloured: bool) -> list[str]:
         f"  {'data':<9}{p.examples:,} examples, {p.held_out:,} held out · {p.tokens:,} tokens, "
         f"{p.learnt:,} {'labels' if labelled else 'of them learnt'}",
         f"  {'':<9}{' · '.join(cut)}",
-        f"  {'steps':<9}{p.steps:,} of about {p.tokens_a_step:,} tokens · {p.epochs:.3g} epochs",
+        f"  {'steps':<9}{p.steps:,} of about {p.tokens_a_step:,} tokens · {p.epochs:.3g} epoch{'s' * (p.epochs != 1)}",
         f"  {'memory':<9}about {bytes_text(p.memory.peak)}{free}",
         f"  {'time':<9}about {duration(p.seconds)}",
         *(f"  {'note':<9}{note}" for note in p.notes),

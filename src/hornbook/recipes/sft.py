@@ -23,6 +23,10 @@ from hornbook.types import Message
 if TYPE_CHECKING:
     from hornbook.data.example import Example
 
+NO_CALLS = (
+    "the template leaves calls of tools out: of such turns only the end is learnt; take a model whose template has them"
+)
+
 
 def prepare(recipe: Sft, place: Place) -> Job:
     """See `hornbook.recipes.job`. Raises what opening the model and reading the data do."""
@@ -42,9 +46,16 @@ def prepare(recipe: Sft, place: Place) -> Job:
     context = min(data.context, model.config.context_length, training.tokens)
     too_long = data.too_long or "truncate"
 
+    called: list[str] = []  # what the template makes of the first conversation with a call of a tool
+
     def told(example: Example) -> Example:
         """With the recipe's system message, where the conversation has none."""
-        if not recipe.system or not isinstance(example, Conversation) or example.messages[0].role == "system":
+        if not isinstance(example, Conversation):
+            return example
+        if not called and (calls := [call for turn in example.messages for call in turn.tool_calls]):
+            text = template.render(example.messages, tools=example.tools).text
+            called.append("" if calls[0].name in text else NO_CALLS)
+        if not recipe.system or example.messages[0].role == "system":
             return example
         return replace(example, messages=(Message("system", recipe.system), *example.messages))
 
@@ -95,6 +106,7 @@ def prepare(recipe: Sft, place: Place) -> Job:
         attached=base.attached,
         ask=ask,
         answer=answer_all,
+        notes=[note for note in called if note],
     )
 
 
