@@ -31,8 +31,25 @@ def jaccard(minhash: MinHash, one: str, other: str) -> float:
 
 def test_exact_duplicates_share_their_words_not_their_dress() -> None:
     exact = Exact()
-    texts = ["Hello, World!", "hello  world", "ＨＥＬＬＯ,\n\nworld!", "hello worlds", "你好，世界", "你好,世界", "3+4", "3-4", ""]
-    assert [exact.first(exact_key(text), i) for i, text in enumerate(texts)] == [None, None, 0, *[None] * 2, 4, *[None] * 3]
+    texts = [
+        "Hello, World!",
+        "hello  world",
+        "ＨＥＬＬＯ,\n\nworld!",
+        "hello worlds",
+        "你好，世界",
+        "你好,世界",
+        "3+4",
+        "3-4",
+        "",
+    ]
+    assert [exact.first(exact_key(text), i) for i, text in enumerate(texts)] == [
+        None,
+        None,
+        0,
+        *[None] * 2,
+        4,
+        *[None] * 3,
+    ]
 
 
 def test_the_estimate_is_that_of_jaccard_within_its_error() -> None:

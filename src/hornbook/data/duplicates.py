@@ -100,10 +100,13 @@ class MinHash:
         found = self.shingles(text)
         factor, shift = self._functions
         high = (found >> np.uint64(32))[:, None]
-        least = np.full(self.hashes, np.uint64(0xFFFFFFFF))
+        least = np.full(self.hashes, np.uint64(2**64 - 1))
         with np.errstate(over="ignore"):
-            for i in range(0, len(high), 1024):  # so that a book takes no more memory than a page
-                least = np.minimum(least, ((high[i : i + 1024] * factor + shift) >> np.uint64(32)).min(0))
+            for i in range(0, len(high), 128):  # what a processor's cache holds
+                block = high[i : i + 128] * factor
+                block += shift
+                np.minimum(least, block.min(0), out=least)
+        least >>= np.uint64(32)  # the least of the high halves is the high half of the least
         return least.astype(np.uint32)
 
     @cached_property

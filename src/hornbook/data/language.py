@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 UNKNOWN = "unknown"
 LETTERS = 20
 LIKELY = 0.5
-_SAMPLE = 600  # characters, of beginning, middle and end each
+_SAMPLE = 300  # characters, of beginning, middle and end each
 
 _KANA = re.compile("[\u3041-\u3096\u30a1-\u30fa\uff66-\uff9d]")
 _HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")

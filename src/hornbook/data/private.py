@@ -24,11 +24,12 @@ from hornbook.errors import UsageError
 
 
 class Kind(NamedTuple):
-    """A shape to look for; ``holds`` says whether a find is one. ``needs``: a text without any of these has none."""
+    """A shape to look for; ``holds`` says whether a find is one. ``needs``: a text without any of these has none, which is
+    quickly seen; a pattern is searched for once in a text, whatever the number of kinds that need it."""
 
     shape: re.Pattern[str]
     holds: Callable[[re.Match[str]], bool]
-    needs: re.Pattern[str] | str
+    needs: re.Pattern[str] | tuple[str, ...]
 
 
 class Scrubbed(NamedTuple):
@@ -47,11 +48,12 @@ def scrub(text: str, kinds: Sequence[str] = ()) -> Scrubbed:
         if name not in KINDS:
             raise UsageError(f"there is no kind of private text {name!r}", f"There are {', '.join(KINDS)}.")
     counts: Counter[str] = Counter()
-    digits = _DIGITS.search(text) is not None
+    there = {needed: needed.search(text) is not None for needed in (_DIGITS, _NUMBER)}
     for name, kind in KINDS.items():
         if kinds and name not in kinds:
             continue
-        if (kind.needs not in text) if isinstance(kind.needs, str) else not digits:
+        needs = kind.needs
+        if not (any(sign in text for sign in needs) if isinstance(needs, tuple) else there[needs]):
             continue
 
         def mark(found: re.Match[str], name: str = name, kind: Kind = kind) -> str:
@@ -187,7 +189,26 @@ def _always(found: re.Match[str]) -> bool:
 
 # ------------------------------------------------------------------------------------------------------------ shapes
 
-_DIGITS = re.compile(r"\d")
+_DIGITS = re.compile(r"\d[.:\d]")
+_NUMBER = re.compile(r"\d(?:[ ().（）-]{0,3}[A-Z]{0,4}\d){5}")  # six digits with little between them
+_SIGNS_OF_KEYS = (
+    *(
+        "-----BEGIN ",
+        "sk-",
+        "ghp_",
+        "gho_",
+        "ghu_",
+        "ghs_",
+        "ghr_",
+        "github_pat_",
+        "glpat-",
+        "AKIA",
+        "ASIA",
+        "AIza",
+        "xox",
+    ),
+    *("_live_", "_test_", "hf_", "npm_", "pypi-", "eyJ"),
+)
 _ALONE, _ENDS = r"(?<![\w.+/-])", r"(?![\w]|[.,-]\d)"
 _PHONES = (
     r"(?<![\w.+])\+[1-9]\d{0,2}(?:[ .-]?\(0?\d{1,4}\))?(?:[ .-]?\d{1,4}){2,6}(?!\d)",  # with a country code
@@ -210,17 +231,17 @@ _KEYS = (
 
 # In this order: what is found first is no longer there for the next, so the stricter shapes come before the looser.
 KINDS: dict[str, Kind] = {
-    "CREDENTIALS": Kind(re.compile(r"(?<=://)[^\s/@:\"'<>]+:[^\s/@\"'<>]+(?=@[\w.\[-])"), _always, "://"),
-    "KEY": Kind(re.compile("|".join(_KEYS)), _always, _DIGITS),
+    "CREDENTIALS": Kind(re.compile(r"(?<=://)[^\s/@:\"'<>]+:[^\s/@\"'<>]+(?=@[\w.\[-])"), _always, ("://",)),
+    "KEY": Kind(re.compile("|".join(_KEYS)), _always, _SIGNS_OF_KEYS),
     "EMAIL": Kind(
         re.compile(r"(?<![\w.+%-])[A-Za-z0-9](?:[\w.+%-]{0,62}[A-Za-z0-9_+-])?@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.){1,8}[A-Za-z]{2,24}(?![\w@])", re.ASCII),
         _email,
-        "@",
+        ("@",),
     ),
-    "IBAN": Kind(re.compile(rf"(?<![\w-])(?:{_IBAN_SHAPES})(?!\w)"), _iban, _DIGITS),
-    "RESIDENT_ID": Kind(re.compile(r"(?<!\d)[1-8]\d{5}(?:19|20)\d{9}[\dXx](?![\dA-Za-z])"), _resident, _DIGITS),
-    "CARD": Kind(re.compile(rf"{_ALONE}\d{{4}}(?:([ -]?)\d{{4}}\1\d{{4}}\1\d{{1,7}}|[ -]?\d{{6}}[ -]?\d{{4,5}}){_ENDS}"), _card, _DIGITS),
-    "SSN": Kind(re.compile(rf"{_ALONE}\d{{3}}-\d{{2}}-\d{{4}}{_ENDS}"), _ssn, "-"),
+    "IBAN": Kind(re.compile(rf"(?<![\w-])(?:{_IBAN_SHAPES})(?!\w)"), _iban, _NUMBER),
+    "RESIDENT_ID": Kind(re.compile(r"(?<!\d)[1-8]\d{5}(?:19|20)\d{9}[\dXx](?![\dA-Za-z])"), _resident, _NUMBER),
+    "CARD": Kind(re.compile(rf"{_ALONE}\d{{4}}(?:([ -]?)\d{{4}}\1\d{{4}}\1\d{{1,7}}|[ -]?\d{{6}}[ -]?\d{{4,5}}){_ENDS}"), _card, _NUMBER),
+    "SSN": Kind(re.compile(rf"{_ALONE}\d{{3}}-\d{{2}}-\d{{4}}{_ENDS}"), _ssn, _NUMBER),
     "IP": Kind(
         re.compile(
             r"(?<![\w.:-])(?:(?:\d{1,3}\.){3}\d{1,3}(?![\w]|\.\d|-\d)|(?:[0-9A-Fa-f]{1,4}:{1,2}){2,7}[0-9A-Fa-f]{1,4}(?![\w:]))"
@@ -228,5 +249,5 @@ KINDS: dict[str, Kind] = {
         _ip,
         _DIGITS,
     ),
-    "PHONE": Kind(re.compile("|".join(_PHONES)), _phone, _DIGITS),
+    "PHONE": Kind(re.compile("|".join(_PHONES)), _phone, _NUMBER),
 }  # fmt: skip

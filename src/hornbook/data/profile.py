@@ -28,6 +28,7 @@ class Profile:
     def __init__(self, text: str, language: str = "unknown") -> None:
         self.text = text
         self.language = language
+        self._unrepeated: float = float("inf")  # runs of so many words or more do not come twice
 
     @cached_property
     def unspaced(self) -> bool:
@@ -97,12 +98,13 @@ class Profile:
     def repeated_run(self, length: int) -> float:
         """Letters inside runs of ``length`` words that came before in the text, each letter counted once."""
         size = length * (PER_WORD if self.unspaced else 1)
-        found = runs(self._hashes, size)
-        if not len(found):
+        if size >= self._unrepeated:
             return 0.0
-        _, first, place = np.unique(found, return_index=True, return_inverse=True)
-        again = np.flatnonzero(first[place] != np.arange(len(found)))
+        found = runs(self._hashes, size)
+        order = np.argsort(found, kind="stable")
+        again = order[1:][found[order[1:]] == found[order[:-1]]]  # of equal runs all but the first
         if not len(again):
+            self._unrepeated = size  # then no longer run is repeated either
             return 0.0
         edges = np.zeros(len(self._sizes) + 1, np.int64)
         np.add.at(edges, again, 1)
@@ -114,7 +116,7 @@ class Profile:
         """Letters in the most frequent run of ``length`` words, times how often it comes; 0 where none comes twice."""
         size = length * (PER_WORD if self.unspaced else 1)
         found = runs(self._hashes, size)
-        if not len(found):
+        if size >= self._unrepeated or not len(found):
             return 0.0
         _, first, count = np.unique(found, return_index=True, return_counts=True)
         most = int(count.max())

@@ -47,8 +47,9 @@ def repair(text: str) -> Repaired:
     if not text.isascii():
         become(_joined(text), "surrogates")
         become("\n".join(map(_decoded, text.split("\n"))), "mojibake")
-    become(_LINE_ENDS.sub("\n", text), "line ends")
-    become(_CONTROL.sub("", _ESCAPES.sub("", text)), "control")
+    if not text.replace("\n", "").replace("\t", "").isprintable():  # one quick look, since most texts have none
+        become(_LINE_ENDS.sub("\n", text), "line ends")
+        become(_CONTROL.sub("", _ESCAPES.sub("", text)), "control")
     if not text.isascii():
         become(unicodedata.normalize("NFC", text), "composition")
     return Repaired(text, tuple(changes))
@@ -65,7 +66,10 @@ def _decoded(line: str) -> str:
     if line.isascii():
         return line
     import ftfy
+    from ftfy.badness import is_bad
 
+    if not is_bad(line):
+        return line
     fixed: str = ftfy.fix_text(line, _config())
     return fixed
 
