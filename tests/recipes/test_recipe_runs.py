@@ -218,6 +218,18 @@ def test_a_finished_run_tells_again_and_another_recipe_gets_a_folder_beside_it(
         carry_out(other, folder, tmp_path)
 
 
+def test_data_that_has_changed_under_a_run_is_not_gone_on_with(
+    life: tuple[Path, list[Done]], chats: Path, tmp_path: Path
+) -> None:
+    recipe, folder = sft(life, chats, "training.steps=2"), tmp_path / "run"
+    carry_out(recipe, folder, tmp_path)
+    state = json.loads((folder / "state.json").read_text("utf-8")) | {"status": "stopped"}
+    (folder / "state.json").write_text(json.dumps(state), "utf-8")  # as after Control-C
+    chats.write_text("\n".join(chats.read_text("utf-8").splitlines()[:-1]), "utf-8")
+    with pytest.raises(UsageError, match="the data or its tokenizer has changed"):
+        carry_out(recipe, folder, tmp_path)
+
+
 # ------------------------------------------------------------------------------------------------------ other recipes
 
 

@@ -135,9 +135,24 @@ def _run(
         if dry:
             return None
         if team.first:
+            if held.has_checkpoint():
+                _check_data(folder, job)
             held.begin(asked, model=job.called, steps=steps, free=FREE, say=say)
             _write(folder / "data.json", {**job.sets.to_json(), "preview": preview.data()})
         return _carry_out(recipe, job, held, steps, place, report, team)
+
+
+def _check_data(folder: Path, job: Job) -> None:
+    """Raises UsageError where a run that is to go on was begun with other data."""
+    try:
+        before = json.loads((folder / "data.json").read_text("utf-8"))["fingerprint"]
+    except (OSError, ValueError, KeyError):
+        return
+    if before != job.sets.train.fingerprint:
+        raise UsageError(
+            f"the data or its tokenizer has changed since the run in {folder} began",
+            "Bring back what it was to go on, or begin another run with -o FOLDER.",
+        )
 
 
 def stored(folder: Path) -> dict[str, Any] | None:

@@ -70,7 +70,12 @@ class Sets:
     def to_json(self) -> dict[str, Any]:
         """For the run's data.json."""
         held = None if self.validation is None else self.validation.account.to_json()
-        return {"train": self.account.to_json(), "held_out": held, "skipped": self.skipped}
+        return {
+            "fingerprint": self.train.fingerprint,
+            "train": self.account.to_json(),
+            "held_out": held,
+            "skipped": self.skipped,
+        }
 
 
 def make(
