@@ -7,13 +7,9 @@ cannot be pulled is a failure, because a green run that tested nothing would be 
 
 from __future__ import annotations
 
-import gzip
-import json
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -43,12 +39,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "home"
     monkeypatch.setenv("HORNBOOK_HOME", str(folder))
     return folder
-
-
-def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as lines:
-        for line in lines:
-            yield json.loads(line)
 
 
 def _model(name: str) -> Path:

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import read_jsonl
 from hornbook.data import encode
 from hornbook.data.encoded import SENTENCE, WORD, Account
 from hornbook.data.example import Conversation, Labelled, Pair, Place, Text
@@ -16,6 +15,7 @@ from hornbook.retrieve.sentences import split
 from hornbook.text.chat import ChatTemplate
 from hornbook.text.tokenizer import Tokenizer
 from hornbook.types import Message
+from jsonl import read_jsonl
 from small_vocabulary import small_template, small_tokenizer
 
 TEXTS = ["To be, or not to be", "吾輩は猫である。", "", "x" * 200, "Thou art a villain " * 40]

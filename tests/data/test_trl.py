@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 
-from conftest import read_jsonl
 from hornbook.checkpoint import load
 from hornbook.data import encode, feed
 from hornbook.data.encode import Encoder
@@ -19,6 +18,7 @@ from hornbook.text.tokenizer import Tokenizer
 from hornbook.train.batch import IGNORED
 from hornbook.train.losses import causal_lm
 from hornbook.types import Message
+from jsonl import read_jsonl
 
 CONTEXT = 200
 MARKED = """\

@@ -110,18 +110,28 @@ def test_an_opening_that_documents_share_is_read_once_and_teaches_the_same(name:
     if model.relative is not None:
         torch.nn.init.normal_(model.relative.weight, generator=torch.Generator().manual_seed(2))
     ids, labels = documents(True)
-    opening = torch.tensor([3, 1, 4, 1])
-    ids = [torch.cat([opening, row[:12]]) for row in ids]
-    labels = [torch.cat([torch.full((4,), IGNORED), row[:12]]) for row in labels]
+    firsts = [torch.tensor(first) for first in ([3, 1, 4, 1], [], [5, 9])]
+    which = (0, 0, 1, 2, 0, 2, 1, 2)  # the opening of each document
+    ids = [torch.cat([firsts[first], row[:12]]).long() for first, row in zip(which, ids, strict=True)]
+    hidden = [torch.full((len(first),), IGNORED) for first in firsts]
+    labels = [torch.cat([hidden[first], row[:12]]) for first, row in zip(which, labels, strict=True)]
     sizes = [len(row) for row in ids]
     apart = Batch(torch.cat(ids)[None], torch.cat(labels)[None], segments=torch.tensor([0, *sizes]).cumsum(0).int())
+    # The row: documents 0, 1 and 4 behind the first opening, 2 and 6 without one, 3, 5 and 7 behind the last.
+    order = [(None, 0), (0, 0), (1, 0), (4, 0), (2, 1), (6, 1), (None, 2), (3, 2), (5, 2), (7, 2)]
+    parts = [
+        (firsts[first], hidden[first])
+        if at is None
+        else (ids[at][len(firsts[first]) :], labels[at][len(firsts[first]) :])
+        for at, first in order
+    ]
     shared = Batch(
-        torch.cat([opening, *(row[4:] for row in ids)])[None],
-        torch.cat([labels[0][:4], *(row[4:] for row in labels)])[None],
-        segments=torch.tensor([0, 4, *(size - 4 for size in sizes)]).cumsum(0).int(),
-        opened=True,
+        torch.cat([part for part, _ in parts])[None],
+        torch.cat([part for _, part in parts])[None],
+        segments=torch.tensor([0, *(len(part) for part, _ in parts)]).cumsum(0).int(),
+        openings=(-1, 0, 0, 0, -1, -1, -1, 6, 6, 6),
     )
-    assert shared.tokens == apart.tokens == sum(sizes) == shared.ids.numel() + 4 * (len(ids) - 1)
+    assert shared.tokens == apart.tokens == sum(sizes) == shared.ids.numel() + 2 * 4 + 2 * 2
     found = []
     for batch in (apart, shared):
         model.zero_grad()
@@ -153,22 +163,24 @@ def by_its_manual(
     return torch.cat(out)
 
 
-@pytest.mark.parametrize("opened", [False, True])
+@pytest.mark.parametrize("openings", [None, (-1, 0, 0, -1, -1, 4, -1, 4)])
 @pytest.mark.parametrize("name", ["grouped heads", "windows in every second layer", "BERT"])
-def test_the_kernel_of_a_gpu_is_asked_for_the_same(name: str, opened: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_kernel_of_a_gpu_is_asked_for_the_same(
+    name: str, openings: tuple[int, ...] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its definition in its place, for it runs on a GPU only."""
     config = CONFIGS[name]
-    if opened and not config.causal:
+    if openings is not None and not config.causal:
         with pytest.raises(ValueError, match="not the same before every document"):
-            Transformer(config)(torch.zeros(1, 5, dtype=torch.long), segments=torch.tensor([0, 2, 5]), opened=True)
+            Transformer(config)(torch.zeros(1, 5, dtype=torch.long), segments=torch.tensor([0, 2, 5]), openings=(-1, 0))
         return
     model = initialise(Transformer(config), generator=torch.Generator().manual_seed(1)).double()
     row, segments = torch.cat(documents(config.causal)[0])[None], torch.tensor([0, *LENGTHS]).cumsum(0).int()
     with torch.no_grad():
-        wanted = model(row, segments=segments, opened=opened, logits="none").hidden
+        wanted = model(row, segments=segments, openings=openings, logits="none").hidden
         monkeypatch.setattr(packed_module, "_fused", lambda q, rule: True)
         monkeypatch.setattr(packed_module, "_varlen", lambda: by_its_manual)
-        found = model(row, segments=segments, opened=opened, logits="none").hidden
+        found = model(row, segments=segments, openings=openings, logits="none").hidden
     assert (found - wanted).abs().max() < 1e-12
 
 
@@ -208,8 +220,9 @@ def test_segments_that_do_not_fit_are_refused() -> None:
             Packed(torch.tensor(wrong), 5, torch.device("cpu"))
     model = Transformer(TINY)
     ids = torch.zeros(2, 5, dtype=torch.long)
-    with pytest.raises(ValueError, match="behind the opening of 5 tokens"):
-        Packed(torch.tensor([0, 5]), 5, torch.device("cpu"), opened=True)
+    for openings in ((-1,), (0, -1, -1), (-1, 0, 1), (-1, 2, -1)):
+        with pytest.raises(ValueError, match="do not open 3 segments"):
+            Packed(torch.tensor([0, 1, 2, 5]), 5, torch.device("cpu"), openings=openings)
     with pytest.raises(ValueError, match="one row without padding"):
         model(ids, segments=torch.tensor([0, 5]))
 

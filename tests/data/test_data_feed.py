@@ -136,38 +136,52 @@ def test_a_packed_batch_is_its_rows_side_by_side(table: Table) -> None:
             assert batch.labels[0, start:end].tolist() == wanted
 
 
-def test_what_all_rows_begin_with_stands_once_where_none_learns_it(tmp_path: Path) -> None:
-    """Up to what a row's first learnt token is told from; a row that begins otherwise keeps the others apart."""
+def test_what_rows_begin_with_alike_stands_once_where_none_learns_it(tmp_path: Path) -> None:
+    """Up to what a row's first learnt token is told from; groups are those that save the most."""
     draw = np.random.default_rng(1)
-    rows = []
-    for length in (20, 30, 14):
-        ids = draw.integers(3, 90, length).astype(np.int32)
-        ids[:12] = np.arange(50, 62)
-        rows.append(Encoded(ids, (np.arange(length) >= 13).astype(np.uint8)))
-    early = Encoded(rows[0].ids, (np.arange(20) >= 10).astype(np.uint8))
-    other = Encoded(np.arange(9, 25, dtype=np.int32), (np.arange(16) >= 9).astype(np.uint8))
 
-    def only(name: str, made: list[Encoded]) -> Batch:
+    def row(beginning: int, alike: int, length: int, learnt: int) -> Encoded:
+        ids = draw.integers(3, 40, length).astype(np.int32)
+        ids[:alike] = np.arange(beginning, beginning + alike)
+        return Encoded(ids, (np.arange(length) >= learnt).astype(np.uint8))
+
+    def only(made: list[Encoded]) -> list[tuple[int, int]]:
+        """Of each opening of the batch of all rows its tokens and how many it opens."""
+        name = str(draw.integers(1 << 40))
         table = Table.write(tmp_path / name, made, fingerprint="x", account=Account(3, 3), vocab_size=90)
-        (batch,) = feed.packed(table, tokens=200, seed=0).once()
-        (apart,) = feed.packed(table, tokens=200, seed=0, share=False).once()
-        assert batch.tokens == apart.tokens == sum(len(row.ids) for row in made) and not apart.opened
-        assert (batch.labels != IGNORED).sum() == (apart.labels != IGNORED).sum()
-        return batch
+        (batch,) = feed.packed(table, tokens=2000, seed=0).once()
+        (apart,) = feed.packed(table, tokens=2000, seed=0, share=False).once()
+        assert batch.tokens == apart.tokens == apart.ids.numel() == sum(len(row.ids) for row in made)
+        assert batch.segments is not None and batch.positions is not None and apart.openings is None
+        ends, whole = batch.segments.tolist(), []
+        openings = batch.openings or (-1,) * (len(ends) - 1)
+        for at, opening in enumerate(openings):
+            spans = [(ends[number], ends[number + 1]) for number in (opening, at) if number >= 0]
+            ids, labels, places = (
+                [int(x) for start, end in spans for x in values[0, start:end]]
+                for values in (batch.ids, batch.labels, batch.positions)
+            )
+            assert places == list(range(len(ids)))
+            if at not in openings:
+                whole.append((ids, labels))
+        assert batch.rows is not None
+        for number, (ids, labels) in zip(batch.rows, whole, strict=True):
+            one = made[number]
+            assert ids == one.ids.tolist()
+            assert labels == [
+                id if yes and at else IGNORED for at, (id, yes) in enumerate(zip(ids, one.learnt, strict=True))
+            ]
+        found = sorted({opening for opening in openings if opening >= 0})
+        return sorted((ends[opening + 1] - ends[opening], openings.count(opening)) for opening in found)
 
-    batch = only("a", rows)
-    assert batch.opened and batch.segments is not None and batch.positions is not None and batch.rows is not None
-    ends = batch.segments.tolist()
-    assert (
-        ends[1] == 12 and batch.ids[0, :12].tolist() == list(range(50, 62)) and (batch.labels[0, :12] == IGNORED).all()
-    )
-    for row, start, end in zip(batch.rows, ends[1:], ends[2:], strict=False):
-        assert batch.ids[0, start:end].tolist() == rows[row].ids[12:].tolist()
-        assert batch.positions[0, start:end].tolist() == list(range(12, len(rows[row].ids)))
-        assert batch.labels[0, start:end].tolist() == [IGNORED, *rows[row].ids[13:].tolist()]
-    batch = only("b", [*rows, early])
-    assert batch.segments is not None and batch.segments[1] == 9, "the tenth tells the eleventh, which is learnt"
-    assert not only("c", [*rows, other]).opened
+    first = [row(50, 12, length, 14) for length in (20, 30, 15)]
+    assert only(first) == [(12, 3)]
+    assert only([*first, Encoded(first[0].ids, (np.arange(20) >= 10).astype(np.uint8))]) == [(9, 4)]
+    assert only([*first, row(50, 7, 20, 14), row(70, 9, 20, 14)]) == [(12, 3)], "too few alike, or none"
+    assert only([*first, *(row(62, 8, 20, 14) for _ in range(2))]) == [(8, 2), (12, 3)], "two kinds"
+    near = [row(50, 30, 40, 35) for _ in range(4)]
+    assert only([*first, *near]) == [(12, 3), (30, 4)], "rather long ones for some than a short one for all"
+    assert only([row(60, 3, 20, 14), row(70, 8, 9, 8)]) == []
 
 
 def test_padded_batches_of_every_kind(table: Table) -> None:
