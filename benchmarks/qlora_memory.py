@@ -1,6 +1,6 @@
 """What QLoRA saves: peak memory of training a LoRA on a 1B-shaped Llama in four bits, beside the same in float32.
 
-    python benchmarks/qlora_memory.py [--layers 16] [--rows 2] [--tokens 128] [--steps 2] [--work FOLDER] [--write]
+    python benchmarks/qlora_memory.py [--layers 16] [--rows 1] [--tokens 64] [--steps 2] [--work FOLDER] [--write]
 
 The shape is that of benchmarks/random_llama.py (and of Llama 3.2 1B, but for its vocabulary): 16 layers, width 2,048, 32
 heads of 64 over 8, feed-forward 8,192, a tied table of 49,152: 1.07 billion weights, random, written once to FOLDER as
@@ -107,8 +107,8 @@ def peak() -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layers", type=int, default=16)
-    parser.add_argument("--rows", type=int, default=2)
-    parser.add_argument("--tokens", type=int, default=128)
+    parser.add_argument("--rows", type=int, default=1)
+    parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--work", type=Path, default=Path("/tmp/hornbook-qlora"))
     parser.add_argument("--write", action="store_true")

@@ -14,7 +14,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, ClassVar
 
 import torch
@@ -146,13 +147,12 @@ class LoRAPart(Part):
     ) -> None:  # fmt: skip
         super().__init__()
         self.rank, self.scale, self.dropout = rank, scale, dropout
-        weight = weight_of(base)
         self._ground = (base,)  # no module of this part's own
-        down, up = begun(init, rank, weight, scale, generator)
+        down, up = begun(init, rank, base, scale, generator)
         self.down, self.up = nn.Parameter(down), nn.Parameter(up)
         self.register_buffer("start_down", down.clone() if init == "pissa" else None, persistent=False)
         self.register_buffer("start_up", up.clone() if init == "pissa" else None, persistent=False)
-        lengths = weight.detach().float().norm(dim=1) if dora else None
+        lengths = weight_of(base).detach().float().norm(dim=1) if dora else None
         self.register_buffer("squares", None if lengths is None else lengths.square(), persistent=False)
         self.magnitude = None if lengths is None else nn.Parameter(lengths.clone())
 
@@ -199,11 +199,12 @@ class LoRAPart(Part):
 
 
 def begun(
-    init: str, rank: int, weight: Tensor, scale: float, generator: torch.Generator | None
+    init: str, rank: int, base: nn.Module, scale: float, generator: torch.Generator | None
 ) -> tuple[Tensor, Tensor]:
-    """A [r, in] and B [out, r] before training, float32 on the weight's device."""
-    out, width = weight.shape
-    like: dict[str, Any] = {"device": weight.device, "dtype": torch.float32}
+    """A [r, in] and B [out, r] before training, float32 on the base's device."""
+    out, width = int(base.out_features), int(base.in_features)  # type: ignore[arg-type]
+    kept = next(chain(base.parameters(), base.buffers()))
+    like: dict[str, Any] = {"device": kept.device, "dtype": torch.float32}
 
     def drawn(*shape: int) -> Tensor:
         # The same numbers on every device: a generator of torch belongs to one.
@@ -217,7 +218,7 @@ def begun(
     if init == "orthogonal":  # the rows of Q are orthogonal, so B A = 0 though neither is
         q = torch.linalg.qr(drawn(rank, rank))[0]
         return (drawn(width, rank // 2) @ q[0::2]).T.contiguous() / 10, drawn(out, rank // 2) @ q[1::2] / 10
-    values = weight.detach().float()
+    values = weight_of(base).detach().float()
     if rank > min(values.shape):
         raise UsageError(f"a matrix of {out} x {width} has no {rank} directions", "Take a lower rank.")
     # Randomised (arXiv 0909.4061): random test vectors and power iterations.
@@ -227,8 +228,3 @@ def begun(
     u, s, v = torch.linalg.svd(span.T @ values, full_matrices=False)
     root = (s[:rank] / scale).sqrt()
     return (v[:rank] * root[:, None]).contiguous(), ((span @ u[:, :rank]) * root).contiguous()
-
-
-def with_targets(adapter: LoRA, names: Sequence[str]) -> LoRA:
-    """The same settings for other modules."""
-    return replace(adapter, targets=tuple(names))
