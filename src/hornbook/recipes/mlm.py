@@ -5,37 +5,21 @@ texts --sentences--> documents on disk --pairs, masks, anew in every epoch--> th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hornbook.errors import UsageError
-from hornbook.recipes import examples, fresh
+from hornbook.recipes import examples, starts
 from hornbook.recipes.job import Job, Place
 from hornbook.recipes.kinds import Mlm
-from hornbook.recipes.opening import checked_memory
 from hornbook.recipes.preview import Piece
 from hornbook.recipes.sets import Sets, make
+from hornbook.recipes.starts import Start
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from hornbook.checkpoint.anatomy import Anatomy
     from hornbook.data.feed import Feed
     from hornbook.data.table import Table
-    from hornbook.model.transformer import Transformer
-    from hornbook.recipes.forecast import Memory
     from hornbook.text.tokenizer import Tokenizer
-
-
-@dataclass(frozen=True, slots=True)
-class _Start:
-    called: str
-    model: Transformer
-    tokenizer: Tokenizer
-    anatomy: Anatomy
-    memory: Memory
-    write: Callable[[Path], object]
 
 
 def prepare(recipe: Mlm, place: Place) -> Job:
@@ -44,7 +28,7 @@ def prepare(recipe: Mlm, place: Place) -> Job:
     from hornbook.retrieve import sentences
     from hornbook.train import losses
 
-    start = _new(recipe, place) if recipe.model is None else _continued(recipe, recipe.model, place)
+    start = _begin(recipe, place)
     model, tokenizer, training = start.model, start.tokenizer, recipe.training
     length = min(recipe.data.context, model.config.context_length, training.tokens)
 
@@ -80,45 +64,22 @@ def prepare(recipe: Mlm, place: Place) -> Job:
     )
 
 
-def _new(recipe: Mlm, place: Place) -> _Start:
-    from hornbook.checkpoint.anatomy import Anatomy
-    from hornbook.checkpoint.saving import save_model
-
-    tokenizer = fresh.tokenizer_for(recipe, "bert", place)
-    config = fresh.config_of("bert", recipe.architecture, recipe.data.context, tokenizer.vocab_size)
-    config = replace(config, pooler=recipe.next_sentence, next_sentence=recipe.next_sentence)
-    family = fresh.family_of("bert")
-    anatomy = Anatomy.of(config, family)
-    memory = checked_memory(anatomy, recipe, place)
-    model = fresh.build(config, recipe.training.seed, recipe.training.device)
-    called = f"a new bert, {config.layers} layers of {config.width}"
-
-    def write(folder: Path) -> None:
-        save_model(model.eval(), folder, family=family, tokenizer=tokenizer)
-
-    return _Start(called, model, tokenizer, anatomy, memory, write)
-
-
-def _continued(recipe: Mlm, name: str, place: Place) -> _Start:
-    from hornbook.checkpoint.anatomy import Anatomy
-    from hornbook.checkpoint.loading import load
-    from hornbook.checkpoint.saving import save
-    from hornbook.checkpoint.store import Store
-
-    path = Store(place.settings).ensure(name).path
-    anatomy = Anatomy.read(path)
-    memory = checked_memory(anatomy, recipe, place)
-    checkpoint = load(path, dtype="float32", device=recipe.training.device)
-    config = checkpoint.config
+def _begin(recipe: Mlm, place: Place) -> Start:
+    """Raises UsageError for a model without the heads that are trained."""
+    pairs = recipe.next_sentence
+    if recipe.model is None:
+        return starts.new(
+            recipe, "bert", place, change=lambda config: replace(config, pooler=pairs, next_sentence=pairs)
+        )
+    start = starts.continued(recipe, recipe.model, place)
+    config = start.model.config
     if config.causal or not config.language_head:
-        raise UsageError(f"{name} has no head that tells hidden tokens", "Take a masked language model, such as BERT.")
-    if recipe.next_sentence and not config.next_sentence:
-        raise UsageError(f"{name} has no head for the next sentence", "Say next_sentence: false.")
-
-    def write(folder: Path) -> None:
-        save(replace(checkpoint, model=checkpoint.model.eval()), folder)
-
-    return _Start(name, checkpoint.model, checkpoint.tokenizer, anatomy, memory, write)
+        raise UsageError(
+            f"{recipe.model} has no head that tells hidden tokens", "Take a masked language model, such as BERT."
+        )
+    if pairs and not config.next_sentence:
+        raise UsageError(f"{recipe.model} has no head for the next sentence", "Say next_sentence: false.")
+    return start
 
 
 def _shown(sets: Sets, tokenizer: Tokenizer) -> tuple[Piece, ...]:

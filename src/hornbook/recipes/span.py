@@ -5,17 +5,15 @@ texts --> documents on disk --spans, anew in every epoch--> source and target --
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hornbook.errors import UsageError
-from hornbook.recipes import fresh
+from hornbook.recipes import starts
 from hornbook.recipes.job import Job, Place
 from hornbook.recipes.kinds import Span
-from hornbook.recipes.opening import checked_memory
 from hornbook.recipes.preview import Piece
 from hornbook.recipes.sets import Sets, make
+from hornbook.recipes.starts import Start
 
 if TYPE_CHECKING:
     from hornbook.data.feed import Feed
@@ -25,30 +23,12 @@ if TYPE_CHECKING:
 
 def prepare(recipe: Span, place: Place) -> Job:
     """See `hornbook.recipes.job`. Raises UsageError for a model of another kind, or a tokenizer without sentinels."""
-    from hornbook.checkpoint.anatomy import Anatomy
-    from hornbook.checkpoint.loading import load
-    from hornbook.checkpoint.saving import save, save_model
-    from hornbook.checkpoint.store import Store
     from hornbook.data import encode, spans
     from hornbook.retrieve import sentences
     from hornbook.train import losses
 
-    training = recipe.training
-    if recipe.model is None:
-        tokenizer = fresh.tokenizer_for(recipe, "t5", place)
-        config = fresh.config_of("t5", recipe.architecture, recipe.data.context, tokenizer.vocab_size)
-        anatomy = Anatomy.of(config, fresh.family_of("t5"))
-        memory = checked_memory(anatomy, recipe, place)
-        model = fresh.build(config, training.seed, training.device)
-        called = f"a new t5, {config.layers} layers of {config.width}"
-    else:
-        path = Store(place.settings).ensure(recipe.model).path
-        anatomy = Anatomy.read(path)
-        memory = checked_memory(anatomy, recipe, place)
-        checkpoint = load(path, dtype="float32", device=training.device)
-        model, tokenizer, called = checkpoint.model, checkpoint.tokenizer, recipe.model
-        if model.encoder is None:
-            raise UsageError(f"{recipe.model} does not write from what an encoder reads", "Take a T5.")
+    training, begun = recipe.training, _begin(recipe, place)
+    model, tokenizer = begun.model, begun.tokenizer
     start = tokenizer.pad_id
     if start is None:
         raise UsageError("the tokenizer has no padding token, with which a T5 begins to write", "Take T5's.")
@@ -57,31 +37,38 @@ def prepare(recipe: Span, place: Place) -> Job:
     def batches(table: Table, seed: int) -> Feed:
         return spans.spans(table, tokenizer, length=length, tokens=training.tokens, start=start, seed=seed)
 
-    def write(folder: Path) -> None:
-        if recipe.model is None:
-            ids = {"decoder_start_token_id": start, "eos_token_id": tokenizer.eos_id, "pad_token_id": start}
-            save_model(
-                model.eval(), folder, family=fresh.family_of("t5"), tokenizer=tokenizer, generation=ids, said=ids
-            )
-        else:
-            save(replace(checkpoint, model=model.eval()), folder)
-
     sets = make(recipe, place, lambda: encode.documents(tokenizer, sentences.split), batches, tokenizer)
     return Job(
-        called=called,
+        called=begun.called,
         method=f"all weights, {training.optimizer}",
         model=model,
-        anatomy=anatomy,
-        memory=memory,
+        anatomy=begun.anatomy,
+        memory=begun.memory,
         named=dict(model.named_parameters()),
         loss=losses.seq2seq(smoothing=training.smoothing, z_loss=training.z_loss),
         sets=sets,
         example=_shown(sets, tokenizer),
         kind="model",
-        write=write,
+        write=begun.write,
         next=lambda run: [f'hornbook run {run} "A text with <extra_id_0> in it"', f"hornbook show {run}"],
         notes=["of the tokens 15% are cut out, in stretches of 3, other ones in every epoch"],
     )
+
+
+def _begin(recipe: Span, place: Place) -> Start:
+    """Raises UsageError for a model of another kind."""
+    if recipe.model is None:
+        return starts.new(recipe, "t5", place, generation=_ids)
+    begun = starts.continued(recipe, recipe.model, place)
+    if begun.model.encoder is None:
+        raise UsageError(f"{recipe.model} does not write from what an encoder reads", "Take a T5.")
+    return begun
+
+
+def _ids(tokenizer: Tokenizer) -> dict[str, Any]:
+    """With what a T5 begins and ends."""
+    start = tokenizer.pad_id
+    return {"decoder_start_token_id": start, "eos_token_id": tokenizer.eos_id, "pad_token_id": start}
 
 
 def _shown(sets: Sets, tokenizer: Tokenizer) -> tuple[Piece, ...]:
