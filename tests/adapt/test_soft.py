@@ -205,6 +205,22 @@ def test_windows_learned_positions_and_biases_see_the_front() -> None:
             assert cache.lengths.tolist() == [4 + 3 + row.shape[1]]
 
 
+@pytest.mark.parametrize("kind", ["bottleneck", "ia3"])
+def test_an_encoder_and_its_decoder_are_both_adapted(kind: str) -> None:
+    torch.manual_seed(2)
+    read = ModelConfig(60, 1, 12, 2, 2, 6, 16, 64, causal=False, language_head=False)
+    model = Transformer(replace(ModelConfig(60, 2, 16, 4, 2, 4, 24, 64), encoder=read)).eval()
+    source, target = torch.tensor([[3, 4, 5]]), torch.tensor([[6, 7]])
+    with torch.no_grad():
+        memory = model.encode(source)
+        before = memory.hidden, model(target, memory=memory).logits
+        attached = on(model, BESIDE[kind])[0]
+        assert not torch.allclose(model.encode(source).hidden, before[0])
+        assert not torch.allclose(model(target, memory=memory).logits, before[1])
+        attached.detach()
+        assert torch.equal(model(target, memory=model.encode(source)).logits, before[1])
+
+
 # --------------------------------------------------------------------------------------------------------- definitions
 
 

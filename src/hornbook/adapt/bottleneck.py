@@ -24,7 +24,8 @@ from hornbook.model.feedforward import ACTIVATIONS
 from hornbook.model.transformer import Transformer
 
 FIRST_STD = 1e-2  # section 3.6: normal, cut off at two deviations
-PLACES = {"houlsby": ("attention", "cross", "feedforward"), "pfeiffer": ("feedforward",)}
+# A block does not call its attention to a source, but asks it to look: what comes out of that is its last layer's.
+PLACES = {"houlsby": ("attention", "cross.output", "feedforward"), "pfeiffer": ("feedforward",)}
 
 
 class BottleneckPart(Part):
@@ -69,12 +70,13 @@ class Bottleneck:
         self, model: Transformer, *, name: str = "default", generator: torch.Generator | None = None
     ) -> Attached:
         """See Adapter."""
-        places = "|".join(PLACES[self.placement])
-        paths = [path for path, _ in inject.modules(model) if re.fullmatch(rf"blocks\.\d+\.({places})", path)]
-        parts = {
-            path: BottleneckPart(model.config.width, self.width, self.activation, generator).to(model.device)
-            for path in paths
-        }
+        config, places = model.config, "|".join(map(re.escape, PLACES[self.placement]))
+        parts = {}
+        for path, _ in inject.modules(model):
+            if re.fullmatch(rf"(encoder\.)?blocks\.\d+\.({places})", path):
+                stack = config.encoder if config.encoder is not None and path.startswith("encoder.") else config
+                part = BottleneckPart(stack.width, self.width, self.activation, generator)
+                parts[path] = part.to(model.device)
         return Attached(model, self, name=name, parts=parts)
 
     def described(self, attached: Attached) -> dict[str, Any]:
