@@ -84,7 +84,7 @@ def _edges(shared: Pass, first: int, last: int, ahead: int) -> Tensor:
     ``ahead``: how many places stand before each row's own tokens.
     """
     assert shared.places is not None
-    if shared.opened:
+    if shared.openings is not None:
         raise UsageError(
             "LoReFT edits each document's own beginning, and in this row documents share one",
             "Pack rows without sharing: feed.packed(..., share=False).",

@@ -1,7 +1,7 @@
 """Rows of a table become a Batch.
 
 packed      a b c d e f g h i        one row, no padding; segments 0 4 6 9, positions 0 1 2 3 0 1 0 1 2
-            or, where all begin alike with s s: s s a b c d e ..., segments 0 2 6 ..., positions 0 1 2 3 4 5 2 ...
+            what several begin with alike stands once, as a segment of its own, before them
 padded      a b c d                  a row each, padded to the longest; mask True for a real token
             e f . .
 """
@@ -9,6 +9,7 @@ padded      a b c d                  a row each, padded to the longest; mask Tru
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -25,26 +26,37 @@ SHORTEST_OPENING = 8  # tokens; shorter ones are not worth what it costs to put 
 def packed(table: Table, rows: Sequence[int], *, share: bool = True) -> Batch:
     """Documents side by side in one row [1,N], each to be attended to by itself; their first tokens are not learnt.
 
-    ``share``: what all of them begin with, if none learns it, stands once (see `hornbook.model.packed`). The loss and its
-    gradient are the same, but where dropout draws, once for all openings, and in the balance of a mixture of experts, which
-    counts tokens.
+    ``share``: what some of them begin with, if none learns it, stands once (see `hornbook.model.packed`). The loss and its
+    gradient are the same, but where dropout draws, once for all that share, and in the balance of a mixture of experts,
+    which counts tokens.
     """
     taken = [table[row] for row in rows]
     typed = any(row.types is not None for row in taken)
-    opening = _opening(taken) if share and not typed else 0
-    parts = [Encoded(taken[0].ids[:opening], taken[0].learnt[:opening])] if opening else []
-    parts += [row.cut(opening, len(row.ids)) for row in taken]
+    groups = _alike(taken) if share and not typed else [([at], 0) for at in range(len(taken))]
+    parts: list[Encoded] = []
+    openings: list[int] = []
+    befores: list[int] = []  # tokens of each part's opening
+    for group, opening in groups:
+        at = -1
+        if opening:
+            at = len(parts)
+            parts.append(taken[group[0]].cut(0, opening))
+            openings.append(-1)
+            befores.append(0)
+        parts += [taken[row].cut(opening, len(taken[row].ids)) for row in group]
+        openings += [at] * len(group)
+        befores += [opening] * len(group)
     sizes = [len(part.ids) for part in parts]
     ids, learnt = (np.concatenate([getattr(part, name) for part in parts]) for name in ("ids", "learnt"))
-    positions = [np.arange(size) + (opening if at else 0) for at, size in enumerate(sizes)]
+    positions = [np.arange(before, before + size) for before, size in zip(befores, sizes, strict=True)]
     return Batch(
         _long(ids)[None],
         _long(np.where(learnt.astype(bool), ids, IGNORED))[None],
-        token_types=_long(np.concatenate([_types(row) for row in taken]))[None] if typed else None,
-        rows=tuple(rows),
+        token_types=_long(np.concatenate([_types(part) for part in parts]))[None] if typed else None,
+        rows=tuple(rows[row] for group, _ in groups for row in group),
         segments=torch.tensor([0, *sizes]).cumsum(0).int(),
         positions=_long(np.concatenate(positions))[None],
-        opened=opening > 0,
+        openings=tuple(openings) if max(openings) >= 0 else None,
     )
 
 
@@ -115,16 +127,37 @@ def types(rows: Sequence[Encoded]) -> Tensor | None:
     return ragged([_types(row) for row in rows], 0)
 
 
-def _opening(rows: Sequence[Encoded]) -> int:
-    """How many tokens all rows begin with, of which none is learnt, and none is what the first learnt one is told from: that
-    one must stand in the document itself. 0 where they are too few to be worth it."""
-    most = min(int(row.learnt.argmax()) if row.learnt.any() else len(row.ids) for row in rows) - 1
-    if len(rows) < 2 or most < SHORTEST_OPENING:
-        return 0
-    beginnings = np.stack([row.ids[:most] for row in rows])
-    differ = (beginnings != beginnings[0]).any(0)
-    alike = int(differ.argmax()) if differ.any() else most
-    return alike if alike >= SHORTEST_OPENING else 0
+def _alike(rows: Sequence[Encoded]) -> list[tuple[list[int], int]]:
+    """The rows' numbers in groups, and how many tokens each group begins with alike, 0 where it is not worth it.
+
+    Of what is alike no token is learnt, and none is what the first learnt one is told from: that one must stand in the
+    document itself. Among rows in the order of their beginnings a group is a stretch; the stretches chosen save the most.
+    """
+    heads = [row.ids[: max(int(row.learnt.argmax()) - 1, 0) if row.learnt.any() else 0].tolist() for row in rows]
+    ranked = sorted(range(len(rows)), key=heads.__getitem__)
+    alike = [_common(heads[a], heads[b]) for a, b in pairwise(ranked)]
+    saved, begins = [0] * (len(rows) + 1), list(range(-1, len(rows)))  # of the first n rows: at best; the last group
+    for end in range(1, len(rows) + 1):
+        saved[end] = saved[end - 1]
+        shared = len(heads[ranked[end - 1]])
+        for begin in range(end - 2, -1, -1):
+            shared = min(shared, alike[begin])
+            if shared < SHORTEST_OPENING:
+                break
+            if (gain := saved[begin] + shared * (end - begin - 1)) > saved[end]:
+                saved[end], begins[end] = gain, begin
+    groups = []
+    end = len(rows)
+    while end:
+        begin = begins[end]
+        groups.append((ranked[begin:end], min(alike[begin : end - 1]) if end - begin > 1 else 0))
+        end = begin
+    return groups[::-1]
+
+
+def _common(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many tokens two beginnings have in common."""
+    return next((at for at, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def _types(row: Encoded) -> np.ndarray:

@@ -10,6 +10,7 @@ kernel, or the plain one where that cannot serve.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -58,7 +59,7 @@ class Pass:
     segments: Tensor | None = None  # [D+1]
     prompts: Tensor | None = None  # [B] or [D] long
     grows: bool = False  # the rows may have tokens before and after this pass
-    opened: bool = False  # the first segment is the opening of all others
+    openings: Sequence[int] | None = None  # [D]: which segment opens each one, -1 for none
     notes: dict[Any, Any] = field(default_factory=dict)  # what one layer finds out for the next
 
 

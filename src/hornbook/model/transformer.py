@@ -12,6 +12,7 @@ length: they take the longest text's).
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -139,7 +140,7 @@ class Transformer(nn.Module):
         memory: Memory | None = None,
         cache: Cache | None = None,
         segments: Tensor | None = None,
-        opened: bool = False,
+        openings: Sequence[int] | None = None,
         prompts: Tensor | None = None,
         logits: Literal["all", "last", "none"] = "all",
         routing: list[Tensor] | None = None,
@@ -152,7 +153,7 @@ class Transformer(nn.Module):
         memory       what ``encode`` made of the source, for models with an encoder
         cache        the tokens are appended to its rows, row b grows by mask[b].sum(), and all of a row is seen
         segments     [D+1]: the one row [1,T] holds D documents, of which these are the starts, and T; none sees another
-        opened       the first of these segments is the opening of all others, which see it: it is read once for all
+        openings     [D]: which of these segments opens each one and is seen by it, -1 for none (see model/packed.py)
         prompts      [B] long, or [D]: how many of each row's tokens, or document's, are its prompt, for adapters that act on
                      its ends; default what the cache says, without one all tokens
         routing      a list that takes each mixture's router scores [B,T,experts], for the load-balancing loss
@@ -172,9 +173,9 @@ class Transformer(nn.Module):
         if segments is not None:
             if batch != 1 or mask is not None or cache is not None or memory is not None:
                 raise ValueError("segments are those of one row without padding, cache or memory")
-            if opened and not self.config.causal:
+            if openings is not None and not self.config.causal:
                 raise ValueError("an opening is not the same before every document where it sees what comes behind it")
-            packed = Packed(segments, length, x.device, opened=opened, alone=partial(self._store, None))
+            packed = Packed(segments, length, x.device, openings=openings, alone=partial(self._store, None))
             store, places = packed, packed.positions
         elif cache is not None:
             store, places = cache, cache.begin(batch, length, mask)
@@ -187,7 +188,7 @@ class Transformer(nn.Module):
         turns = self._turns(positions, None if cache is None else cache.capacity)
         if prompts is None and cache is not None:
             prompts = cache.prompts
-        shared = Pass(store, turns, bias, memory, routing, places, mask, segments, prompts, cache is not None, opened)
+        shared = Pass(store, turns, bias, memory, routing, places, mask, segments, prompts, cache is not None, openings)
 
         x = self.embed(x, positions, token_types)
         for layer in range(self.config.layers):

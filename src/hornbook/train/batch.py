@@ -30,7 +30,7 @@ class Batch:
     source  [B,S], for a model with an encoder
     segments, positions: of the documents that are packed in one row (see `hornbook.model.packed`). A document's first
             label is IGNORED: it stands behind another document's last token.
-    opened  the first segment is the opening of all other documents, kept once
+    openings: [D], which segment opens each one, -1 for none: what documents begin with alike is kept once
     """
 
     ids: Tensor  # [B,T]
@@ -43,7 +43,7 @@ class Batch:
     rows: tuple[int, ...] | None = None  # the numbers of its examples, from 0, which a message about it names
     segments: Tensor | None = None  # [D+1] int32
     positions: Tensor | None = None  # [1,T]: each document's tokens counted from 0
-    opened: bool = False
+    openings: tuple[int, ...] | None = None
 
     @property
     def tokens(self) -> int:
@@ -51,8 +51,10 @@ class Batch:
         if self.mask is not None:
             return int(self.mask.sum())
         again = 0
-        if self.opened and self.segments is not None:
-            again = int(self.segments[1]) * (len(self.segments) - 3)
+        if self.openings is not None and self.segments is not None:
+            sizes = self.segments.diff().tolist()
+            opening = {number for number in self.openings if number >= 0}
+            again = sum(sizes[number] * (self.openings.count(number) - 1) for number in opening)
         return self.ids.numel() + again
 
     def to(self, device: torch.device) -> Batch:
