@@ -75,7 +75,7 @@ def load(
     max_running: how many answers of a decoder are written at once; more wait their turn.
     Raises ModelNotFound, OfflineError, DownloadError, ModelFileError, UnsupportedModel, UsageError.
     """
-    from hornbook.checkpoint.lora import adapter_folder, runs_beside
+    from hornbook.checkpoint.lora import adapter_folder, runs_beside, stretch_for
     from hornbook.checkpoint.store import Store
     from hornbook.engine import drafting, opening
     from hornbook.engine.plain import OpenedPlain
@@ -89,6 +89,7 @@ def load(
     entry = Store(settings).ensure(str(source), progress=progress)
     device = settings.device if device == "auto" else device
     folder = None if adapter is None else adapter_folder(adapter, settings)
+    stretch = stretch if folder is None else stretch_for(folder, stretch)
     beside = folder is not None and runs_beside(folder)  # in the engine; others are in the weights before it opens
 
     def ready(opened: Opened | OpenedPlain) -> LocalLLM:

@@ -86,3 +86,18 @@ def test_what_is_no_way_to_stretch_is_refused(said: str) -> None:
         stretched(SMALL, said)
     with pytest.raises(UnsupportedModel, match="no rotary positions"):
         stretched(replace(SMALL, pattern=(LayerKind(),)), "yarn:4")
+
+
+def test_an_adapter_says_how_its_base_was_stretched(tiny_llm_path: Path, tmp_path: Path) -> None:
+    from hornbook import adapt
+    from hornbook.checkpoint.lora import stretch_for
+
+    model = load(tiny_llm_path, device="cpu", stretch="yarn:4").model
+    adapt.LoRA(rank=2).attach(model).save(tmp_path)
+    assert stretch_for(tmp_path) == stretch_for(tmp_path, "yarn:4") == "yarn:4"
+    with pytest.raises(UsageError, match="stretched by yarn:4, and linear:2 is asked for"):
+        stretch_for(tmp_path, "linear:2")
+    with pytest.raises(UsageError, match="stretched by yarn:4, and this one is not"):
+        adapt.load(load(tiny_llm_path, device="cpu").model, tmp_path)
+    again = load(tiny_llm_path, device="cpu", stretch=stretch_for(tmp_path)).model
+    assert adapt.load(again, tmp_path).name == "default"

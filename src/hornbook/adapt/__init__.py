@@ -20,8 +20,8 @@ from hornbook.adapt.prompt import Prompt
 from hornbook.adapt.ptuning import PTuning
 from hornbook.adapt.reft import LoReFT
 from hornbook.checkpoint import fingerprint
-from hornbook.checkpoint.lora import adapter_folder
-from hornbook.errors import UnsupportedModel
+from hornbook.checkpoint.lora import adapter_folder, stretch_for
+from hornbook.errors import UnsupportedModel, UsageError
 from hornbook.model.transformer import Transformer
 
 __all__ = [
@@ -75,6 +75,11 @@ def load(model: Transformer, folder: str | Path, name: str = "default") -> Attac
     others = list(model.attached.values())
     here = others[0].base if others else bases.fingerprint(model)
     fingerprint.check(raw, here, "this model")
+    if model.origin is not None and (stretch := stretch_for(folder, model.origin.stretch)) != model.origin.stretch:
+        raise UsageError(
+            f"the adapter was trained on a model stretched by {stretch}, and this one is not",
+            f"Load it with {stretch}.",
+        )
     said = raw.get("peft_type")
     kinds = {kind.peft_type: kind for kind in reversed(KINDS.values())}
     if said not in kinds:

@@ -67,7 +67,7 @@ def save(attached: Attached, folder: Path, *, base: str | None) -> None:
         **attached.adapter.described(attached),
         "peft_type": attached.adapter.peft_type,
         "peft_version": PEFT_VERSION,
-        KEY: attached.base.said(),
+        KEY: attached.base.said() | ({"stretch": origin.stretch} if origin is not None and origin.stretch else {}),
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)

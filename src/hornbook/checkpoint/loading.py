@@ -48,10 +48,12 @@ class TorchSource(TensorSource, Protocol):
 
 
 class Origin(NamedTuple):
-    """Where a model was read from, which it remembers: ``family`` has the names of its tensors there."""
+    """Where a model was read from, which it remembers: ``family`` has the names of its tensors there; ``stretch`` is not of the
+    file, see ``load``."""
 
     family: Family
     path: Path
+    stretch: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,9 @@ def load(
         raise ModelNotFound(f"there is no file or folder {path}", "Check the path.")
     change: Change = (lambda config: stretched(config, stretch)) if stretch else (lambda config: config)
     groups = together or (lambda config: ())
-    return (_load_folder if path.is_dir() else _load_gguf)(path, dtype, device, change, groups, into)
+    opened = (_load_folder if path.is_dir() else _load_gguf)(path, dtype, device, change, groups, into)
+    opened.model.origin = opened.model.origin._replace(stretch=stretch)
+    return opened
 
 
 def pick_device(device: str | torch.device) -> torch.device:

@@ -63,6 +63,21 @@ def adapter_folder(named: str | Path, settings: Settings | None = None) -> Path:
     raise ModelNotFound(f"{named} has no {CONFIG}", f"Name the folder of an adapter, or a run that trained one.{hint}")
 
 
+def stretch_for(folder: Path, asked: str | None = None) -> str | None:
+    """How the model must be stretched for the adapter in ``folder``, which says with what it was trained; else as ``asked``.
+
+    Raises UsageError where another way is asked for.
+    """
+    said = (read_json(folder / CONFIG, dict) or {}).get(fingerprint.KEY)
+    trained = said.get("stretch") if isinstance(said, dict) else None
+    if trained is None or asked in (None, trained):
+        return asked if trained is None else str(trained)
+    raise UsageError(
+        f"the adapter was trained on a model stretched by {trained}, and {asked} is asked for",
+        f"Say {trained}, or nothing.",
+    )
+
+
 def runs_beside(folder: Path) -> bool:
     """Whether the engine runs an adapter beside the weights as they are; others are merged into them, or attached."""
     raw = read_json(folder / CONFIG, dict) or {}

@@ -48,7 +48,7 @@ def export(
     """
     from hornbook.checkpoint.exporting import export as write
     from hornbook.checkpoint.loading import load
-    from hornbook.checkpoint.lora import adapter_folder
+    from hornbook.checkpoint.lora import adapter_folder, stretch_for
     from hornbook.checkpoint.store import Store
     from hornbook.cli.models import fetch
 
@@ -57,7 +57,8 @@ def export(
     entry = Store(settings).ensure(model)
     began = time.monotonic()
     folder = None if adapter is None else adapter_folder(adapter, settings)
-    checkpoint = load(entry.path, dtype="float32", device=device)
+    stretch = None if folder is None else stretch_for(folder)
+    checkpoint = load(entry.path, dtype="float32", device=device, stretch=stretch)
     if folder is not None:
         from hornbook import adapt
 

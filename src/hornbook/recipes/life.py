@@ -141,12 +141,14 @@ def _do(
 ) -> tuple[str, dict[str, float], list[tuple[str, str]]]:
     """-> (name of the result in ``folder``, figures, questions and answers)."""
     from hornbook.checkpoint.loading import load
+    from hornbook.checkpoint.lora import adapter_folder, stretch_for
     from hornbook.checkpoint.store import Store
 
     path = Store(settings).ensure(stage.model).path
     match stage:
         case Merge():
-            return _merge(load(path, dtype="float32"), stage, folder)
+            stretch = stretch_for(adapter_folder(stage.adapter))
+            return _merge(load(path, dtype="float32", stretch=stretch), stage, folder)
         case Quantise():
             from hornbook.checkpoint.exporting import export
 
