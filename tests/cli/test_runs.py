@@ -6,8 +6,7 @@ import json
 import os
 import subprocess
 import sys
-import threading
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -94,35 +93,39 @@ def test_compared_runs_show_what_was_asked_differently_and_what_came_of_it(runs:
 
 
 def test_a_followed_run_is_told_line_by_line_where_there_is_no_terminal(
-    home: Path, capfd: pytest.CaptureFixture[str]
+    home: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = make_run(home / "runs" / "live", 0, status="running", pid=os.getpid(), steps=9)
+    metrics = folder / "metrics.jsonl"
 
     def write(*rows: dict[str, Any]) -> None:
-        with (folder / "metrics.jsonl").open("a") as file:
+        with metrics.open("a") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
-        time.sleep(0.15)
 
-    def train() -> None:
-        time.sleep(0.1)
-        write(step(1, 3.5), step(2, 3.25))
-        write(step(3, None), validation(3, 3.0))
-        (folder / "metrics.jsonl").write_text(json.dumps(step(1, 3.5)) + "\n")
-        time.sleep(0.15)
-        write(step(2, 2.5))
+    def fail() -> None:
         state = json.loads((folder / "state.json").read_text())
         (folder / "state.json").write_text(json.dumps({**state, "status": "failed", "error": "the disk is full"}))
 
-    training = threading.Thread(target=train)
-    training.start()
+    training: list[Callable[[], object]] = [
+        lambda: write(step(1, 3.5), step(2, 3.25)),
+        lambda: write(step(3, None), validation(3, 3.0)),
+        lambda: metrics.write_text(json.dumps(step(1, 3.5)) + "\n"),  # it goes on from a checkpoint
+        lambda: write(step(2, 2.5)),
+        fail,
+    ]
+    monkeypatch.setattr(following.time, "sleep", lambda _: training.pop(0)())
     with pytest.raises(TrainingError, match="live failed: the disk is full"):
-        following.follow(folder, wait=0.02)
-    training.join()
+        following.follow(folder)
     out, err = capfd.readouterr()
-    lines = out.splitlines()
-    assert lines[0] == "step 0/9  held-out loss 4.5000"
-    assert "step 2/9  loss 3.2500  rate 5.00e-04  400 tokens/s" in lines and "step 3/9  held-out loss 3.0000" in lines
-    assert lines[-1].startswith("step 2/9  loss 2.5000") and "goes on from its last checkpoint" in err
+    assert out.splitlines() == [
+        "step 0/9  held-out loss 4.5000",
+        "step 2/9  loss 3.2500  rate 5.00e-04  400 tokens/s",
+        "step 3/9  loss none  rate 3.33e-04  400 tokens/s",
+        "step 3/9  held-out loss 3.0000",
+        "step 1/9  loss 3.5000  rate 1.00e-03  400 tokens/s",
+        "step 2/9  loss 2.5000  rate 5.00e-04  400 tokens/s",
+    ]
+    assert "goes on from its last checkpoint" in err
     with pytest.raises(TrainingError, match="live failed"):
         following.follow(folder, as_json=True)
     assert [json.loads(line)["step"] for line in capfd.readouterr().out.splitlines()] == [1, 2]

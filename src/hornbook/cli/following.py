@@ -20,13 +20,13 @@ _WAIT = 1.0  # seconds between two looks
 Show: TypeAlias = Callable[[dict[str, Any], str, bool, list[dict[str, Any]]], None]
 
 
-def follow(folder: Path, *, as_json: bool = False, wait: float = _WAIT) -> None:
+def follow(folder: Path, *, as_json: bool = False) -> None:
     """Until the run ends. Raises TrainingError where it failed, or its process is gone."""
     if sys.stdout.isatty() and not as_json:
         with _Drawing(folder) as drawing:
-            _watch(folder, drawing.show, wait)
+            _watch(folder, drawing.show)
     else:
-        _watch(folder, _Lines(as_json).show, wait)
+        _watch(folder, _Lines(as_json).show)
     state = history.state_of(folder)
     status = history.status(folder, state)
     if status == "interrupted":
@@ -39,7 +39,7 @@ def follow(folder: Path, *, as_json: bool = False, wait: float = _WAIT) -> None:
     console.say(f"  {plain(folder.name)} {status}")
 
 
-def _watch(folder: Path, show: Show, wait: float) -> None:
+def _watch(folder: Path, show: Show) -> None:
     tail = Tail(folder)
     while True:
         state = history.state_of(folder)
@@ -48,7 +48,7 @@ def _watch(folder: Path, show: Show, wait: float) -> None:
         show(state, status, anew, rows)
         if status != "running":
             return
-        time.sleep(wait)
+        time.sleep(_WAIT)
 
 
 class _Lines:
