@@ -25,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from importlib.metadata import version
 from pathlib import Path
 
@@ -316,8 +317,7 @@ def extension(quick: bool) -> Iterator[str]:
     yield f"Tokens of the held-out Chinese text: {lengths[0]:,} before, {lengths[1]:,} with 500 merges more.\n"
     rows = [["none (the old vocabulary)", f"{nats(found.model, old, held):.3f}", ""]]
     for start in ("pieces", "mean", "random"):
-        torch.manual_seed(0)
-        model = load(path, dtype="float32", device="cpu").model
+        model = deepcopy(found.model)
         resize(model, new, start=start, generator=torch.Generator().manual_seed(1))  # type: ignore[arg-type]
         before = nats(model, new.tokenizer, held)
         data = batches(new.tokenizer, texts[:cut])

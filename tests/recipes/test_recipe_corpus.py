@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import zstandard
 
+from hornbook.data.private import KINDS
 from hornbook.data.read import Source, read
 from hornbook.errors import DataError, StoreError, UsageError
 from hornbook.recipes import corpus as module
@@ -33,7 +35,7 @@ def bytes_of(folder: Path) -> list[bytes]:
 @pytest.fixture
 def raw(tmp_path: Path) -> Path:
     path = tmp_path / "raw.jsonl"
-    words = "alpha beta gamma delta the of and to sigma omega kappa".split()
+    words = ["alpha", "beta", "gamma", "delta", "the", "of", "and", "to", "sigma", "omega", "kappa"]
     rows = [
         {"text": " ".join(f"{words[(i * j + j) % 11]}{i * j % 97}" for j in range(60)) + "."} for i in range(1, 200)
     ]
@@ -173,3 +175,29 @@ def test_tokens_are_counted_by_a_tokenizer(raw: Path, tmp_path: Path) -> None:
     made = run(asked(raw, tokenizer=str(tmp_path / "tokenizer")), tmp_path / "out")
     train_rows = lines(made.folder, "train")
     assert made.ledger.kept["train"].tokens == sum(tokenizer.count(row["text"]) for row in train_rows)
+
+
+def test_the_page_tells_every_key() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "corpus.md").read_text("utf-8")
+    for name in Corpus.model_fields.keys() - {"recipe"}:
+        assert f"| {name} |" in page, name
+    for part in (module.Source, module.QualityRules, module.Duplicates):
+        for name in part.model_fields:
+            assert f"`{name}`" in page or f"`{name} " in page, name
+    for kind in KINDS:
+        assert f"`[{kind}]`" in page
+
+
+def test_the_examples_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = Path(__file__).parents[2]
+    page = (root / "docs" / "corpus.md").read_text("utf-8")
+    (tmp_path / "recipes").symlink_to(root / "recipes", target_is_directory=True)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    for example in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(example, names)
+    assert (tmp_path / "tokenizer" / "tokenizer.json").is_file()
+    assert list(names["new"].pieces) == [names["tokenizer"].vocab_size]
+    recipe = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)[0]
+    (tmp_path / "page.yaml").write_text(recipe, "utf-8")
+    assert read_recipe("page.yaml", []).quality is not None
