@@ -25,9 +25,10 @@ from hornbook.recipes import forecast
 from hornbook.recipes.classify import label, macro_f1
 from hornbook.recipes.config import Recipe
 from hornbook.recipes.life import Done, live
+from hornbook.recipes.outcome import Outcome, folder_for
 from hornbook.recipes.preview import Preview, lines, marked
 from hornbook.recipes.reading import read
-from hornbook.recipes.run import Outcome, folder_for, run
+from hornbook.recipes.run import run
 from hornbook.recipes.stages import Life
 from hornbook.settings import Settings
 

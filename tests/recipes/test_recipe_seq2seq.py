@@ -16,8 +16,9 @@ import torch
 import hornbook
 import hornbook.checkpoint
 from hornbook.errors import HornbookError, StoreError, TrainingError
+from hornbook.recipes.outcome import Outcome
 from hornbook.recipes.reading import read
-from hornbook.recipes.run import Outcome, run
+from hornbook.recipes.run import run
 from hornbook.settings import Settings
 
 PAGE = (Path(__file__).parents[2] / "docs" / "train.md").read_text("utf-8")

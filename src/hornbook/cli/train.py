@@ -13,7 +13,7 @@ from hornbook.settings import Settings
 
 if TYPE_CHECKING:
     from hornbook.recipes.config import Recipe
-    from hornbook.recipes.run import Outcome
+    from hornbook.recipes.outcome import Outcome
     from hornbook.recipes.stages import Life
 
 LONGEST = 240  # characters of a sample's reply that are shown
@@ -72,9 +72,10 @@ def _list(as_json: bool) -> None:
 
 def _carry_out(recipe: Recipe, given: str, output: Path | None, dry: bool, force: bool, as_json: bool) -> None:
     from hornbook.cli.models import fetch
+    from hornbook.recipes.outcome import folder_for
     from hornbook.recipes.preview import Preview, show
     from hornbook.recipes.progress import Line
-    from hornbook.recipes.run import folder_for, run
+    from hornbook.recipes.run import run
 
     settings = Settings.load()
     folder = folder_for(recipe, Path(given).stem, settings) if output is None else output.expanduser().absolute()
@@ -118,9 +119,9 @@ def _live(life: Life, given: str, output: Path | None, dry: bool, force: bool, a
     """A chain of recipes."""
     from hornbook.cli.models import fetch
     from hornbook.recipes.life import Done, live
+    from hornbook.recipes.outcome import runs
     from hornbook.recipes.preview import duration, show
     from hornbook.recipes.progress import Line
-    from hornbook.recipes.run import runs
 
     settings = Settings.load()
     folder = runs(settings) / Path(given).stem if output is None else output.expanduser().absolute()

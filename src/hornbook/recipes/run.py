@@ -7,23 +7,23 @@ The same recipe in the same folder goes on where it stopped, and tells again wha
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hornbook.errors import DataError, StoreError, UsageError
+from hornbook.errors import StoreError, UsageError
 from hornbook.recipes import forecast
 from hornbook.recipes.config import Recipe, Training
 from hornbook.recipes.job import Job, Place
 from hornbook.recipes.kinds import RECIPES
+from hornbook.recipes.outcome import FREE, Outcome, called, lines_of, stored, told, write
 from hornbook.recipes.preview import Preview, check
 from hornbook.settings import Settings
 
@@ -35,38 +35,7 @@ if TYPE_CHECKING:
     from hornbook.train.schedule import Schedule
     from hornbook.train.team import Team
 
-FREE = (
-    "samples",
-    "training.keep",
-    "training.save_every",
-    "training.tensorboard",
-)  # what may change when a run is taken up again
 Report = Callable[[int, int, str], None]  # (step, steps, what there is to say of it)
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What came of a recipe. ``before``, ``after``: the held-out loss; ``samples``: (question, before, after)."""
-
-    name: str
-    folder: Path
-    result: Path
-    steps: int
-    seconds: float
-    before: float | None
-    after: float | None
-    scores: Mapping[str, float]
-    samples: tuple[tuple[str, str | None, str | None], ...]
-    commands: tuple[str, ...]
-
-    def data(self) -> dict[str, Any]:
-        """For ``--json``."""
-        held_out = {"before": self.before, "after": self.after, **self.scores}
-        return {
-            **{"run": self.name, "folder": str(self.folder), "result": str(self.result), "steps": self.steps},
-            **{"seconds": round(self.seconds, 1), "held_out": held_out, "commands": list(self.commands)},
-            "samples": [{"prompt": asked, "before": old, "after": new} for asked, old, new in self.samples],
-        }
 
 
 def run(
@@ -138,7 +107,7 @@ def _run(
             if held.has_checkpoint():
                 _check_data(folder, job)
             held.begin(asked, model=job.called, steps=steps, free=FREE, say=say)
-            _write(folder / "data.json", {**job.sets.to_json(), "preview": preview.data()})
+            write(folder / "data.json", {**job.sets.to_json(), "preview": preview.data()})
         return _carry_out(recipe, job, held, steps, place, report, team)
 
 
@@ -153,41 +122,6 @@ def _check_data(folder: Path, job: Job) -> None:
             f"the data or its tokenizer has changed since the run in {folder} began",
             "Bring back what it was to go on, or begin another run with -o FOLDER.",
         )
-
-
-def stored(folder: Path) -> dict[str, Any] | None:
-    """The recipe of the run in a folder, as it was resolved."""
-    import yaml
-
-    try:
-        found = yaml.safe_load((folder / "recipe.yaml").read_text("utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
-        return None
-    return found if isinstance(found, dict) else None
-
-
-def called(folder: Path, settings: Settings) -> str:
-    """A run's name: its folder's own below the folder of runs, else the path."""
-    return folder.name if folder.parent == runs(settings) else str(folder)
-
-
-def runs(settings: Settings) -> Path:
-    """Where runs are that were given no folder."""
-    return settings.home.expanduser().absolute() / "runs"
-
-
-def folder_for(recipe: Recipe, name: str, settings: Settings) -> Path:
-    """The folder of the run ``name``; where that one is finished and was of another recipe, name-2, name-3, ..."""
-    from hornbook.train.folder import differences, read_state
-
-    asked = recipe.model_dump(mode="json")
-    for number in itertools.count(1):
-        folder = runs(settings) / (name if number == 1 else f"{name}-{number}")
-        before = stored(folder)
-        other = before is not None and differences(before, asked, FREE)
-        if not other or read_state(folder).get("status") != "finished":
-            return folder
-    raise AssertionError
 
 
 # ------------------------------------------------------------------------------------------------------------- before
@@ -331,7 +265,7 @@ def _carry_out(
     _sample(job, folder, steps, anew=True)
     scores = job.scores() if job.scores is not None else {}
     name = called(folder.path, place.settings)
-    _write(
+    write(
         folder.path / "outcome.json", {"name": name, "kind": job.kind, "scores": scores, "commands": [*job.next(name)]}
     )
     folder.finish()
@@ -361,7 +295,7 @@ def _sample(job: Job, folder: RunFolder, step: int, replies: list[str] | None = 
     if (
         not job.ask
         or job.answer is None
-        or (anew and any(row["step"] == step for row in _lines(folder.path / "samples.jsonl")))
+        or (anew and any(row["step"] == step for row in lines_of(folder.path / "samples.jsonl")))
     ):
         return
     for asked, reply in zip(job.ask, job.answer(job.ask) if replies is None else replies, strict=True):
@@ -385,49 +319,3 @@ def _put(job: Job, folder: Path) -> Path:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return final
-
-
-# -------------------------------------------------------------------------------------------------------------- after
-
-
-def told(folder: Path) -> Outcome | None:
-    """What came of a finished run, by what its folder says; None where it cannot be told."""
-    try:
-        said = json.loads((folder / "outcome.json").read_text("utf-8"))
-        rows = _lines(folder / "metrics.jsonl")
-        held_out = [row["validation"]["loss"] for row in rows if "validation" in row]
-        steps = [row for row in rows if "loss" in row]
-        samples: dict[str, dict[int, str]] = {}
-        for row in _lines(folder / "samples.jsonl"):
-            samples.setdefault(row["prompt"], {})[row["step"]] = row["reply"]
-        last = steps[-1]["step"] if steps else 0
-        return Outcome(
-            said["name"],
-            folder,
-            folder / said["kind"],
-            last,
-            sum(row["seconds"] for row in steps),
-            held_out[0] if held_out else None,
-            held_out[-1] if held_out else None,
-            said["scores"],
-            tuple((asked, replies.get(0), replies.get(last)) for asked, replies in samples.items()),
-            tuple(said["commands"]),
-        )
-    except (OSError, ValueError, KeyError):
-        return None
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    try:
-        return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-    except FileNotFoundError:
-        return []
-    except ValueError as error:
-        raise DataError(f"{path} is damaged: {error}", "Remove the run's folder and begin again.") from error
-
-
-def _write(path: Path, value: Mapping[str, Any]) -> None:
-    try:
-        path.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", "utf-8")
-    except OSError as error:
-        raise StoreError(f"{path} cannot be written: {error.strerror}", "Make room on the disk.") from error
