@@ -54,6 +54,13 @@ def test_without_runs_and_with_wrong_names_it_says_what_to_do(run_here, home: Pa
     assert run_here("runs", "telegram", "--follow", "--report")[0] == 2
 
 
+def test_a_run_that_cannot_be_read_hides_no_other(home: Path, run_here) -> None:  # type: ignore[no-untyped-def]
+    make_run(home / "runs" / "good", 5)
+    (make_run(home / "runs" / "bad", 5) / "state.json").write_text("{")
+    code, out, err = run_here("runs")
+    assert code == 0 and "good" in out and "bad" not in out and "bad/state.json cannot be read" in err
+
+
 def test_the_stages_of_a_chain_are_runs_of_their_own(home: Path, run_here) -> None:  # type: ignore[no-untyped-def]
     make_run(home / "runs" / "life" / "sft", 5)
     (home / "runs" / "life" / "merged").mkdir()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,10 +41,10 @@ def runs(
 
     home = Settings.load().home.expanduser().absolute() / "runs"
     if follow and not names:
-        latest = max(history.all_in(home), key=lambda folder: history.summarise(folder).when, default=None)
+        latest = max(_all(home), key=lambda run: run.when, default=None)
         if latest is None:
             raise UsageError(f"there are no runs in {home}", "hornbook train RECIPE.yaml makes one.")
-        names = [str(latest)]
+        names = [str(latest.folder)]
     folders = [_folder(name, home) for name in names or []]
     if follow or report:
         if len(folders) != 1 or (follow and report):
@@ -58,8 +58,7 @@ def runs(
 
             print(write(folders[0]))
     elif not folders:
-        found = [history.summarise(folder)._replace(name=_called(folder, home)) for folder in history.all_in(home)]
-        _list(found, home, as_json)
+        _list(list(_all(home)), home, as_json)
     elif len(folders) == 1:
         _show(folders[0], as_json)
     else:
@@ -88,6 +87,18 @@ def _called(folder: Path, home: Path) -> str:
 
 
 # ----------------------------------------------------------------------------------------------------------- all
+
+
+def _all(home: Path) -> Iterator[Summary]:
+    """Every run; one that cannot be read is told and keeps no other from being seen."""
+    from hornbook.errors import UsageError
+    from hornbook.train import history
+
+    for folder in history.all_in(home):
+        try:
+            yield history.summarise(folder)._replace(name=_called(folder, home))
+        except UsageError as error:
+            console.say(error.what)
 
 
 def _list(found: list[Summary], home: Path, as_json: bool) -> None:
