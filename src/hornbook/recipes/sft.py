@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from hornbook.errors import UsageError
 from hornbook.recipes import examples
+from hornbook.recipes.adapters import LowRank
 from hornbook.recipes.job import Asked, Job, Place
 from hornbook.recipes.kinds import Sft
 from hornbook.recipes.opening import open_base
@@ -118,11 +119,13 @@ def commands(recipe: Sft, run: str, question: str) -> list[str]:
             f"hornbook export {run} --to gguf -q Q8_0 -o {Path(run).name}.gguf",
         ]
     stretch = "" if recipe.rope is None else f" --stretch {recipe.rope.kind}:{recipe.rope.factor:g}"
-    return [
+    said = [
         f"hornbook run {recipe.model} {_quoted(question)} --adapter {run}{stretch}",
         f"hornbook chat {recipe.model} --adapter {run}{stretch}",
-        f"hornbook export {recipe.model} --adapter {run} --to gguf -q Q8_0 -o {Path(run).name}.gguf",
     ]
+    if isinstance(recipe.adapter, LowRank) or recipe.adapter.kind == "ia3":  # others are no change of the weights
+        said.append(f"hornbook export {recipe.model} --adapter {run} --to gguf -q Q8_0 -o {Path(run).name}.gguf")
+    return said
 
 
 def _quoted(text: str) -> str:
