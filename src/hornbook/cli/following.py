@@ -31,7 +31,7 @@ def follow(folder: Path, *, as_json: bool = False) -> None:
     status = history.status(folder, state)
     if status == "interrupted":
         raise TrainingError(
-            f"{plain(folder.name)} was interrupted at step {state.get('step', 0)}: its process is gone",
+            f"{plain(folder.name)} was interrupted at step {history.summarise(folder).step}: its process is gone",
             "Give the same command again: it goes on from the last checkpoint.",
         )
     if status == "failed":
