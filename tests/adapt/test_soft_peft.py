@@ -19,6 +19,7 @@ from hornbook.adapt.prompt import Prompt
 from hornbook.adapt.ptuning import PTuning
 from hornbook.adapt.reft import LoReFT
 from hornbook.checkpoint.loading import load
+from hornbook.model.cache import ContiguousCache
 from hornbook.model.transformer import Transformer
 from hornbook.train.batch import Batch, pad
 from hornbook.train.loop import train
@@ -141,6 +142,25 @@ def test_forward_gradients_and_five_steps_are_those_of_peft(
     assert moved > 1e-4, f"five steps changed nothing by more than {moved}"
     for mine, own in pairs(attached, theirs):
         torch.testing.assert_close(mine, own.reshape(mine.shape), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["prompt", "prefix", "ia3"])
+def test_what_is_written_token_by_token_is_what_peft_writes(
+    kind: str, ours: Transformer, theirs_of: Callable[[str], Any]
+) -> None:
+    theirs = theirs_of(kind)
+    attach_alike(ours, kind, theirs)
+    for row in ROWS:
+        ids = torch.tensor([row])
+        said = theirs.generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=6, do_sample=False, eos_token_id=None
+        )
+        cache, step, mine = ContiguousCache(ours.config, 1, 40), ids, []
+        with torch.no_grad():
+            for _ in range(6):
+                step = ours(step, cache=cache, logits="last").logits.argmax(-1, keepdim=True)
+                mine.append(int(step))
+        assert said[0, -6:].tolist() == mine
 
 
 @pytest.mark.parametrize("kind", KINDS)
