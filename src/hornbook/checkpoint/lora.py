@@ -37,6 +37,8 @@ Change: TypeAlias = tuple[Floats, Floats, float]
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _NAME = re.compile(r"(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<side>[AB])(?:\.default)?\.weight")
 _RETRAIN = "Train it again without, or merge it into its model with the tool that made it."
+_OPEN = "Merge it into its model (hornbook merge), or open the model with it (hornbook run MODEL --adapter)."
+_ELSEWHERE = ("use_dora", "modules_to_save")  # of _MORE: hornbook.adapt does these
 # Keys that ask for another computation, and must not be set.
 _MORE = frozenset(
     ["use_dora", "bias", "modules_to_save", "lora_bias", "use_qalora", "use_bdlora", "alora_invocation_tokens"]
@@ -133,10 +135,10 @@ def check_kind(raw: Mapping[str, Any], reached: Collection[str] = ()) -> None:
     """Raise UnsupportedModel for an adapter that is more than LoRA, but for the keys that the caller has ``reached``."""
     kind = raw.get("peft_type")
     if kind != "LORA":
-        raise UnsupportedModel(f"the adapter is of the kind {kind}", "The engine runs LoRA adapters.")
+        raise UnsupportedModel(f"the adapter is of the kind {kind}, and the engine runs LoRA beside the weights", _OPEN)
     for key in sorted(_MORE.difference(reached)):
         if raw.get(key) not in (None, False, [], "none"):
-            raise UnsupportedModel(f"the adapter has {key} = {raw[key]!r}", _RETRAIN)
+            raise UnsupportedModel(f"the adapter has {key} = {raw[key]!r}", _OPEN if key in _ELSEWHERE else _RETRAIN)
     begun = raw.get("init_lora_weights")
     if isinstance(begun, str) and begun.lower().startswith(_OF_ANOTHER_BASE):
         raise UnsupportedModel(
