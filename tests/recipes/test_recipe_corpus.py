@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import filelock
 import pytest
 import zstandard
 
@@ -119,6 +120,9 @@ def test_a_finished_corpus_is_not_written_over_and_a_strange_folder_is_left_alon
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
     with pytest.raises(UsageError, match="not empty"):
+        run(asked(raw), tmp_path / "mine")
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["letter.txt"]
+    with filelock.FileLock(tmp_path / "mine" / ".lock"), pytest.raises(UsageError, match="another process"):
         run(asked(raw), tmp_path / "mine")
     raw.write_text(raw.read_text() + '{"text": "one more"}\n')
     with pytest.raises(UsageError, match="other files"):

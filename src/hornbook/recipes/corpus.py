@@ -13,10 +13,12 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from glob import glob
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
+import filelock
 import numpy as np
 import yaml
 from pydantic import Field
@@ -37,6 +39,7 @@ from hornbook.recipes.parts import Packed, Part, Parts, as_json, write
 from hornbook.recipes.reading import read_as
 
 PART = 128  # batches
+FEW = 1000  # examples that are cleaned before other processes have started
 Progress = Callable[[str, int, int], None]  # (what is done, how many, of how many)
 
 
@@ -132,33 +135,57 @@ def run(corpus: Corpus, folder: Path, progress: Progress | None = None) -> Made:
     sources = [reading_data.Source(s.path, s.shape, s.fields, split=s.split) for s in corpus.sources]
     asked = _asked(corpus, sources)
     try:
-        before = _made(folder, asked)
-        if before is not None:
-            return Made(folder, before, False)
-        work = folder / ".work"
-        work.mkdir(parents=True, exist_ok=True)
-        write(work / "asked.json", as_json(asked))
-        parts = _clean(corpus, sources, work, report)
-        ledger = parts.ledger
-        if not parts.kept:
-            first = max(ledger.gone.items(), key=lambda item: item[1].examples, default=("nothing was read", None))[0]
-            raise DataError(
-                f"none of {ledger.read.examples:,} examples stayed; most went for {first}",
-                "Loosen that rule, or look at .work in the folder for what the account says.",
-            )
-        _finish(corpus, folder, parts, report)
-        write(
-            folder / "corpus.yaml",
-            yaml.safe_dump(corpus.model_dump(mode="json"), sort_keys=False, allow_unicode=True).encode(),
-        )
-        write(folder / "report.html", ledger.page(f"The corpus {folder.name}").encode("utf-8", "replace"))
-        write(folder / "account.json", as_json({"asked": asked, **ledger.as_dict()}))
-        shutil.rmtree(work)
+        with _alone(folder):
+            return _run(corpus, folder, sources, asked, report)
     except OSError as error:
         raise StoreError(
             f"{folder} cannot be written: {error.strerror or error}",
             "Make room or give another folder; the same command goes on where it was.",
         ) from error
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """While no other process makes a corpus in the folder. Raises UsageError where one does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with filelock.FileLock(folder / ".lock", timeout=0):
+            try:
+                yield
+            finally:
+                with suppress(OSError):  # an open file cannot be removed everywhere
+                    (folder / ".lock").unlink()
+    except filelock.Timeout as error:
+        raise UsageError(
+            f"another process makes a corpus in {folder}", "Wait for it, or name another folder."
+        ) from error
+
+
+def _run(
+    corpus: Corpus, folder: Path, sources: list[reading_data.Source], asked: dict[str, Any], report: Progress
+) -> Made:
+    before = _made(folder, asked)
+    if before is not None:
+        return Made(folder, before, False)
+    work = folder / ".work"
+    work.mkdir(parents=True, exist_ok=True)
+    write(work / "asked.json", as_json(asked))
+    parts = _clean(corpus, sources, work, report)
+    ledger = parts.ledger
+    if not parts.kept:
+        first = max(ledger.gone.items(), key=lambda item: item[1].examples, default=("nothing was read", None))[0]
+        raise DataError(
+            f"none of {ledger.read.examples:,} examples stayed; most went for {first}",
+            "Loosen that rule, or look at .work in the folder for what the account says.",
+        )
+    _finish(corpus, folder, parts, report)
+    write(
+        folder / "corpus.yaml",
+        yaml.safe_dump(corpus.model_dump(mode="json"), sort_keys=False, allow_unicode=True).encode(),
+    )
+    write(folder / "report.html", ledger.page(f"The corpus {folder.name}").encode("utf-8", "replace"))
+    write(folder / "account.json", as_json({"asked": asked, **ledger.as_dict()}))
+    shutil.rmtree(work)
     return Made(folder, ledger, True)
 
 
@@ -183,7 +210,7 @@ def _made(folder: Path, asked: Mapping[str, Any]) -> Ledger | None:
     if begun.is_file():
         if json.loads(begun.read_bytes()) != asked:
             shutil.rmtree(folder / ".work")
-    elif folder.is_dir() and any(folder.iterdir()):
+    elif any(file.name != ".lock" for file in folder.iterdir()):
         raise UsageError(f"the folder {folder} is not empty, and holds no corpus", "Name another folder.")
     return None
 
@@ -214,7 +241,11 @@ def _clean(corpus: Corpus, sources: list[reading_data.Source], work: Path, repor
             sources, malformed=corpus.malformed, skipped=lambda place, why: skipped.append((place, why))
         )
 
-    total = sum(1 for _ in stream())  # a line that cannot be read ends the work here, before any of it is done
+    total = 0
+    for total, _ in enumerate(stream(), 1):  # a line that cannot be read ends the work here, before any of it is done
+        if total % 1000 == 0:
+            report("reading", total, 0)
+    workers = 1 if total <= FEW and not corpus.workers else corpus.workers
     contamination = Contamination.of({name: texts_of_items(file) for name, file in _sets(corpus).items()})
     parts = Parts(work, corpus.seed)
     ledger, exact = parts.ledger, Exact()
@@ -227,7 +258,7 @@ def _clean(corpus: Corpus, sources: list[reading_data.Source], work: Path, repor
         next(every, None)
     done = parts.count * PART * BATCH
     writer = parts.begin()
-    for i, (batch, results) in enumerate(cleaned(every, _cleaning(corpus, contamination), corpus.workers), 1):
+    for i, (batch, results) in enumerate(cleaned(every, _cleaning(corpus, contamination), workers), 1):
         _take(batch, results, ledger, exact if corpus.duplicates.exact else None, writer, parts)
         done += len(batch.examples)
         report("cleaning", done, total)
