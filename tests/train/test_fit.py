@@ -140,12 +140,12 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(
     if options:
         return
     folder = tmp_path / "again"
-    for _ in range(8):
-        process = trainer.start(folder, slow=0.01, **options)
-        time.sleep(draw.uniform(0.02, 0.25))
+    for _ in range(6):
+        process = trainer.start(folder, slow=0.05, **options)
+        time.sleep(draw.uniform(0.02, 0.2))
         os.kill(process, signal.SIGKILL)
         timed += trainer.end() == -signal.SIGKILL
-    assert timed > 3
+    assert timed > 2, "three times there are more steps left than fit in the time"
     assert trainer.run(folder, **options) == 0
     assert_same(folder, through)
     assert not list(folder.rglob(".*.partial")) and not list(folder.rglob(".*.old"))
