@@ -27,6 +27,7 @@ from hornbook.recipes.config import Recipe
 from hornbook.recipes.life import Done, live
 from hornbook.recipes.outcome import Outcome, folder_for
 from hornbook.recipes.preview import Preview, lines, marked
+from hornbook.recipes.progress import Line
 from hornbook.recipes.reading import read
 from hornbook.recipes.run import run
 from hornbook.recipes.stages import Life
@@ -278,6 +279,19 @@ def test_labels_are_learnt_and_told_again(life: tuple[Path, list[Done]], tmp_pat
 def test_macro_f1_is_the_mean_over_the_labels_that_occur() -> None:
     pairs = [(0, 0), (0, 1), (1, 1), (1, 1)]  # F1 of 0: 2/3; of 1: 4/5; label 2 does not occur
     assert macro_f1(pairs, 3) == pytest.approx((2 / 3 + 4 / 5) / 2)
+
+
+def test_how_long_it_takes_is_told_of_each_work_by_itself(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("hornbook.recipes.progress.time.monotonic", lambda: now[0])
+    line = Line(every=0.0)
+    for done, at in ((1, 0.0), (50, 5000.0), (1, 6000.0), (3, 6020.0)):
+        now[0] = at
+        line(done, 50, "loss 1")
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1].endswith("step 3 of 50, loss 1, 8 min left") and "left" not in said[1]
 
 
 # ------------------------------------------------------------------------------------------------------ the command

@@ -15,11 +15,15 @@ class Line:
         self.on_terminal = sys.stderr.isatty()
         self.every = 0.2 if self.on_terminal else every
         self.first: tuple[float, int] | None = None  # when the first step was reported, and its number
+        self.done = 0
         self.last = time.monotonic()
         self.open = False  # whether the cursor stands behind a line that will be written over
 
     def __call__(self, done: int, total: int, what: str) -> None:
         now = time.monotonic()
+        if done <= self.done:  # another work has begun
+            self.first = None
+        self.done = done
         began, first = self.first = self.first or (now, done)
         if now - self.last < self.every and done < total:
             return
