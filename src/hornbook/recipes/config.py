@@ -41,7 +41,7 @@ class Source(Strict):
     weight: float = said(
         1.0,
         gt=0,
-        text="its share of the examples, where the sources' weights differ; the mix ends with its first source",
+        text="its share of the examples, where the sources' weights differ; `ended` says when the mix ends",
     )
     split: Literal["file", "blank-line", "line"] = said("file", text="how a file of plain text is cut into examples")
 
@@ -54,6 +54,10 @@ class Data(Strict):
         0.05,
         text="what is held out and never learnt: a share of the examples (0.05), a number of them (20), 0 for none, or "
         "sources of their own",
+    )
+    ended: Literal["stop", "repeat", "drop"] = said(
+        "stop",
+        text="when a source of a mix has ended: the mix ends, it begins anew until all were read once, or the others go on",
     )
     malformed: Literal["stop", "skip"] = said("stop", text="a line that cannot be read ends the work, or is counted")
     context: int = said(1024, ge=2, unit="tokens", text="the longest row; no more than the model reads")

@@ -167,7 +167,7 @@ class Reader:
         self._skipped.add(str(at))
 
     def _mixed(self) -> Iterator[Example]:
-        """All sources, one behind the other or, where their weights differ, mixed until the first one ends."""
+        """All sources, one behind the other or, where their weights differ, mixed by them."""
         from hornbook.data.mix import Mixed
         from hornbook.data.stream import Files
 
@@ -175,7 +175,7 @@ class Reader:
         if len(set(weights)) == 1:
             return self._all(self.train)
         streams = [Files(source, malformed=self.data.malformed, skipped=self._skip) for source in self.train]
-        return iter(Mixed(streams, weights, seed=self.seed))
+        return iter(Mixed(streams, weights, seed=self.seed, ended=self.data.ended))
 
     def _side(self, *, held_out: bool) -> Iterator[Example]:
         from hornbook.data import split
