@@ -77,11 +77,11 @@ def test_differences_go_down_to_what_differs_and_are_short() -> None:
     assert len(long) < 100 and "..." in long
 
 
-def test_other_versions_of_what_computes_are_told(tmp_path: Path) -> None:
+def test_other_versions_and_another_number_of_threads_are_told(tmp_path: Path) -> None:
     with RunFolder(tmp_path) as run:
         run.begin(RECIPE, say=quiet)
     environment = json.loads((tmp_path / "environment.json").read_text("utf-8"))
-    environment["versions"]["torch"] = "1.13"
+    environment["versions"]["torch"], environment["threads"] = "1.13", 96
     (tmp_path / "environment.json").write_text(json.dumps(environment), "utf-8")
     pretend_checkpoint(tmp_path)
     words: list[str] = []

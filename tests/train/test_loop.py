@@ -110,6 +110,18 @@ def test_rates_follow_the_schedule_and_are_given_back() -> None:
     assert not model.training, "the model is given back in the mode in which it came"
 
 
+def test_gradients_are_gone_when_the_hooks_are_called() -> None:
+    """A validation has the room that they took."""
+    model, held = made(), []
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+
+    def look(step: object) -> None:
+        held.append([p.grad for p in model.parameters() if p.grad is not None])
+
+    train(model, repeat(rows(5)), causal_lm(), optimizer, steps=2, on_step=[look])
+    assert held == [[], []]
+
+
 def test_the_last_snapshots_are_averaged() -> None:
     model = made()
     average, seen = Average(model, last=7, snapshots=3, apart=2), []

@@ -35,6 +35,7 @@ from hornbook.errors import HornbookError, StoreError, TrainingStopped, UsageErr
 from hornbook.train.loop import Step
 
 METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
+_COMPUTES = ("versions", "machine", "threads", "devices")  # what the last digits of a result may hang on
 _EVERY = 1.0  # seconds between two writings of how far it is
 
 
@@ -98,8 +99,10 @@ class RunFolder:
         self._compare(asked, free)
         environment = describe_environment()
         before = _read_json(self.path / "environment.json")
-        if before and self.has_checkpoint() and (new := differences(before["versions"], environment["versions"])):
-            say(f"the run was begun with other versions ({'; '.join(new)}): its last digits may differ")
+        if before and self.has_checkpoint():
+            now = {key: environment[key] for key in _COMPUTES}
+            if changed := differences({key: before.get(key) for key in _COMPUTES}, now):
+                say(f"the run was begun elsewhere ({'; '.join(changed)}): its last digits may differ")
         self._write("recipe.yaml", yaml.safe_dump(asked, sort_keys=False, allow_unicode=True))
         self._write_json("environment.json", environment)
         named = {"recipe": str(recipe.get("recipe", "")), "model": model}

@@ -103,6 +103,7 @@ def train(
                 _check_finite(number, value, norm, made.parts, taken, made.each)
                 optimizer.step()
                 precision.settle()
+                optimizer.zero_grad(set_to_none=True)  # what comes between two steps has their room
             rate, seconds = optimizer.param_groups[0]["lr"], time.perf_counter() - began
             step = Step(number, value, made.parts, made.labels, rate, norm, seconds, made.tokens, peak(model.device))
             done.steps.append(step)
