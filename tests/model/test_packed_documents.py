@@ -191,7 +191,7 @@ def test_compiled_blocks_are_not_compiled_again_for_every_packed_row(monkeypatch
     monkeypatch.setattr(Packed, "attend", Packed.attend)
     model = initialise(Transformer(dataclasses.replace(TINY, layers=1)), generator=torch.Generator().manual_seed(1))
     ids = torch.cat(documents(True)[0])[None]
-    rows = [(0, 7, 12), (0, 7, 8, 21), (0, 20, 30), (0, 1, 2, 5, 17), (0, 3, 11)]
+    rows = [(0, 7, 12), (0, 7, 8, 21), (0, 20, 30), (0, 1, 2, 5, 17)]
     plain = [model(ids[:, : row[-1]], segments=torch.tensor(row), logits="none").hidden for row in rows]
     assert blocks.compiled(model, torch.device("cpu"))
     programs = []
@@ -199,7 +199,7 @@ def test_compiled_blocks_are_not_compiled_again_for_every_packed_row(monkeypatch
         found = model(ids[:, : row[-1]], segments=torch.tensor(row), logits="none").hidden
         assert torch.allclose(found, wanted, atol=1e-6)
         programs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
-    assert programs[0] > 0 and programs[1:] == [programs[1]] * 4
+    assert programs[0] > 0 and programs[1:] == [programs[1]] * 3
 
 
 def test_positions_are_counted_for_each_document_without_being_told() -> None:
