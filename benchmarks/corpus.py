@@ -1,8 +1,9 @@
 """How fast and how well a corpus is made: the pipeline, near duplicates, contamination, tokenizers, new tokens.
 
-    python benchmarks/corpus.py [--only pipeline,duplicates,contamination,tokenizers,extension] [--quick] [--write]
+    python benchmarks/corpus.py [--only pipeline,languages,duplicates,contamination,tokenizers,extension] [--quick] [--write]
 
 pipeline       real documents of three languages and chats: what each step costs, and documents a second with 1 and 2 processes
+languages      one sentence in 31 languages: told right, unknown, wrong
 duplicates     real documents with 1 to 40 in 100 words changed: found, beside the published curve; wrong finds among others;
                and how long clusters of 100,000 signatures take
 contamination  items of 4 real evaluation sets put into documents; other documents hold none
@@ -27,6 +28,7 @@ import time
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -139,6 +141,36 @@ def pipeline(quick: bool) -> Iterator[str]:
     yield table(["processes", "documents", "seconds", "documents a second", "MB a second"], rows)
 
 
+# --------------------------------------------------------------------------------------------------------- languages
+
+CODES = {
+    "Arabic": "ar", "Bengali": "bn", "Bulgarian": "bg", "Chinese": "zh", "Czech": "cs", "Danish": "da", "Dutch": "nl", "English": "en",
+    "Finnish": "fi", "French": "fr", "German": "de", "Greek": "el", "Hebrew": "he", "Hindi": "hi", "Hungarian": "hu", "Indonesian": "id",
+    "Italian": "it", "Japanese": "ja", "Korean": "ko", "Polish": "pl", "Portuguese": "pt", "Romanian": "ro", "Russian": "ru",
+    "Spanish": "es", "Swahili": "sw", "Swedish": "sv", "Tamil": "ta", "Thai": "th", "Turkish": "tr", "Ukrainian": "uk", "Vietnamese": "vi",
+}  # fmt: skip
+
+
+def languages(quick: bool) -> Iterator[str]:
+    from hornbook.data.language import identify
+
+    text = [line.strip() for line in lines("udhr_first_article_all")]
+    named = [(line.removeprefix("(").removesuffix(")"), after) for line, after in pairwise(text) if line and after]
+    known = [(name, article) for name, article in named if name.split(",")[0].split(" ")[0] in CODES]
+    rows = []
+    for width in (10_000, 60, 30):
+        told = [
+            (name, CODES[name.split(",")[0].split(" ")[0]], identify(article[:width]).code) for name, article in known
+        ]
+        wrong = [f"{name}: {code}" for name, right, code in told if code not in (right, "unknown")]
+        unknown = sum(code == "unknown" for _, _, code in told)
+        said = "whole" if width > 1000 else f"first {width} characters"
+        rows.append([said, str(len(told)), str(len(told) - len(wrong) - unknown), str(unknown), "; ".join(wrong)])
+    yield "The first article of the Universal Declaration of Human Rights, in the languages and spellings that the names below begin:\n"
+    yield table(["of the article", "texts", "right", "unknown", "wrong"], rows)
+    yield f"\n({', '.join(CODES)}.)"
+
+
 # -------------------------------------------------------------------------------------------------------- duplicates
 
 
@@ -249,7 +281,7 @@ def tokenizers(quick: bool) -> Iterator[str]:
 
     from hornbook.text.train_tokenizer import train
 
-    share, size = (0.3, 4500) if quick else (0.9, 8000)
+    share, size = (0.3, 4500) if quick else (0.6, 8000)
     sets = {"English": lines("botchan_en"), "Chinese": chinese(), "Japanese": lines("wagahai_ja")}
     learnt = [line for texts in sets.values() for line in texts[: int(len(texts) * share)]]
     held = {name: texts[int(len(texts) * 0.9) :] for name, texts in sets.items()}
@@ -291,7 +323,7 @@ def extension(quick: bool) -> Iterator[str]:
     from hornbook.text.extend import grow, resize
     from hornbook.text.tokenizer import Tokenizer
 
-    steps, width, rows_of = (2, 64, 4) if quick else (16, 128, 4)
+    steps, width, rows_of = (1, 32, 2) if quick else (12, 128, 4)
     texts = chinese()
     cut = int(len(texts) * 0.9)
     path = Store(Settings.load()).ensure("smollm2:135m").path
@@ -305,7 +337,7 @@ def extension(quick: bool) -> Iterator[str]:
 
     @torch.no_grad()
     def nats(model: torch.nn.Module, tokenizer: Tokenizer, part: list[str]) -> float:
-        rows = batches(tokenizer, part)[: 8 if quick else 24]
+        rows = batches(tokenizer, part)[: 4 if quick else 16]
         letters = sum(len(tokenizer.decode(row[1:].tolist())) for row in rows)
         total = sum(float(loss(model, rows[i : i + 4])) * rows[i : i + 4, 1:].numel() for i in range(0, len(rows), 4))
         return total / letters
@@ -341,6 +373,7 @@ def extension(quick: bool) -> Iterator[str]:
 
 PARTS: dict[str, tuple[str, Callable[[bool], Iterator[str]]]] = {
     "pipeline": ("The pipeline", pipeline),
+    "languages": ("Languages", languages),
     "duplicates": ("Near duplicates", duplicates),
     "contamination": ("Contamination", contamination),
     "tokenizers": ("Tokenizers", tokenizers),

@@ -11,6 +11,7 @@ import pytest
 from hornbook.data.account import SHOWN, Ledger
 from hornbook.data.cleaning import Cleaning, clean
 from hornbook.data.contamination import Contamination
+from hornbook.data.duplicates import similarity
 from hornbook.data.example import Conversation, Example, Labelled, Pair, Place, Preference, Text
 from hornbook.data.quality import Quality
 from hornbook.data.read import Source, read
@@ -86,6 +87,16 @@ def test_keys_tell_labels_apart_and_signatures_do_not_see_marks() -> None:
     assert clean(Text("A  FILM."), Cleaning()).key == clean(Text("a film."), Cleaning()).key
     assert clean(Text("a@b.org wrote"), Cleaning()).key != clean(Text("c@d.org wrote"), Cleaning()).key
     assert clean(Text("a"), Cleaning(near=None)).signature is None
+
+
+def test_what_the_system_says_makes_no_two_conversations_alike() -> None:
+    rules = Message("system", " ".join(f"rule{i}" for i in range(300)))
+    chats = [
+        Conversation((rules, Message("user", f"What is {n}?"), Message("assistant", n * 9))) for n in ("one", "two")
+    ]
+    one, other = (clean(chat, Cleaning()) for chat in chats)
+    assert one.signature is not None and other.signature is not None
+    assert float(similarity(one.signature, other.signature)) < 0.5
 
 
 def test_the_account_adds_up_is_read_again_and_escapes_what_it_shows() -> None:

@@ -15,13 +15,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from hornbook.data.contamination import Contamination
 from hornbook.data.duplicates import MinHash, exact_key
-from hornbook.data.example import Example, Labelled, Pair, Preference, Text
+from hornbook.data.example import Conversation, Example, Labelled, Pair, Preference, Text
 from hornbook.data.language import UNKNOWN, Language, identify
 from hornbook.data.lines import keep_prose
 from hornbook.data.private import scrub
@@ -92,11 +92,20 @@ def clean(example: Example, cleaning: Cleaning) -> Cleaned:
         changes.update({f"private.{name}": count for name, count in found.items()})
         return text
 
-    signature = None if cleaning.near is None else cleaning.near.signature(whole)
+    signature = None if cleaning.near is None else cleaning.near.signature(_compared(made))
     key = exact_key(whole if not isinstance(made, Labelled) else f"{whole}\n\n{made.label}")
     if cleaning.private is not None:
         made = rewritten(made, mark)
     return Cleaned(made, size, language.code, changes, key=key, signature=signature)
+
+
+def _compared(example: Example) -> str:
+    """What near duplicates are told by: all texts but those of the system, which a thousand conversations may share."""
+    if isinstance(example, Conversation):
+        example = replace(example, messages=tuple(m for m in example.messages if m.role != "system"))
+    elif isinstance(example, Preference):
+        example = replace(example, prompt=tuple(m for m in example.prompt if m.role != "system"))
+    return "\n\n".join(texts(example))
 
 
 def _refused(
