@@ -118,7 +118,9 @@ def _prompts(batch: Batch) -> Tensor | None:
         return (real & (learnt == 0)).sum(-1)
     starts = batch.segments[:-1].to(learnt.device).long()
     sizes = batch.segments.diff().to(learnt.device)
-    document = torch.repeat_interleave(torch.arange(len(starts), device=learnt.device), sizes, output_size=learnt.shape[1])
+    document = torch.repeat_interleave(
+        torch.arange(len(starts), device=learnt.device), sizes, output_size=learnt.shape[1]
+    )
     before = F.pad(learnt[0], (1, 0))[starts]  # labels of the documents before
     unlearnt = (learnt[0] == before[document]).long()
     return torch.zeros_like(starts).index_add_(0, document, unlearnt)
