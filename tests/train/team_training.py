@@ -1,7 +1,7 @@
 """A program that torchrun, or a test in its place, starts several times: the processes train tiny models together.
 
 team_training.py FOLDER together    every way to share out a model, one after another, each into a folder of its own;
-                                    in the end process 1 finds something wrong with its data
+                                    first a recipe; in the end process 1 finds something wrong with its data
 team_training.py FOLDER resume      go on in FOLDER/run; process 1 is killed once, before step 6
 """
 
@@ -26,6 +26,9 @@ from hornbook.data.feed import Feed
 from hornbook.errors import DataError
 from hornbook.model.config import LayerKind, ModelConfig, Relative, Rotary
 from hornbook.model.transformer import Transformer
+from hornbook.recipes.kinds import Pretrain, settled
+from hornbook.recipes.run import run
+from hornbook.settings import Settings
 from hornbook.train import distributed, schedule
 from hornbook.train.average import MovingAverage
 from hornbook.train.batch import Batch, translation
@@ -144,8 +147,30 @@ def keep(folder: Path, model: Transformer, steps: list[Step]) -> None:
     (folder / "steps.json").write_text(json.dumps(said))
 
 
+def a_recipe(folder: Path, name: str) -> None:
+    """Pre-train by a recipe, on whatever processes there are."""
+    text = folder / "text.txt"
+    if not text.exists() and os.environ.get("RANK", "0") == "0":
+        text.write_text("\n\n".join(f"{i} and {i * 7 % 11} make {i + i * 7 % 11}." for i in range(60)))
+    training = {"steps": 3, "tokens": 64, "accumulate": 2, "rate": 0.001, "device": "cpu"}
+    recipe = Pretrain.model_validate(
+        {
+            "recipe": "pretrain",
+            "data": {"train": [{"path": str(text), "split": "blank-line"}], "context": 16, "validation": 5},
+            "training": training, "samples": {"ask": ["1 and"], "prompts": 0, "tokens": 3}, "tokenizer": {"size": 300},
+        }
+    )  # fmt: skip
+    run(
+        settled(recipe), folder / name, settings=Settings.load(), show=lambda preview: None, report=lambda *said: None,
+        say=lambda said: None,
+    )  # fmt: skip
+
+
 def main(folder: Path, what: str) -> None:
     torch.set_num_threads(1)
+    if what == "together":
+        a_recipe(folder, "recipe")
+        os.environ["MASTER_PORT"] = os.environ["NEXT_PORT"]  # of the first meeting something may still be there
     with distributed.joined(device="cpu") as (team, device):
         assert isinstance(team, Ranks)
         if what == "resume":

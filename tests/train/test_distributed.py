@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from team_training import CONFIG, MICRO, STEPS, WAYS, a_run, fresh, steps_of
+from team_training import CONFIG, MICRO, STEPS, WAYS, a_recipe, a_run, fresh, steps_of
 
 from hornbook.errors import TrainingError, UsageError
 from hornbook.train import distributed
@@ -34,7 +34,13 @@ def free_port() -> str:
 
 def start(count: int, folder: Path, what: str) -> list[tuple[int, str]]:
     """Do what torchrun does, without the seconds that it takes; -> how each process ended, and what it said."""
-    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": str(count), "OMP_NUM_THREADS": "1"}
+    meeting = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": free_port(),
+        "NEXT_PORT": free_port(),
+        "WORLD_SIZE": str(count),
+        "OMP_NUM_THREADS": "1",
+    }
     processes = [
         subprocess.Popen(
             [sys.executable, str(PROGRAM), str(folder), what], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -43,7 +49,7 @@ def start(count: int, folder: Path, what: str) -> list[tuple[int, str]]:
         for rank in range(count)
     ]  # fmt: skip
     try:
-        said = [process.communicate(timeout=120)[0] for process in processes]
+        said = [process.communicate(timeout=240)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()
@@ -76,8 +82,8 @@ def lines(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def same(folder: Path, weights: dict[str, torch.Tensor], tolerance: float = 1e-5) -> None:
-    found = load_file(folder / "weights.safetensors")
+def same(folder: Path, weights: dict[str, torch.Tensor], tolerance: float = 1e-5, file: str = "weights") -> None:
+    found = load_file(folder / f"{file}.safetensors")
     for name, weight in weights.items():
         torch.testing.assert_close(found[name], weight, rtol=0, atol=tolerance, msg=lambda m, name=name: f"{name}: {m}")
 
@@ -94,6 +100,23 @@ def test_two_processes_train_what_one_does(together: Path, alone: Any) -> None:
         assert line["labels"] == wanted["labels"] and line.get("tokens") == wanted.get("tokens")
         if "gradient_norm" in line:
             assert line["gradient_norm"] == pytest.approx(wanted["gradient_norm"], rel=1e-4)
+
+
+def test_a_recipe_under_torchrun_is_the_same_recipe(together: Path) -> None:
+    a_recipe(together, "recipe-alone")
+    found, expected = lines(together / "recipe"), lines(together / "recipe-alone")
+    assert [line.keys() for line in found] == [line.keys() for line in expected] and len(found) > 3
+    for line, wanted in zip(found, expected, strict=True):
+        if "loss" in wanted:
+            assert (line["labels"], line["tokens"]) == (wanted["labels"], wanted["tokens"])
+            assert line["loss"] == pytest.approx(wanted["loss"], abs=1e-5)
+    same(
+        together / "recipe" / "model",
+        load_file(together / "recipe-alone" / "model" / "model.safetensors"),
+        file="model",
+    )
+    asked = [(folder / "samples.jsonl").read_text() for folder in (together / "recipe", together / "recipe-alone")]
+    assert asked[0] == asked[1] and asked[0].count("\n") == 2
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -122,7 +145,7 @@ def test_three_go_on_where_one_stopped_and_again_after_one_of_them_was_killed(al
     said = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "3", "--max-restarts", "1",
          "--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{free_port()}", str(PROGRAM), str(tmp_path), "resume"],
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=180,
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert said.returncode == 0, said.stderr
     assert "exitcode: -9" in said.stderr and "has lost another one" in said.stderr
