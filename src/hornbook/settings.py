@@ -43,7 +43,7 @@ class _TomlFile(PydanticBaseSettingsSource):
 class Settings(BaseSettings):
     """Everything that a person can set once instead of typing it each time."""
 
-    model_config = SettingsConfigDict(env_prefix="HORNBOOK_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="HORNBOOK_", env_ignore_empty=True, extra="ignore", frozen=True)
 
     home: Path = Field(default_factory=lambda: default_home())
     offline: bool = False
