@@ -52,14 +52,15 @@ def own(model: Transformer) -> dict[str, Tensor]:
 @pytest.mark.parametrize("settings", [{}, {"dora": True}, {"init": "pissa"}, {"train_also": ["norms", "embed_tokens"]}])
 def test_merged_is_attached_and_nothing_is_left_behind(model: Transformer, settings: dict[str, object]) -> None:
     before, plain = own(model), logits(model)
-    attached = shaken(LoRA(rank=4, **settings).attach(model))  # type: ignore[arg-type]
+    generator = torch.Generator().manual_seed(3)
+    attached = shaken(LoRA(rank=4, **settings).attach(model, generator=generator))  # type: ignore[arg-type]
     changed = logits(model)
     assert not torch.allclose(changed, plain, atol=1e-2)
     with attached.disabled():
         assert torch.equal(logits(model), plain)
     assert torch.equal(logits(model), changed)
     attached.merge()
-    assert torch.allclose(logits(model), changed, atol=1e-4)
+    assert torch.allclose(logits(model), changed, atol=1e-3)  # of logits up to 15
     with pytest.raises(UsageError, match="merged"):
         attached.active = False
     attached.unmerge()
@@ -76,7 +77,7 @@ def test_a_model_merged_for_good_is_a_plain_one(model: Transformer) -> None:
     attached = shaken(LoRA(rank=4, train_also=["norms"]).attach(model))
     changed, names = logits(model), {name for name, _ in inject.parameters(model)}
     attached.merge(forever=True)
-    assert torch.allclose(logits(model), changed, atol=1e-4)
+    assert torch.allclose(logits(model), changed, atol=1e-3)  # of logits up to 15
     assert names == dict(model.named_parameters()).keys()
     assert not any(isinstance(module, inject.Site) for module in model.modules())
 
