@@ -29,7 +29,7 @@ from hornbook.model.transformer import Transformer
 from hornbook.recipes.kinds import Pretrain, settled
 from hornbook.recipes.run import run
 from hornbook.settings import Settings
-from hornbook.train import distributed, schedule
+from hornbook.train import blocks, distributed, schedule
 from hornbook.train.average import MovingAverage
 from hornbook.train.batch import Batch, translation
 from hornbook.train.distributed import Ranks
@@ -105,7 +105,9 @@ def a_run(folder: Path, team: Team, *, dies: bool = False, stop: int = STEPS) ->
     return model
 
 
-def steps_of(config: ModelConfig, team: Team, *, lora: bool = False, **options: Any) -> tuple[Transformer, list[Step]]:
+def steps_of(
+    config: ModelConfig, team: Team, *, lora: bool = False, recompute: bool = False, **options: Any
+) -> tuple[Transformer, list[Step]]:
     """Three steps of a model, shared out as ``options`` say."""
     model = fresh(config)
     named = dict(model.named_parameters())
@@ -120,10 +122,11 @@ def steps_of(config: ModelConfig, team: Team, *, lora: bool = False, **options: 
     if config.encoder is None:
         source = iter(Draws())
         batches = [next(source) for _ in range(3 * MICRO)]
-    done = train(
-        model, batches[rank::parts], causal_lm() if config.encoder is None else seq2seq(),
-        torch.optim.AdamW(trained.values(), lr=0.003, eps=1e-4), steps=3, accumulate=distributed.share_out(MICRO, team), clip=0.5, team=team,
-    )  # fmt: skip
+    with blocks.recomputed(model) if recompute else nullcontext():
+        done = train(
+            model, batches[rank::parts], causal_lm() if config.encoder is None else seq2seq(),
+            torch.optim.AdamW(trained.values(), lr=0.003, eps=1e-4), steps=3, accumulate=distributed.share_out(MICRO, team), clip=0.5, team=team,
+        )  # fmt: skip
     if shards is not None:
         shards.gather()
     return model, done.steps
@@ -133,6 +136,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "tensor": {"config": CONFIG},
     "lora": {"config": CONFIG, "lora": True},
     "encoder": {"config": BOTH},
+    "recomputed": {"config": CONFIG, "recompute": True},
     "bfloat16": {"config": CONFIG, "precision": "bfloat16"},
 }
 

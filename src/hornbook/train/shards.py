@@ -10,6 +10,7 @@ shared out as well; weights in four bits are buffers, which every process holds 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -81,6 +82,7 @@ class Shards:
     def gather(self) -> bool:
         """Put the weights together, in the first process, where the model is then as it was before, trained; -> whether
         this is it. All processes must call it; those others have no weights any more."""
+        logging.getLogger("torch.distributed.tensor._redistribute").setLevel(logging.ERROR)  # that this could be faster
         for whole, places in self._whole.items():
             now = self._now[whole]
             assert isinstance(now, DTensor)
