@@ -23,7 +23,7 @@ import numpy as np
 from hornbook.data.compression import inner_suffix
 from hornbook.data.records import FORMATS, Fault, records
 from hornbook.data.texts import strings
-from hornbook.data.words import PER_WORD, hashes, is_unspaced, normalise, runs, runs_of, segments
+from hornbook.data.words import PER_WORD, runs, runs_of, words_of
 from hornbook.errors import DataError, UsageError
 
 RUN, LEAST = 13, 8
@@ -83,28 +83,26 @@ class Contamination:
         return table
 
     def _learn(self, text: str, number: int, item: int, found: dict[int, list[tuple[np.ndarray, int, int]]]) -> int:
-        plain = normalise(text)
-        words = segments(plain)
-        factor = PER_WORD if is_unspaced(plain) else 1
+        _, words, numbers, unspaced = words_of(text)
+        factor = PER_WORD if unspaced else 1
         if len(words) < LEAST * factor:
             if words:
                 self._whole.setdefault(_key(words), (number, item))
             return 0
         length = min(RUN * factor, len(words))
-        keys = runs(hashes(words), length)
+        keys = runs(numbers, length)
         found.setdefault(length, []).append((keys, number, item))
         return len(keys)
 
     def find(self, text: str) -> Overlap | None:
         """The first overlap of a document with any set, None where there is none."""
-        plain = normalise(text)
-        words = segments(plain)
+        _, words, numbers, unspaced = words_of(text)
         if not words:
             return None
         whole = self._whole.get(_key(words)) if len(words) < LEAST * PER_WORD else None
         if whole is not None:
             return Overlap(self._names[whole[0]], whole[1], " ".join(words))
-        for length, mine in zip(self._keys, runs_of(hashes(words), list(self._keys)), strict=True):
+        for length, mine in zip(self._keys, runs_of(numbers, list(self._keys)), strict=True):
             if not len(mine):
                 break
             keys = self._keys[length]
@@ -114,7 +112,7 @@ class Contamination:
                 at = int(hit[0])
                 number, item = self._items[length][place[at]]
                 held = words[at : at + length]
-                return Overlap(self._names[number], int(item), ("" if is_unspaced(plain) else " ").join(held))
+                return Overlap(self._names[number], int(item), ("" if unspaced else " ").join(held))
         return None
 
 

@@ -23,7 +23,7 @@ from functools import cached_property
 
 import numpy as np
 
-from hornbook.data.words import PER_WORD, hashes, is_unspaced, mixed, normalise, runs, segments
+from hornbook.data.words import PER_WORD, hashes, mixed, normalise, runs, words_of
 from hornbook.errors import UsageError
 
 FOUND = 0.9  # of the pairs at the threshold
@@ -88,12 +88,11 @@ class MinHash:
 
     def shingles(self, text: str) -> np.ndarray:
         """Numbers of the different runs of words, uint64 [n]. A text shorter than a run is one, with its punctuation."""
-        plain = normalise(text)
-        words = segments(plain)
-        length = self.shingle * (PER_WORD if is_unspaced(plain) else 1)
+        plain, words, numbers, unspaced = words_of(text)
+        length = self.shingle * (PER_WORD if unspaced else 1)
         if len(words) < length:
             return hashes([" ".join(plain.split())])
-        return np.unique(runs(hashes(words), length))
+        return np.unique(runs(numbers, length))
 
     def signature(self, text: str) -> np.ndarray:
         """uint32 [P]."""

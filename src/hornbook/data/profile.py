@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from hornbook.data.words import PER_WORD, hashes, is_unspaced, runs, segments, singles
+from hornbook.data.words import PER_WORD, runs, singles, words_of
 
 # What ends a sentence, in the scripts at hand; closing quotes and brackets may follow it.
 ENDS = ".!?\u2026。！？｡…؟۔।॥։።"
@@ -33,11 +33,11 @@ class Profile:
     @cached_property
     def unspaced(self) -> bool:
         """Whether enough is of a script without spaces for rules about words as such to mean nothing."""
-        return is_unspaced(self.text)
+        return words_of(self.text).unspaced
 
     @cached_property
     def words(self) -> float:
-        return len(self.segments) - singles(self.text) * (1 - 1 / PER_WORD)
+        return len(self.segments) - singles(words_of(self.text).plain) * (1 - 1 / PER_WORD)
 
     @cached_property
     def tokens(self) -> list[str]:
@@ -60,11 +60,11 @@ class Profile:
     @cached_property
     def segments(self) -> list[str]:
         """Words without punctuation, in lower case; characters of a script without spaces each by itself."""
-        return segments(self.text.casefold())
+        return words_of(self.text).words
 
     @cached_property
     def _hashes(self) -> np.ndarray:
-        return hashes(self.segments)
+        return words_of(self.text).numbers
 
     @cached_property
     def _sizes(self) -> np.ndarray:

@@ -12,7 +12,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
-from functools import cache
+from functools import cache, lru_cache
+from typing import NamedTuple
 from zlib import crc32
 
 import numpy as np
@@ -54,8 +55,25 @@ def singles(text: str) -> int:
 
 def hashes(words: list[str]) -> np.ndarray:
     """A number for each word, the same on every machine and in every run: uint64 [n]."""
-    plain = np.fromiter((crc32(word.encode("utf-8", "surrogatepass")) for word in words), np.uint64, len(words))
-    return mixed(plain)
+    known = {word: crc32(word.encode("utf-8", "surrogatepass")) for word in set(words)}
+    return mixed(np.fromiter(map(known.__getitem__, words), np.uint64, len(words)))
+
+
+class Words(NamedTuple):
+    """A text normalised, its words, their numbers uint64 [n], and whether it is written without spaces."""
+
+    plain: str
+    words: list[str]
+    numbers: np.ndarray
+    unspaced: bool
+
+
+@lru_cache(maxsize=4)
+def words_of(text: str) -> Words:
+    """The words of a text; the last few are kept, since quality, duplicates and contamination ask for the same."""
+    plain = normalise(text)
+    found = segments(plain)
+    return Words(plain, found, hashes(found), is_unspaced(plain))
 
 
 def runs(numbers: np.ndarray, length: int) -> np.ndarray:
