@@ -5,7 +5,8 @@
     killed at any moment, the same call again ends with the same bytes and the same lines <-----'
 
 All that a step depends on is in the checkpoint before it: weights, the optimizer's states, the place in the data, random
-generators. So is what the step left behind: its lines are on the disk before the checkpoint that says so.
+generators; what is left is arithmetic, which on a processor is the same each time and on a GPU nearly. So is what the step
+left behind: its lines are on the disk before the checkpoint that says so.
 """
 
 from __future__ import annotations
