@@ -60,11 +60,14 @@ def test_numbers_are_those_of_bitsandbytes() -> None:
     assert torch.allclose(packed.dense(), functional.dequantize_4bit(theirs, state), atol=2e-5)
 
 
-def test_a_linear_layer_computes_with_its_rounded_weight_both_ways() -> None:
+@pytest.mark.parametrize("width", [64, 96, 192], ids=["rows of a block", "blocks across rows", "in pieces"])
+def test_a_linear_layer_computes_with_its_rounded_weight_both_ways(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nf4, "PIECE", 3000)
+    monkeypatch.setattr(nf4, "CHUNK", 256)
     torch.manual_seed(2)
-    linear = nn.Linear(96, 40)
+    linear = nn.Linear(width, 40)
     four = NF4Linear.from_linear(linear)
-    x = torch.randn(3, 5, 96, requires_grad=True)
+    x = torch.randn(3, 5, width, requires_grad=True)
     dense = four.dense()
     four(x).square().sum().backward()
     found, x.grad = x.grad, None

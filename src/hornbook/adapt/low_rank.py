@@ -53,6 +53,15 @@ def beside(
     return flat.view(y.shape)
 
 
+def _times(base: nn.Module, x: Tensor, bias: bool) -> Tensor:
+    """x [N, in] -> x W' + b [N, out], a tensor of its own."""
+    own: Any = base.bias if bias else None
+    if isinstance(base, NF4Linear):
+        y = base.times(x)
+        return y if own is None else y.add_(own.to(y.dtype))
+    return F.linear(x, weight_of(base, x.dtype), None if own is None else own.to(x.dtype))
+
+
 class _Beside(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -60,8 +69,7 @@ class _Beside(torch.autograd.Function):
         *sources: Tensor,
     ) -> Tensor:  # fmt: skip
         flat = x.reshape(-1, x.shape[-1])
-        own = base.bias if bias else None
-        y = F.linear(flat, weight_of(base, x.dtype), None if own is None else own.to(x.dtype))  # type: ignore[arg-type]
+        y = _times(base, flat, bias)
         h = (flat @ down.to(x.dtype).T).mul_(scale)
         y.addmm_(h, up.to(x.dtype).T)
         ctx.save_for_backward(h, down, up, *(sources if made else [x]))
@@ -77,7 +85,7 @@ class _Beside(torch.autograd.Function):
         g = (dy @ up.to(dy.dtype)).mul_(ctx.scale)
         dx = None
         if ctx.needs_input_grad[0]:
-            dx = dy @ weight_of(ctx.base, dy.dtype)
+            dx = ctx.base.back(dy) if isinstance(ctx.base, NF4Linear) else dy @ weight_of(ctx.base, dy.dtype)
             dx = dx.addmm_(g, down.to(dy.dtype)).view(x.shape)
         return (
             dx,

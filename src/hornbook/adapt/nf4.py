@@ -3,12 +3,13 @@
     weights [n] -> blocks of 64, each divided by its largest |w| -> the nearest of 16 codes, two to a byte
                    largest |w| of each block - their mean -> blocks of 256 -> one of 256 codes      (double quantisation)
 
-4.127 bits a weight instead of 32. Nothing is computed in four bits: a matrix is made whole where it is multiplied, forward
-and again backward, and forgotten.
+4.127 bits a weight instead of 32. Nothing is computed in four bits: a matrix is made whole, some rows at a time, where it is
+multiplied, forward and again backward, and forgotten.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -24,6 +25,7 @@ CODES = (
 )  # fmt: skip
 BLOCK = 64  # weights that share a scale
 SCALE_BLOCK = 256  # scales that share a scale
+PIECE = 1 << 21  # weights of a matrix that are whole at a time while it is multiplied
 CHUNK = 1 << 18  # weights made whole at a time: what they take on the way stays in a processor's cache
 
 
@@ -92,15 +94,32 @@ class NF4(nn.Module):
     @torch.no_grad()
     def dense(self, dtype: torch.dtype | None = None) -> Tensor:
         """The matrix, float32 where no dtype is said."""
-        device, wanted = self.codes.device, dtype or torch.float32
-        out = torch.empty(self.codes.numel() * 2, dtype=wanted, device=device).view(-1, BLOCK)
-        pairs, scales = _pairs(device), self.block_scales()
-        step = CHUNK // BLOCK
-        for start in range(0, len(scales), step):
-            codes = self.codes[start * BLOCK // 2 : (start + step) * BLOCK // 2]
+        blocks = self._blocks(0, len(self.scales), self.block_scales(), dtype or torch.float32)
+        return blocks.view(-1)[: torch.Size(self.shape).numel()].view(self.shape)
+
+    @torch.no_grad()
+    def pieces(self, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
+        """The matrix [out, in] by its rows, about PIECE weights at a time; at once where blocks and rows do not agree."""
+        out, width = self.shape
+        if width % BLOCK:
+            yield slice(0, out), self.dense(dtype)
+            return
+        scales, step = self.block_scales(), max(1, PIECE // width)
+        for start in range(0, out, step):
+            rows, each = min(step, out - start), width // BLOCK
+            blocks = self._blocks(start * each, (start + rows) * each, scales, dtype)
+            yield slice(start, start + rows), blocks.view(rows, width)
+
+    def _blocks(self, first: int, last: int, scales: Tensor, dtype: torch.dtype) -> Tensor:
+        """Some of the blocks [last - first, BLOCK]."""
+        out = torch.empty(last - first, BLOCK, dtype=dtype, device=self.codes.device)
+        pairs, step = _pairs(self.codes.device), CHUNK // BLOCK
+        for start in range(first, last, step):
+            end = min(start + step, last)
+            codes = self.codes[start * BLOCK // 2 : end * BLOCK // 2]
             values = F.embedding(codes.to(torch.int32), pairs).view(-1, BLOCK)
-            torch.mul(values, scales[start : start + step, None], out=out[start : start + step])
-        return out.view(-1)[: torch.Size(self.shape).numel()].view(self.shape)
+            torch.mul(values, scales[start:end, None], out=out[start - first : end - first])
+        return out
 
     def block_scales(self) -> Tensor:
         """The largest |w| of each block, as they were kept: float32 [blocks]."""
@@ -131,6 +150,20 @@ class NF4Linear(NF4):
         for name, buffer in NF4.of(weight).named_buffers():
             setattr(self, name, buffer)
 
+    def times(self, x: Tensor) -> Tensor:
+        """x [N, in] -> x W' [N, out], without a gradient."""
+        y = x.new_empty(len(x), self.out_features)
+        for rows, part in self.pieces(x.dtype):
+            y[:, rows] = x @ part.T
+        return y
+
+    def back(self, dy: Tensor) -> Tensor:
+        """dy [N, out] -> dy W [N, in], without a gradient."""
+        dx = dy.new_zeros(len(dy), self.in_features)
+        for rows, part in self.pieces(dy.dtype):
+            dx.addmm_(dy[:, rows], part)
+        return dx
+
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = _Product.apply(x, self)  # type: ignore[no-untyped-call]
         return y if self.bias is None else y + self.bias.to(y.dtype)
@@ -140,11 +173,12 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, linear: NF4Linear) -> Tensor:
         ctx.linear = linear
-        return F.linear(x, linear.dense(x.dtype))
+        return linear.times(x.reshape(-1, x.shape[-1])).view(*x.shape[:-1], linear.out_features)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        return gradients[0] @ ctx.linear.dense(gradients[0].dtype), None
+        dy = gradients[0]
+        return ctx.linear.back(dy.reshape(-1, dy.shape[-1])).view(*dy.shape[:-1], ctx.linear.in_features), None
 
 
 def _edges(codes: tuple[float, ...], device: torch.device) -> Tensor:
