@@ -227,6 +227,11 @@ def test_data_that_has_changed_under_a_run_is_not_gone_on_with(
     carry_out(recipe, folder, tmp_path)
     state = json.loads((folder / "state.json").read_text("utf-8")) | {"status": "stopped"}
     (folder / "state.json").write_text(json.dumps(state), "utf-8")  # as after Control-C
+    said = yaml.safe_load((folder / "recipe.yaml").read_text("utf-8"))
+    del said["training"]["z_loss"], said["samples"]  # as an earlier Hornbook wrote it, which did not know them
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(said), "utf-8")
+    assert carry_out(recipe, folder, tmp_path)[0] is not None
+    (folder / "state.json").write_text(json.dumps(state), "utf-8")
     chats.write_text("\n".join(chats.read_text("utf-8").splitlines()[:-1]), "utf-8")
     with pytest.raises(UsageError, match="the data or its tokenizer has changed"):
         carry_out(recipe, folder, tmp_path)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hornbook.errors import DataError, StoreError
+from hornbook.errors import DataError, StoreError, UsageError
 from hornbook.recipes.config import Recipe
 from hornbook.settings import Settings
 
@@ -84,9 +84,15 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
 
 
 def write(path: Path, value: Mapping[str, Any]) -> None:
-    """A file of JSON. Raises StoreError."""
+    """A file of JSON or of YAML, by its name. Raises StoreError."""
+    import yaml
+
+    if path.suffix == ".yaml":
+        text = yaml.safe_dump(dict(value), sort_keys=False, allow_unicode=True)
+    else:
+        text = json.dumps(value, ensure_ascii=False, indent=2) + "\n"
     try:
-        path.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", "utf-8")
+        path.write_text(text, "utf-8")
     except OSError as error:
         raise StoreError(f"{path} cannot be written: {error.strerror}", "Make room on the disk.") from error
 
@@ -95,14 +101,23 @@ def write(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def stored(folder: Path) -> dict[str, Any] | None:
-    """The recipe of the run in a folder, as it was resolved."""
+    """The recipe of the run in a folder, as it was resolved; settings that a later Hornbook has added are those that they
+    are where nothing is said."""
     import yaml
+
+    from hornbook.recipes.reading import made
 
     try:
         found = yaml.safe_load((folder / "recipe.yaml").read_text("utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
         return None
-    return found if isinstance(found, dict) else None
+    if not isinstance(found, dict):
+        return None
+    try:
+        recipe = made(found, str(folder))
+    except UsageError:
+        return found
+    return recipe.model_dump(mode="json") if isinstance(recipe, Recipe) else found
 
 
 def called(folder: Path, settings: Settings) -> str:

@@ -106,6 +106,7 @@ def _run(
         if team.first:
             if held.has_checkpoint():
                 _check_data(folder, job)
+                write(folder / "recipe.yaml", asked)  # the same, with what a later Hornbook has added
             held.begin(asked, model=job.called, steps=steps, free=FREE, say=say)
             write(folder / "data.json", {**job.sets.to_json(), "preview": preview.data()})
         return _carry_out(recipe, job, held, steps, place, report, team)
