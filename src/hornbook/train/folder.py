@@ -57,7 +57,7 @@ class RunFolder:
         """Raises UsageError where another process is at it, StoreError where the folder cannot be written."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(timeout=0)
+            self._lock.acquire(timeout=0.5)  # who looks whether a run is alive holds it for a moment: see running
         except filelock.Timeout as error:
             at_it = read_state(self.path)
             raise UsageError(
