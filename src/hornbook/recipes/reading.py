@@ -60,7 +60,7 @@ def read(recipe: str, words: Sequence[str] = ()) -> Recipe | Life:
     Raises UsageError: no such file, no YAML, an unknown kind or key, a value that does not fit, something missing.
     """
     path = Path(recipe)
-    given: dict[str, Any] = {"recipe": recipe} if recipe in RECIPES and not path.exists() else _file(path)
+    given: dict[str, Any] = {"recipe": recipe} if recipe in RECIPES and not path.is_file() else _file(path)
     for place in _paths(given):
         place.settle(path.parent)
     for key, value in overrides(words):
