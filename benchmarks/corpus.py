@@ -399,6 +399,8 @@ def main() -> None:
     said.append(
         f"Machine: {platform.machine()}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}, {packages}.\n"
     )
+    if given.quick:
+        said.append("Made with --quick: less of everything, on a machine that was busy.\n")
     if given.write:
         page = PAGE.read_text("utf-8")
         before, rest = page.split(BEGIN)

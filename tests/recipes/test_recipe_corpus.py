@@ -129,6 +129,18 @@ def test_a_finished_corpus_is_not_written_over_and_a_strange_folder_is_left_alon
         run(asked(raw), tmp_path / "out")
 
 
+def test_the_account_shows_nothing_private(raw: Path, tmp_path: Path) -> None:
+    with raw.open("a", encoding="utf-8") as file:
+        file.write(
+            '{"text": "Schreiben Sie uns bitte bald wieder an anna@example.org, wir freuen uns sehr darauf."}\n{ring 415-555-2671\n'
+        )
+    made = run(asked(raw, languages=["en"], malformed="skip"), tmp_path / "out")
+    assert made.ledger.gone["language.de"].examples == 1 and made.ledger.malformed_lines == 1
+    for name in ("account.json", "report.html"):
+        page = (made.folder / name).read_text("utf-8")
+        assert "anna@example.org" not in page and "415-555-2671" not in page and "[EMAIL]" in page and "[PHONE]" in page
+
+
 def test_no_document_is_on_both_sides_and_counts_are_kept(raw: Path, tmp_path: Path) -> None:
     made = run(asked(raw, validation=7), tmp_path / "out")
     train, validation = lines(made.folder, "train"), lines(made.folder, "validation")

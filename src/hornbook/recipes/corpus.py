@@ -28,8 +28,8 @@ from hornbook.data.account import Ledger
 from hornbook.data.cleaning import Cleaned, Cleaning
 from hornbook.data.contamination import Contamination, texts_of_items
 from hornbook.data.duplicates import Exact, MinHash, clusters, similarity
-from hornbook.data.example import Example, Place
-from hornbook.data.private import KINDS
+from hornbook.data.example import Place
+from hornbook.data.private import KINDS, scrub
 from hornbook.data.quality import Quality
 from hornbook.data.texts import strings, texts
 from hornbook.errors import DataError, StoreError, UsageError
@@ -39,6 +39,7 @@ from hornbook.recipes.parts import Packed, Part, Parts, as_json, write
 from hornbook.recipes.reading import read_as
 
 PART = 128  # batches
+SEEN = 1000  # characters of an example that went, of which the account shows the first
 FEW = 1000  # examples that are cleaned before other processes have started
 Progress = Callable[[str, int, int], None]  # (what is done, how many, of how many)
 
@@ -233,16 +234,10 @@ def _sets(corpus: Corpus) -> dict[str, Path]:
 
 def _clean(corpus: Corpus, sources: list[reading_data.Source], work: Path, report: Progress) -> Parts:
     """Clean what no whole part holds yet."""
-    skipped: list[tuple[Place, str]] = []
-
-    def stream() -> Iterator[Example]:
-        skipped.clear()
-        return reading_data.read(
-            sources, malformed=corpus.malformed, skipped=lambda place, why: skipped.append((place, why))
-        )
-
     total = 0
-    for total, _ in enumerate(stream(), 1):  # a line that cannot be read ends the work here, before any of it is done
+    for total, _ in enumerate(
+        reading_data.read(sources, malformed=corpus.malformed), 1
+    ):  # a line that cannot be read ends the work here, before any of it is done
         if total % 1000 == 0:
             report("reading", total, 0)
     workers = 1 if total <= FEW and not corpus.workers else corpus.workers
@@ -253,13 +248,19 @@ def _clean(corpus: Corpus, sources: list[reading_data.Source], work: Path, repor
     for keys in parts.arrays("keys"):
         for key in keys:
             exact.first(key.tobytes(), -1)
-    every = batches(stream(), skipped)
+    skipped: list[tuple[Place, str]] = []
+
+    def note(place: Place, why: str) -> None:
+        skipped.append((place, why))
+
+    every = batches(reading_data.read(sources, malformed=corpus.malformed, skipped=note), skipped)
     for _ in range(parts.count * PART):
         next(every, None)
     done = parts.count * PART * BATCH
     writer = parts.begin()
-    for i, (batch, results) in enumerate(cleaned(every, _cleaning(corpus, contamination), workers), 1):
-        _take(batch, results, ledger, exact if corpus.duplicates.exact else None, writer, parts)
+    cleaning = _cleaning(corpus, contamination)
+    for i, (batch, results) in enumerate(cleaned(every, cleaning, workers), 1):
+        _take(batch, results, cleaning, exact if corpus.duplicates.exact else None, writer, parts)
         done += len(batch.examples)
         report("cleaning", done, total)
         if i % PART == 0:
@@ -287,17 +288,24 @@ def _cleaning(corpus: Corpus, contamination: Contamination) -> Cleaning:
 
 
 def _take(
-    batch: Batch, results: list[Cleaned], ledger: Ledger, exact: Exact | None, writer: Part, parts: Parts
+    batch: Batch, results: list[Cleaned], cleaning: Cleaning, exact: Exact | None, writer: Part, parts: Parts
 ) -> None:
+    """Write what stays of a batch, and account for all of it. The account is shown to others, so that what is private is
+    marked there as well."""
+
+    def shown(text: str) -> str:
+        return text if cleaning.private is None else scrub(text, cleaning.private).text
+
+    ledger = parts.ledger
     for place, why in batch.skipped:
-        ledger.skipped(place, why)
+        ledger.skipped(place, shown(why))
     for example, result in zip(batch.examples, results, strict=True):
         ledger.came(result.characters, result.language)
         reason, detail = result.reason, result.detail
         if not reason and exact is not None and exact.first(result.key, parts.kept) is not None:
             reason, detail = "duplicate.exact", "the same text came before"
         if reason:
-            excerpt = "\n\n".join(texts(example))
+            excerpt = shown("\n\n".join(texts(example))[:SEEN])
             ledger.went(reason, result.characters, place=example.place, detail=detail, excerpt=excerpt)
             continue
         assert result.example is not None
