@@ -1,13 +1,14 @@
 """Reading four times further than a model was trained for: by other rotary frequencies, and by some training after.
 
-    python benchmarks/long_context_training.py [--shared ../shared/data] [--steps 400] [--tuning 40]      about 5 minutes
+    python benchmarks/long_context_training.py [--write]          about 5 minutes on two cores
 
 A Llama of 0.9 million weights is trained on the first nine tenths of tinyshakespeare (BPE of 1,024 tokens learnt there) in
 rows of 128 tokens. Its perplexity is then taken of the last 128 tokens of windows of 512 over the held-out tenth, one window
 every 256 tokens: as it is, with each of the ways to stretch a context by four, and with each after a short tuning on rows of
 512 tokens as LongLoRA does it (arXiv 2309.12307): LoRA on all linear layers, embeddings and norms trained along, shifted sparse
 attention in groups of 128 while training and full attention afterwards. The first row has the same tokens in halves of 64
-with 64 before each: what the model knows within its context. Everything is drawn by one seed.
+with 64 before each: what the model knows within its context. Everything is drawn by one seed. ``--write`` puts the table into
+docs/results/long-context.md.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from hornbook.train.initialise import initialise
 from hornbook.train.loop import train
 from hornbook.train.losses import causal_lm
 
+PAGE = Path(__file__).parents[1] / "docs" / "results" / "long-context.md"
+BEGIN, END = "<!-- tuned: begin, by benchmarks/long_context_training.py -->", "<!-- tuned: end -->"
 SHORT, FACTOR = 128, 4
 LONG = SHORT * FACTOR
 CONFIG = ModelConfig(
@@ -104,6 +107,7 @@ def main() -> None:
     parser.add_argument("--shared", type=Path, default=Path("../shared/data"))
     parser.add_argument("--steps", type=int, default=400, help="of the training, 32 rows of 128 tokens each")
     parser.add_argument("--tuning", type=int, default=40, help="steps of each tuning, 8 rows of 512 tokens each")
+    parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE.name}")
     asked = parser.parse_args()
     with gzip.open(asked.shared / "lm_text" / "tinyshakespeare.txt.gz", "rt", encoding="utf-8") as file:
         text = file.read()
@@ -122,17 +126,26 @@ def main() -> None:
         f"trained {asked.steps} steps in {time.perf_counter() - began:.0f} s; torch {torch.__version__}, "
         f"{torch.get_num_threads()} threads\n"
     )
-    print("| the same tokens, 384 before them but for the first row | perplexity | after the tuning | seconds a step |")
-    print("|---|---|---|---|")
-    print(
+    table: list[str] = []
+
+    def row(text: str) -> None:
+        table.append(text)
+        print(text, flush=True)
+
+    row("| the same tokens, 384 before them but for the first row | perplexity | after the tuning | seconds a step |")
+    row("|---|---|---|---|")
+    row(
         f"| the model within its context: 64 before each half | {perplexity(base, held_out, SHORT // 2, SHORT // 2):.2f} | | |"
     )
     for name, (said, options) in WAYS.items():
         model = stretch(base, said)
         before = perplexity(model, held_out)
         seconds = tune(model, learnt, asked.tuning, **options)  # type: ignore[arg-type]
-        print(f"| {name} | {before:.2f} | {perplexity(model, held_out):.2f} | {seconds:.2f} |")
+        row(f"| {name} | {before:.2f} | {perplexity(model, held_out):.2f} | {seconds:.2f} |")
     print(f"\n{time.perf_counter() - began:.0f} s in all")
+    if asked.write:
+        before, rest = PAGE.read_text("utf-8").split(BEGIN)
+        PAGE.write_text("\n".join([before + BEGIN, "", *table, "", END + rest.split(END)[1]]), "utf-8")
 
 
 if __name__ == "__main__":

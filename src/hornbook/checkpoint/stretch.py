@@ -4,7 +4,8 @@
     yarn      between the two, by frequency, 2309.00071      dynamic   a base that grows with the text at hand
     factor    how many times longer
 
-What it costs within the first context and gains beyond it, at once and after some training: docs/results/long-context.md. A model that is saved says how it was stretched; "dynamic" has no place for that in a file.
+What it costs within the first context and gains beyond it, at once and after some training: docs/results/long-context.md.
+A model that is saved says how it was stretched; "dynamic" has no place for that in a file.
 """
 
 from __future__ import annotations
