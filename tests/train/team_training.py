@@ -106,10 +106,16 @@ def a_run(folder: Path, team: Team, *, dies: bool = False, stop: int = STEPS) ->
 
 
 def steps_of(
-    config: ModelConfig, team: Team, *, lora: bool = False, recompute: bool = False, **options: Any
+    config: ModelConfig,
+    team: Team,
+    *,
+    lora: bool = False,
+    recompute: bool = False,
+    base: torch.dtype = torch.float32,
+    **options: Any,
 ) -> tuple[Transformer, list[Step]]:
     """Three steps of a model, shared out as ``options`` say."""
-    model = fresh(config)
+    model = fresh(config).to(base)
     named = dict(model.named_parameters())
     if lora:
         attached = LoRA(rank=4).attach(model, generator=torch.Generator().manual_seed(2))
@@ -138,6 +144,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "encoder": {"config": BOTH},
     "recomputed": {"config": CONFIG, "recompute": True},
     "bfloat16": {"config": CONFIG, "precision": "bfloat16"},
+    "bfloat16 base": {"config": CONFIG, "precision": "bfloat16", "lora": True, "base": torch.bfloat16},
 }
 
 

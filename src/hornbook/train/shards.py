@@ -53,6 +53,10 @@ class Shards:
             for name, parameter in module._parameters.items():
                 if parameter is not None:
                     self._whole.setdefault(parameter, []).append((module, name))
+        self._types = {parameter: parameter.dtype for parameter in self._whole}
+        for parameter in self._whole:
+            if parameter.requires_grad:  # whatever they were loaded as, updates are added to float32
+                parameter.data = parameter.data.float()
         if team.tensor > 1:
             split_heads(model, team)
         policy = MixedPrecisionPolicy(param_dtype=passing, reduce_dtype=torch.float32)
@@ -88,7 +92,7 @@ class Shards:
             assert isinstance(now, DTensor)
             full = now.full_tensor()
             if self.team.first:
-                whole.data = full
+                whole.data = full.to(self._types[whole])
             for module, name in places:
                 module._parameters[name] = whole
         for module, kind, before, after in self._modules:
