@@ -5,11 +5,15 @@ from __future__ import annotations
 import io
 import json
 import re
+import subprocess
+import sys
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import filelock
+import psutil
 import pytest
 import zstandard
 
@@ -80,12 +84,6 @@ def test_the_bundled_recipe_takes_out_one_of_each_kind(tmp_path: Path) -> None:
     assert bytes_of(again.folder) == bytes_of(made.folder), "the resolved recipe makes the same corpus"
 
 
-def test_two_processes_make_the_same_bytes(raw: Path, tmp_path: Path) -> None:
-    assert bytes_of(run(asked(raw), tmp_path / "one").folder) == bytes_of(
-        run(asked(raw, workers=2), tmp_path / "two").folder
-    )
-
-
 def test_what_was_broken_off_goes_on_to_the_same_bytes(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,6 +109,37 @@ def test_what_was_broken_off_goes_on_to_the_same_bytes(
     assert bytes_of(made.folder) == bytes_of(whole.folder)
     assert made.ledger.as_dict() == whole.ledger.as_dict() and made.ledger.malformed_lines == 1
     assert not run(recipe, tmp_path / "broken").fresh
+
+
+SLOW = """
+import sys, time
+import hornbook.recipes.corpus as module
+from pathlib import Path
+if __name__ == "__main__":
+    module.PART = 1
+    module.run(module.read_recipe(sys.argv[1], []), Path(sys.argv[2]), lambda *_: time.sleep(1))
+"""
+
+
+def test_a_killed_run_leaves_no_process_and_goes_on_to_the_same_bytes(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, script, out = tmp_path / "recipe.yaml", tmp_path / "slow.py", tmp_path / "out"
+    recipe.write_text("sources: [{path: raw.jsonl}]\nquality: null\nvalidation: 0.1\nworkers: 2\n", "utf-8")
+    script.write_text(SLOW, "utf-8")
+    process = subprocess.Popen([sys.executable, str(script), str(recipe), str(out)])
+    until = time.monotonic() + 60
+    while not (out / ".work" / "part-00001.json").exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait()
+    assert len(children) >= 2 and not psutil.wait_procs(children, timeout=20)[1]
+    assert not (out / "account.json").exists()
+    monkeypatch.setattr(module, "PART", 1)
+    assert bytes_of(run(read_recipe(str(recipe), []), out).folder) == bytes_of(
+        run(asked(raw), tmp_path / "whole").folder
+    )
 
 
 def test_a_finished_corpus_is_not_written_over_and_a_strange_folder_is_left_alone(raw: Path, tmp_path: Path) -> None:

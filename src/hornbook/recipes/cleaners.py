@@ -10,6 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -83,6 +84,15 @@ def _begin(cleaning: Cleaning) -> None:
     global _cleaning
     _cleaning = cleaning
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Control-C is the first process's to answer
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A process whose first one was killed would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _clean(examples: list[Example]) -> list[Cleaned]:
