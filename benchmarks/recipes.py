@@ -1,9 +1,10 @@
-"""What the recipes that come along make of their data: losses before and after, replies before and after, minutes.
+"""What trainings make of their data: losses before and after, replies before and after, minutes.
 
-    python benchmarks/recipes.py [telegram] [whole-life] [--write]
+    python benchmarks/recipes.py [telegram] [whole-life] [conversations] [--write]
 
-Each is the command that a person gives, in a folder of its own, with the seeds of the recipe. ``--write`` puts the figures
-into docs/results/recipes.md and, of telegram, into README.md.
+Each is the command that a person gives, in a folder of its own, with the seeds of the recipe. ``conversations`` is the chat
+model with a LoRA on 500 real ones (dolly_hhrlhf_small, of HORNBOOK_DATA). ``--write`` puts the figures into
+docs/results/training.md and, of telegram, into README.md.
 """
 
 from __future__ import annotations
@@ -20,13 +21,20 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-PAGE, README = ROOT / "docs" / "results" / "recipes.md", ROOT / "README.md"
-RECIPES = ("telegram", "whole-life")
+PAGE, README = ROOT / "docs" / "results" / "training.md", ROOT / "README.md"
+DATA = Path(os.environ.get("HORNBOOK_DATA", ROOT.parent / "shared" / "data"))
+CONVERSATIONS = "instructions/dolly_hhrlhf_small.jsonl.gz"
+SETTINGS = ["data.validation=50", "training.epochs=1", "training.rate=2e-4", "samples.prompts=3"]
+RECIPES = {
+    "telegram": ["recipes/telegram.yaml"],
+    "whole-life": ["recipes/whole-life.yaml"],
+    "conversations": ["sft", f"data.train.0.path={DATA / CONVERSATIONS}", *SETTINGS],
+}
 
 
 def carry_out(name: str, folder: Path) -> tuple[float, Any, list[dict[str, Any]]]:
     """-> (seconds of the whole command, what it printed, the lines of the runs' metrics)."""
-    command = ["train", f"recipes/{name}.yaml", "-o", str(folder / name), "--json"]
+    command = ["train", *RECIPES[name], "-o", str(folder / name), "--json"]
     began = time.perf_counter()
     done = subprocess.run([sys.executable, "-m", "hornbook", *command], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     if done.returncode:
@@ -36,7 +44,7 @@ def carry_out(name: str, folder: Path) -> tuple[float, Any, list[dict[str, Any]]
     return seconds, json.loads(done.stdout), metrics
 
 
-def telegram(seconds: float, found: dict[str, Any], metrics: list[dict[str, Any]]) -> str:
+def taught(seconds: float, found: dict[str, Any], metrics: list[dict[str, Any]]) -> str:
     preview, held = found["preview"], found["held_out"]
     steps = [row for row in metrics if "loss" in row]
     lines = ["| | |", "|---|---|"]
@@ -88,20 +96,17 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(RECIPES)}; none: all")
     parser.add_argument("--write", action="store_true", help="into the pages")
     asked = parser.parse_args()
-    page = (
-        PAGE.read_text("utf-8")
-        if PAGE.exists()
-        else "# What the recipes make of their data\n\nBy `benchmarks/recipes.py --write`.\n"
-    )
+    page = PAGE.read_text("utf-8")
     machine = f"{platform.machine()}, {os.cpu_count()} processors, Python {platform.python_version()}"
     with tempfile.TemporaryDirectory() as folder:
         for name in asked.names or RECIPES:
             if name not in RECIPES:
                 parser.error(f"there is no recipe {name}: {', '.join(RECIPES)}")
             seconds, found, metrics = carry_out(name, Path(folder))
-            told = telegram(seconds, found, metrics) if name == "telegram" else life(seconds, found)
+            told = life(seconds, found) if name == "whole-life" else taught(seconds, found, metrics)
             print(f"\n{name}\n\n{told}")
-            page = between(page, name, f"`hornbook train recipes/{name}.yaml` · {machine}\n\n{told}")
+            command = " ".join(word.replace(f"{DATA}/", "") for word in RECIPES[name])
+            page = between(page, name, f"`hornbook train {command}` · seed 0 · {machine}\n\n{told}")
             if asked.write and name == "telegram":
                 README.write_text(between(README.read_text("utf-8"), name, told), "utf-8")
     if asked.write:
