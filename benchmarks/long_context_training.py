@@ -105,7 +105,7 @@ def tune(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--steps", type=int, default=400, help="of the training, 32 rows of 128 tokens each")
+    parser.add_argument("--steps", type=int, default=300, help="of the training, 32 rows of 128 tokens each")
     parser.add_argument("--tuning", type=int, default=40, help="steps of each tuning, 8 rows of 512 tokens each")
     parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE.name}")
     asked = parser.parse_args()
