@@ -199,7 +199,9 @@ def test_label_smoothing_of_the_authors_own_code_is_a_larger_one_here() -> None:
     logits, labels = torch.randn(6, 9, generator=torch.Generator().manual_seed(0)), torch.arange(6)
     others = torch.full((6, 9), 0.1 / 8).scatter_(1, labels[:, None], 0.9)
     expected = -(others * logits.log_softmax(-1)).sum()
-    assert losses.cross_entropy(logits, labels, smoothing=0.1 * 9 / 8).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert losses.cross_entropy(logits, labels, smoothing=0.1 * 9 / 8).item() == pytest.approx(
+        expected.item(), rel=1e-5
+    )
 
 
 def test_an_answer_is_never_sought_in_padding(tmp_path: Path) -> None:
