@@ -15,6 +15,7 @@ import contextlib
 import ctypes
 import gc
 import json
+import os
 import subprocess
 import sys
 import time
@@ -158,7 +159,9 @@ def train(
     optimizer: str = "adamw",
     rank: int = 16,
 ) -> dict[str, Any]:
-    """Two steps of a model of random weights: forward, backward, update."""
+    """Two steps of a model of random weights: forward, backward, update, by torch's own forms and with whole logits, as a
+    plan without ``fused`` foresees. What a recipe takes is foretold and measured by itself (recipes/forecast.py)."""
+    os.environ["HORNBOOK_NATIVE"] = "0"
     import torch
     import torch.nn.functional as F
 

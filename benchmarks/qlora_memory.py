@@ -1,13 +1,13 @@
 """What QLoRA saves: peak memory of training a LoRA on a 1B-shaped Llama in four bits, beside the same in float32.
 
-    python benchmarks/qlora_memory.py [--layers 16] [--rows 1] [--tokens 64] [--steps 2] [--work FOLDER] [--exact] [--write]
+    python benchmarks/qlora_memory.py [--layers 16] [--rows 1] [--tokens 64] [--steps 2] [--work FOLDER] [--write]
 
 The shape is that of benchmarks/random_llama.py (and of Llama 3.2 1B, but for its vocabulary): 16 layers, width 2,048, 32
 heads of 64 over 8, feed-forward 8,192, a tied table of 49,152: 1.07 billion weights, random, written once to FOLDER as
 bfloat16. Each measurement is a process of its own that loads the folder, attaches a LoRA of rank 16 to every linear layer,
 takes the steps on the same rows, and tells its peak resident memory; also what of it was there before the first step.
---exact has the C library give freed blocks back at once (MALLOC_MMAP_THRESHOLD_), in both: the peak is then what is in use,
-without what the allocator holds for later. --write puts the table into docs/results/qlora-memory.md.
+Each has the C library do with freed blocks what the recipes have it do: keep them, and for QLoRA give them back
+(hornbook/train/allocator.py). --write puts the table into docs/results/qlora-memory.md.
 """
 
 from __future__ import annotations
@@ -72,10 +72,13 @@ def measure(kind: str, folder: Path, rows: int, tokens: int, steps: int) -> None
 
     from hornbook.adapt import LoRA, qlora
     from hornbook.checkpoint import loading
+    from hornbook.train import allocator
     from hornbook.train.batch import Batch
     from hornbook.train.loop import train
     from hornbook.train.losses import causal_lm
 
+    # as recipes/run.py does it
+    (allocator.give_back_freed_memory if kind == "qlora" else allocator.keep_freed_memory)()
     began, imported = time.perf_counter(), peak()
     load = qlora.load if kind == "qlora" else loading.load
     model = load(folder, dtype="float32", device="cpu").model
@@ -112,7 +115,6 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--work", type=Path, default=Path("/tmp/hornbook-qlora"))
-    parser.add_argument("--exact", action="store_true")
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--measure", choices=["float32", "qlora"])
     options = parser.parse_args()
@@ -123,10 +125,9 @@ def main() -> None:
     if not folder.is_dir():
         write_model(folder, options.layers)
     found = {}
-    environment = os.environ | ({"MALLOC_MMAP_THRESHOLD_": str(1 << 20)} if options.exact else {})
     for kind in ("float32", "qlora"):
         command = [sys.executable, __file__, *sys.argv[1:], "--measure", kind]
-        said = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
+        said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         found[kind] = json.loads(said.splitlines()[-1])
         print(f"{kind}: {said.splitlines()[-1]}", flush=True)
     share = found["qlora"]["peak"] / found["float32"]["peak"]
@@ -148,7 +149,7 @@ def page(found: dict, share: float, options: argparse.Namespace) -> str:
             f"A Llama of {options.layers} layers, width 2,048, feed-forward 8,192 and a tied table of 49,152, random weights; "
             f"LoRA of rank {RANK} on every linear layer ({found['qlora']['trained']:,} weights); {options.rows} rows of "
             f"{options.tokens} tokens, AdamW, {options.steps} steps; computed in float32 on {platform.machine()}, "
-            f"{os.cpu_count()} cores. Made by `python benchmarks/qlora_memory.py{' --exact' if options.exact else ''} --write`.",
+            f"{os.cpu_count()} cores. Made by `python benchmarks/qlora_memory.py --write`.",
             "",
             "| | peak memory | peak once loaded | weights | loading | a step | losses |",
             "|---|---|---|---|---|---|---|",

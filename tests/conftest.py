@@ -15,6 +15,8 @@ import pytest
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # as the command does: see hornbook.cli._share_the_processors
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the other processor is another worker's
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no reference library may reach out
 os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
 

@@ -73,7 +73,7 @@ def test_a_model_that_cannot_draft_is_refused_by_what_is_wrong(
     assert not closed
     with pytest.raises(UsageError, match="draft is of no use to it"):
         hornbook.load(str(minilm_path), draft="lookup")
-    with pytest.raises(UsageError, match="Leave device, dtype, stretch and draft out"):
+    with pytest.raises(UsageError, match="Leave device, dtype, stretch, draft and adapter out"):
         hornbook.load("http://localhost:1/v1#m", draft="lookup")
 
 

@@ -3,8 +3,8 @@
     N = B T tokens, C width, H heads and K key heads of D, F inner width of the feed-forward, V vocabulary,
     s bytes a number in the model's dtype, 4 in float32 (in which norms and the loss compute, whatever the dtype)
 
-Counted is what torch's autograd saves for these modules, each tensor once, of rows that are equally long;
-tests/checkpoint/test_memory_plan.py counts the same with torch's own hooks. Where no fused kernel serves (a softcap,
+Counted is what torch's autograd saves, or our own kernels of training where they serve (``fused``: kernels/training.py),
+for these modules, each tensor once, of rows that are equally long; tests/checkpoint/test_memory_plan.py counts the same with torch's own hooks. Where no fused kernel serves (a softcap,
 dropout of scores) attention is computed in the open and keeps its T x T tables, which then dominate.
 """
 
@@ -27,6 +27,7 @@ class Pass:
     item: int  # bytes a number in the model's dtype
     frozen: bool = False
     rank: int = 0  # of adapters beside every linear map of the blocks; 0: none
+    fused: bool = False  # float32 on a processor with native kernels: they keep less
 
     @property
     def count(self) -> int:
@@ -37,15 +38,18 @@ class Pass:
 
     def norm(self, width: int) -> int:
         """RMSNorm: its input and, for the weight's gradient, the normalised input in float32, and its result in s:
-        N C (8 + s) + 4 N. LayerNorm: input and result, 2 s N C, and 8 N of statistics."""
+        N C (8 + s) + 4 N. LayerNorm: input and result, 2 s N C, and 8 N of statistics. Fused: the input and 4 N, and
+        the result only for weights that are trained, for adapters make it again."""
         if self.config.norm == "layer":
             return self.count * (width * 2 * self.item + 2 * FLOAT)
+        if self.fused:
+            return self.count * (width * FLOAT * (1 if self.rank else 2) + FLOAT)
         kept = FLOAT if self.frozen else 2 * FLOAT
         return self.count * (width * (kept + self.item) + FLOAT)
 
     def attention(self, keys: int | None = None, *, turned: bool = False, masked: bool = False) -> int:
         """q, k, v, what is mixed and its copy for the output's map: s (3 N H D + 2 M K D) + 4 N H, M: the N tokens or
-        those of a source. Without a rotation (not ``turned``) mixed and copy are one. ``masked``: s T T for the mask.
+        those of a source. Without a rotation (not ``turned``), or where it is fused, mixed and copy are one. ``masked``: s T T for the mask.
 
         In the open everything is in float32, keys repeated for every head: 4 N 3 H D + s N H D + 4 N H S for each of
         the tables that are kept, two with a softcap (its tanh, the softmax), three with dropout.
@@ -58,14 +62,17 @@ class Pass:
             kept = FLOAT * inner * (self.count + 2 * source) + self.item * self.count * inner
             kept += (3 if config.attention_dropout else 2) * FLOAT * config.heads * self.count * seen
         else:
-            kept = self.item * ((3 if turned else 2) * self.count * inner + 2 * source * shared)
+            kept = self.item * ((3 if turned and not self.fused else 2) * self.count * inner + 2 * source * shared)
             kept += FLOAT * self.count * config.heads + (self.item * self.tokens**2 if masked else 0)
         if config.qk_norm is not None:  # in float32: the input, and for the weight's gradient the normalised input
-            kept += (1 if self.frozen else 2) * FLOAT * (self.count * inner + source * shared)
+            kept += (1 if self.frozen or self.fused else 2) * FLOAT * (self.count * inner + source * shared)
         return kept
 
     def feed_forward(self, inner: int, *, gated: bool) -> int:
-        """gated: gate, act(gate), up and their product, s 4 N F; otherwise up and act(up), s 2 N F."""
+        """gated: gate, act(gate), up and their product, s 4 N F; otherwise up and act(up), s 2 N F. Fused: gate, up and
+        the product, which adapters make again."""
+        if gated and self.fused:
+            return self.item * self.count * inner * (2 if self.rank else 3)
         return self.item * self.count * inner * (4 if gated else 2)
 
     def mixture(self) -> int:

@@ -104,6 +104,7 @@ class Request:
     method: Method | None = None
     optimizer: str = "adamw"
     rank: int = 16
+    fused: bool = False  # see checkpoint/activations.py
 
     def __post_init__(self) -> None:
         for name, value in (("context", self.context), ("batch", self.batch), ("rank", self.rank)):
@@ -176,10 +177,11 @@ def _training(request: Request) -> Plan:
     rank = request.rank if adapters else 0
     source = request.context if config.encoder is not None else 0
 
-    one = Pass(config, request.batch, request.context, item, frozen=bool(adapters), rank=rank)
+    fused = request.fused and item == FLOAT
+    one = Pass(config, request.batch, request.context, item, frozen=bool(adapters), rank=rank, fused=fused)
     activations = one.stack(source=source)
     if config.encoder is not None:
-        read = Pass(config.encoder, request.batch, request.context, item, frozen=bool(adapters), rank=rank)
+        read = Pass(config.encoder, request.batch, request.context, item, frozen=bool(adapters), rank=rank, fused=fused)
         activations += read.stack()
     blocks = [one.block(layer, source=source) for layer in range(config.layers)]
     unpacked = max((w.size for w in anatomy.weights if w.is_linear), default=0) if request.method == "qlora" else 0

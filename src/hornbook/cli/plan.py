@@ -57,6 +57,7 @@ def plan(
     from hornbook.checkpoint.loading import pick_device, pick_dtype
     from hornbook.checkpoint.store import Store
     from hornbook.engine.forecast import foresee
+    from hornbook.kernels.library import library
 
     settings = Settings.load()
     path = Store(settings).get(model).path
@@ -70,6 +71,7 @@ def plan(
         cast("memory.Method | None", train),
         optimizer,
         rank,
+        fused=device.type == "cpu" and library(settings) is not None,
     )
     running = foresee(path, anatomy.config, settings.device, dtype, settings) if train is None else None
     make = memory.plan if running is None else running.plan

@@ -29,10 +29,6 @@ if TYPE_CHECKING:
     from hornbook.recipes.config import Training
 
 TABLES = 3  # of a chunk's scores: they, their softmax, its gradient
-KEPT = {
-    True: 0.75,
-    False: 0.85,
-}  # of the activations, by the fused forms on a processor: beside frozen weights, beside others
 USE = 0.62  # of the probe's speed that a whole step reaches: docs/results/training.md
 PROBE = 0.2  # seconds
 HELD = {"float32": 4, "bfloat16": 2, "bfloat16-autocast": 4, "float16": 4}  # bytes of a weight, by the precision
@@ -111,16 +107,15 @@ def _needs(
         weights += learnt * FLOAT  # the float32 copy that the optimiser changes
     weights += added * item
     rows = max(1, training.tokens // context)
-    one = Pass(config, rows, max(1, training.tokens // rows), state, frozen=beside, rank=low.rank if low else 0)
+    ours = device == "cpu" and state == FLOAT and fused() is not None
+    one = Pass(config, rows, max(1, training.tokens // rows), state, beside, low.rank if low else 0, ours)
     source = one.tokens if config.encoder is not None else 0
     block = max(one.block(layer, source=source) for layer in range(config.layers))
     activations = one.stack(source=source)
-    if device == "cpu" and fused() is not None:
-        activations, block = round(KEPT[beside] * activations), round(KEPT[beside] * block)
     if training.activation_checkpointing:
         activations = config.layers * state * one.count * config.width + block
     if config.encoder is not None:
-        activations += Pass(config.encoder, rows, one.tokens, state, frozen=beside, rank=one.rank).stack()
+        activations += Pass(config.encoder, rows, one.tokens, state, beside, one.rank, ours).stack()
     scores = FLOAT * one.count * config.vocab_size if config.language_head else 0
     chunk = TABLES * min(scores, CHUNK.get(device, CHUNK["cuda"]))
     head = 0 if beside else FLOAT * config.vocab_size * config.width

@@ -67,7 +67,7 @@ def run(
 def _run(
     recipe: Recipe, place: Place, show: Callable[[Preview], object], report: Report, dry: bool, team: Team
 ) -> Outcome | None:
-    from hornbook.train import distributed, events
+    from hornbook.train import allocator, distributed, events
     from hornbook.train.folder import RunFolder, differences, read_state
 
     folder, say = place.folder, place.say
@@ -80,6 +80,8 @@ def _run(
         )
     if recipe.training.tensorboard:
         events.require()
+    lean = recipe.training.activation_checkpointing or getattr(getattr(recipe, "adapter", None), "kind", "") == "qlora"
+    (allocator.give_back_freed_memory if lean else allocator.keep_freed_memory)()
     with ExitStack() as stack:
         if dry:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hornbook-")))
