@@ -13,8 +13,8 @@ pytestmark = pytest.mark.skipif(training.native() is None, reason="the native ke
 ROWS = [1, 63, 64, 65, 200]
 
 
-def close(ours: torch.Tensor, theirs: torch.Tensor) -> None:
-    torch.testing.assert_close(ours, theirs, rtol=2e-5, atol=2e-6 * max(1.0, theirs.abs().max().item()))
+def close(ours: torch.Tensor, theirs: torch.Tensor, about: float = 2e-6) -> None:
+    torch.testing.assert_close(ours, theirs, rtol=2e-5, atol=about * max(1.0, theirs.abs().max().item()))
 
 
 def gradients(out: torch.Tensor, weights: torch.Tensor, *of: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -123,3 +123,26 @@ def test_what_an_adapter_reads_is_made_again_and_not_kept() -> None:
     assert not kept and len(both) == 2
     for a, b in zip(ours, theirs, strict=True):
         close(a, b)
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 7, 60, 61, 130, 257])
+@pytest.mark.parametrize(("heads", "keys", "width"), [(4, 2, 32), (9, 3, 64), (2, 2, 96)])
+def test_attend(tokens: int, heads: int, keys: int, width: int) -> None:
+    torch.manual_seed(tokens)
+    q = torch.randn(2, tokens, heads, width).transpose(1, 2).requires_grad_()  # as projections leave them
+    k, v = (torch.randn(2, tokens, keys, width).transpose(1, 2).requires_grad_() for _ in range(2))
+    grad = torch.randn(2, heads, tokens, width)
+    ours = training.attend(q, k, v, 0.3)
+    theirs = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=0.3, enable_gqa=True)
+    close(ours, theirs)
+    for a, b in zip(gradients(ours, grad, q, k, v), gradients(theirs, grad, q, k, v), strict=True):
+        close(a, b, 1e-5)  # differences of sums over the width: of one token they are 0 but for rounding
+
+
+def test_attention_of_far_apart_scores_stays_finite() -> None:
+    q = torch.full((1, 1, 9, 32), 40.0, requires_grad=True)
+    k = (torch.arange(9.0)[None, None, :, None] * 40).expand(1, 1, 9, 32).clone().requires_grad_()
+    v = torch.randn(1, 1, 9, 32, requires_grad=True)
+    out = training.attend(q, k, v, 1.0)
+    close(out, v)  # each token sees itself alone
+    assert all(g.isfinite().all() for g in gradients(out, torch.ones_like(out), q, k, v))

@@ -77,6 +77,18 @@ class Choice(Structure):
     ]
 
 
+class Attention(Structure):
+    """hb_attention."""
+
+    _fields_ = [
+        *_each(c_void_p, "q k v grad"),
+        *[(f"{name}_strides", c_int64 * 3) for name in ("q", "k", "v", "grad")],
+        *_each(c_void_p, "o lse dq dk dv"),
+        *_each(c_int64, "rows heads key_heads tokens n"),
+        ("scale", c_float),
+    ]
+
+
 # name -> (what it returns, what it takes). "status": an int of which all but 0 and CANCELLED are failures.
 # "handle": an address of which 0 is a failure.
 _FUNCTIONS: Final[dict[str, tuple[Any, list[Any]]]] = {
@@ -110,6 +122,8 @@ _FUNCTIONS: Final[dict[str, tuple[Any, list[Any]]]] = {
     "hb_train_gate_back": (None, [c_void_p] * 3 + [c_int, c_int64, c_int64, c_void_p, c_void_p]),
     "hb_train_turn": (None, [c_void_p] * 4 + [c_float] + [c_int64] * 6 + [c_int, c_void_p]),
     "hb_train_cross_entropy": (None, [c_void_p, c_void_p, c_int64, c_int64, c_float, c_float, c_int, c_void_p]),
+    "hb_train_attend_fits": (c_int, [c_int64]),
+    "hb_train_attend": ("status", [POINTER(Attention), c_int]),
     "hb_logprobs": ("status", [c_void_p, c_int64, c_int64, c_void_p, c_void_p, c_void_p]),
 }
 

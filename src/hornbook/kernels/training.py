@@ -3,6 +3,7 @@
     norm   RMSNorm (arXiv 1910.07467, eq. 4)       keeps x and one number a row
     gated  act(gate) * up (arXiv 2002.05202)       keeps gate and up, not the activation of the one
     turn   rotary positions (arXiv 2104.09864)     keeps nothing of x
+    attend causal attention of whole texts         keeps q, k, v, what comes of them, and one number a row and head
 
 What the first two give is not kept by an adapter that reads it: it is made again in the backward pass, from what they keep
 (``recipe``). Torch computes each of them in several passes, and keeps what stands between these for the backward pass. They serve
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from hornbook.kernels.library import Library, library
+from hornbook.kernels.library import Attention, Library, library
 
 ACTIVATIONS = {"silu": 0, "gelu": 1, "gelu_tanh": 2, "relu": 3}  # hb_activation
 ROWS = 64  # HB_TRAIN_ROWS
@@ -94,6 +95,17 @@ def turn(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool) -> Tensor:
     """x [B,H,T,D], of any strides but for the last; cos and sin [B or 1, 1, T, W/2] -> [B,H,T,D]: a view of [B,T,H,D]."""
     out: Tensor = _Turn.apply(x, cos, sin, interleaved)  # type: ignore[no-untyped-call]
     return out
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    """Each token looks at itself and those before it: q [B,H,T,D], k and v [B,K,T,D] -> [B,H,T,D], a view of [B,T,H,D]."""
+    out: Tensor = _Attend.apply(q, k, v, scale)[0]  # type: ignore[no-untyped-call]
+    return out
+
+
+def attends(width: int) -> bool:
+    """Whether heads of this width are served; ask ``serves`` first."""
+    return bool(_library().hb_train_attend_fits(width))
 
 
 @cache
@@ -179,6 +191,42 @@ class _Turn(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         return _turned(grad, ctx.cos, ctx.sin, -1.0, ctx.interleaved), None, None, None
+
+
+class _Attend(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+        q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
+        rows, heads, tokens, width = q.shape
+        o, lse = torch.empty(rows, tokens, heads, width), torch.empty(rows, heads, tokens)
+        asked = _attention(q, k, v, o, lse, scale)
+        _library().hb_train_attend(ctypes.byref(asked), 0)
+        ctx.save_for_backward(q, k, v, o, lse)
+        ctx.mark_non_differentiable(lse)
+        ctx.scale = scale
+        return o.transpose(1, 2), lse
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        q, k, v, o, lse = ctx.saved_tensors
+        grad = grad if grad.stride(-1) == 1 else grad.contiguous()
+        dq = torch.empty_like(o)
+        dk, dv = (torch.empty(k.shape[0], k.shape[2], k.shape[1], k.shape[3]) for _ in range(2))
+        asked = _attention(q, k, v, o, lse, ctx.scale)
+        asked.grad, asked.grad_strides[:] = grad.data_ptr(), grad.stride()[:3]
+        asked.dq, asked.dk, asked.dv = dq.data_ptr(), dk.data_ptr(), dv.data_ptr()
+        _library().hb_train_attend(ctypes.byref(asked), 1)
+        return dq.transpose(1, 2), dk.transpose(1, 2), dv.transpose(1, 2), None
+
+
+def _attention(q: Tensor, k: Tensor, v: Tensor, o: Tensor, lse: Tensor, scale: float) -> Attention:
+    rows, heads, tokens, width = q.shape
+    asked = Attention(rows=rows, heads=heads, key_heads=k.shape[1], tokens=tokens, n=width, scale=scale)
+    asked.q, asked.k, asked.v, asked.o, asked.lse = (x.data_ptr() for x in (q, k, v, o, lse))
+    for name, x in (("q", q), ("k", k), ("v", v)):
+        getattr(asked, f"{name}_strides")[:] = x.stride()[:3]
+    return asked
 
 
 def _turned(x: Tensor, cos: Tensor, sin: Tensor, sign: float, interleaved: bool) -> Tensor:

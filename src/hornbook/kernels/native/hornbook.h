@@ -167,6 +167,18 @@ HB_API void hb_train_turn(const float* x, const int64_t* strides, const float* c
 // losses [rows] of labels [rows]; with gradient != 0 the logits become their gradients
 HB_API void hb_train_cross_entropy(float* logits, const int64_t* labels, int64_t rows, int64_t n, float smoothing, float z,
                                    int gradient, float* losses);
+// Causal attention of `rows` texts of as many tokens: q and grad [rows, heads, tokens, n], k and v [rows, key_heads, tokens, n] by
+// their strides in floats (of rows, heads, tokens); o and dq [rows, tokens, heads, n], dk and dv [rows, tokens, key_heads, n],
+// dense; lse [rows, heads, tokens]. Forward writes o and lse, backward reads them and writes dq, dk, dv.
+typedef struct {
+    const float *q, *k, *v, *grad;
+    int64_t q_strides[3], k_strides[3], v_strides[3], grad_strides[3];
+    float *o, *lse, *dq, *dk, *dv;
+    int64_t rows, heads, key_heads, tokens, n;
+    float scale;
+} hb_attention;
+HB_API int hb_train_attend_fits(int64_t n);  // whether heads of this width are served
+HB_API int hb_train_attend(const hb_attention* attention, int back);
 
 #ifdef __cplusplus
 }

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <new>
+#include <vector>
 
 #include "kernels.h"
 #include "pool.h"
@@ -69,6 +71,37 @@ void hb_train_cross_entropy(float* logits, const int64_t* labels, int64_t rows, 
         for (int64_t r = first; r < last; ++r)
             losses[r] = k.cross_entropy(logits + r * n, n, labels[r], smoothing, z, gradient != 0);
     });
+}
+
+int hb_train_attend_fits(int64_t n) { return hb::kernels().train->attend_fits(n); }
+
+int hb_train_attend(const hb_attention* a, int back) {
+    const auto& k = *hb::kernels().train;
+    const int64_t group = a->heads / a->key_heads, n = a->n, T = a->tokens;
+    const int64_t floats = k.attend_floats(T, n, back != 0);
+    try {
+        hb::parallel_for(a->rows * a->key_heads, 1, [&](int64_t first, int64_t last) {
+            std::vector<float> room(static_cast<size_t>(floats));
+            for (int64_t task = first; task < last; ++task) {
+                const int64_t b = task / a->key_heads, h = task % a->key_heads;
+                const auto at = [b](auto* x, const int64_t* s, int64_t head) { return x ? x + b * s[0] + head * s[1] : nullptr; };
+                const int64_t wide = a->heads * n, narrow = a->key_heads * n;
+                const auto dense = [&](float* x, int64_t width, int64_t head) {
+                    return x ? x + b * T * width + head * n : nullptr;
+                };
+                const hb::AttendTask one = {
+                    at(a->q, a->q_strides, h * group), at(a->k, a->k_strides, h), at(a->v, a->v_strides, h),
+                    at(a->grad, a->grad_strides, h * group),
+                    a->q_strides[2], a->q_strides[1], a->k_strides[2], a->v_strides[2], a->grad_strides[2], a->grad_strides[1],
+                    dense(a->o, wide, h * group), a->lse + (b * a->heads + h * group) * T, dense(a->dq, wide, h * group),
+                    dense(a->dk, narrow, h), dense(a->dv, narrow, h), wide, narrow, T, n, group, a->scale};
+                (back ? k.attend_backward : k.attend_forward)(one, room.data());
+            }
+        });
+    } catch (const std::bad_alloc&) {
+        return hb::fail("there is no memory for the scores of %lld tokens", static_cast<long long>(T));
+    }
+    return 0;
 }
 
 }  // extern "C"

@@ -4,6 +4,17 @@
 
 namespace hb {
 
+// One key head of one text, with the query heads that read it. Strides are from token to token, heads from head to head; o,
+// dq, dk and dv are dense [tokens, heads, n].
+struct AttendTask {
+    const float *q, *k, *v, *grad;
+    int64_t q_stride, q_head, k_stride, v_stride, grad_stride, grad_head;
+    float *o, *lse, *dq, *dk, *dv;  // o: written forward, read backward; lse [group, tokens]
+    int64_t o_stride, dk_stride;
+    int64_t tokens, n, group;
+    float scale;
+};
+
 struct TrainKernels {
     // out = x r weight, r = 1 / rms(x), which is returned
     float (*norm)(const float* x, const float* weight, float epsilon, int64_t n, float* out);
@@ -18,6 +29,10 @@ struct TrainKernels {
     // -log softmax(logits)[label], smoothed, plus z times the square of the log of their sum. The logits become their
     // gradient where it is asked for.
     float (*cross_entropy)(float* logits, int64_t n, int64_t label, float smoothing, float z, bool gradient);
+    bool (*attend_fits)(int64_t n);                                      // heads of this width
+    int64_t (*attend_floats)(int64_t tokens, int64_t n, bool back);      // room that a task needs
+    void (*attend_forward)(const AttendTask& task, float* room);
+    void (*attend_backward)(const AttendTask& task, float* room);
 };
 
 }  // namespace hb
