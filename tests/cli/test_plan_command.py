@@ -91,7 +91,11 @@ def test_what_does_not_fit_says_what_would(run: Run, memory: Any, tiny_llm_path:
     said = figures(run, *arguments)
     assert said["fits"] is False
     changes = {key: value for remedy in said["remedies"] for key, value in remedy.items() if key != "text"}
-    assert set(changes) - {"train"} == {"context", "batch", "dtype"}  # where torch computes, adapters keep more than they save
+    assert set(changes) - {"train"} == {
+        "context",
+        "batch",
+        "dtype",
+    }  # where torch computes, adapters keep more than they save
     for name, value in changes.items():  # each of them alone is enough, and of the numbers one more is not
         other = (str(tiny_llm_path), "--train", "full", f"--{name}", str(value))
         more = () if name == "batch" else ("--batch", "64")
