@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from hornbook.recipes.config import Training
 
 TABLES = 3  # of a chunk's scores: they, their softmax, its gradient
-USE = 0.62  # of the probe's speed that a whole step reaches: docs/results/training.md
+USE = 0.62  # of the probe's speed that a whole step reaches, by a busy machine: a quiet one took two thirds of what was foretold
 PROBE = 0.2  # seconds
 HELD = {"float32": 4, "bfloat16": 2, "bfloat16-autocast": 4, "float16": 4}  # bytes of a weight, by the precision
 PASSED = {"float32": 4, "bfloat16": 2, "bfloat16-autocast": 2, "float16": 2}  # and of a state
