@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import platformdirs
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from hornbook.errors import UsageError
 
@@ -56,6 +56,14 @@ class Settings(BaseSettings):
     threads: int = Field(default=0, ge=0, le=1024)  # of the native kernels; 0: one for each physical core
     cache: Literal["float32", "float16", "int8"] = "float16"  # as what the native kernels keep keys and values
     cache_mb: float = Field(default=0.0, ge=0)  # memory for keys and values; 0: by what the machine has
+    data: Annotated[tuple[Path, ...], NoDecode] = ()  # folders with the questions of evaluations, apart as in PATH
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _folders(cls, value: Any) -> Any:
+        return (
+            tuple(Path(one).expanduser() for one in value.split(os.pathsep) if one) if isinstance(value, str) else value
+        )
 
     @property
     def models(self) -> Path:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from hornbook.train.shards import Shards
 
 WAIT = timedelta(minutes=30)  # for the slowest process, before the others give it up
+LETTING_GO = 0.25  # seconds
 
 
 class Ranks:
@@ -194,6 +195,9 @@ def joined(*, device: str = "auto", tensor: int = 1) -> Iterator[tuple[Team, tor
     except BaseException as error:
         _tell_once(error)
     dist.barrier()
+    # A thread of gloo's may still let go of the last tensors, which takes the interpreter: where that has ended, the
+    # thread aborts the process (pytorch#179291). torch's caches keep those threads alive, so that none can be joined.
+    sleep(LETTING_GO)
     dist.destroy_process_group()
 
 

@@ -1,0 +1,1 @@
+"""The built-in tasks: a file for each family."""

@@ -1,0 +1,3 @@
+from hornbook.evals.registry import Kinds
+
+TASKS: Kinds = {}
