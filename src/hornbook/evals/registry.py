@@ -29,6 +29,18 @@ class Kind:
 
 Kinds: TypeAlias = "Mapping[str, Kind]"
 
+
+def plain(what: str, *makes: Callable[[Data], Task]) -> Kind:
+    """Of tasks that nothing more is said about. Raises UsageError, when they are made, where something is."""
+
+    def make(data: Data, rest: str) -> list[Task]:
+        if rest:
+            raise UsageError(f"nothing can stand after the colon: {rest!r}", "Name the task alone.")
+        return [one(data) for one in makes]
+
+    return Kind(what, make)
+
+
 # Each has TASKS: Kinds. A module without one of its own is found here, and nowhere else.
 MODULES = ("perplexity", "knowledge", "commonsense", "lambada", "truthful", "mathematics", "bbh", "reading", "open_questions",
            "tables", "ifeval", "code", "retrieval", "rag")  # fmt: skip
