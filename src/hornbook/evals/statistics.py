@@ -1,0 +1,122 @@
+"""A score with its uncertainty: what the same model would get on other questions of the same kind.
+
+    the metric is                standard error                        95% interval
+    the mean of 0 and 1          sample deviation / sqrt(N)            Wilson's score interval (JASA 22, 1927)
+    the mean of other numbers    sample deviation / sqrt(N)            Student's t
+    anything else                of 2,000 bootstrap resamples          BCa bootstrap (hornbook.evals.bootstrap)
+
+The standard errors of means are those of lm-evaluation-harness, also for a total over groups (pooled within the groups).
+Nothing here is random from run to run: the resamples are drawn with a fixed seed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+from hornbook.evals.bootstrap import spread, student
+from hornbook.evals.metric import Column, Columns, Metric
+
+LEVEL = 0.95
+_Z = NormalDist().inv_cdf(0.5 + LEVEL / 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """``low``, ``high``: the ends of the 95% interval. ``items``: how many had a number.
+
+    None stands for what cannot be known: a value without items, the error of a single one.
+    """
+
+    value: float | None
+    stderr: float | None
+    low: float | None
+    high: float | None
+    items: int
+
+
+def estimate(metric: Metric, columns: Columns, *, groups: Sequence[str] | None = None, seed: int = 0) -> Estimate:
+    """Of a metric over the columns [N] that the items' grades fill.
+
+    An item whose grade is NaN has no part in a mean, such as an unanswerable question in the score of the answerable ones.
+    ``groups`` [N]: the items were chosen group by group, so many of each (as MMLU's subjects), and only how they vary within
+    a group is uncertain.
+    """
+    if metric.total is None:
+        column = np.asarray(columns[metric.name], dtype=np.float64)
+        has = ~np.isnan(column)
+        return _mean(column[has], np.asarray(groups)[has] if groups is not None else None, metric.percent)
+    items = len(next(iter(columns.values()), ()))
+    if not items:
+        return Estimate(None, None, None, None, 0)
+    value = float(metric.value(columns))
+    if math.isnan(value):
+        return Estimate(None, None, None, None, items)
+    return Estimate(value, *spread(metric.value, columns, groups=groups, level=LEVEL, seed=seed), items)
+
+
+def by_group(metric: Metric, columns: Columns, groups: Sequence[str], *, seed: int = 0) -> Mapping[str, Estimate]:
+    """An estimate of each group by itself, in the order of the data."""
+    which = np.asarray(groups)
+    return {
+        name: estimate(metric, {key: np.asarray(column)[which == name] for key, column in columns.items()}, seed=seed)
+        for name in dict.fromkeys(groups)
+    }
+
+
+def wilson(share: float, items: float) -> tuple[float, float]:
+    """The shares of a population that would give this one in so many items (0/1 each) without surprise.
+
+    Unlike share ± 2 errors it stays inside [0, 1] and holds for few items and near its ends (Brown, Cai & DasGupta,
+    Interval Estimation for a Binomial Proportion, 2001).
+    """
+    middle = (share + _Z**2 / (2 * items)) / (1 + _Z**2 / items)
+    half = _Z / (1 + _Z**2 / items) * math.sqrt(share * (1 - share) / items + _Z**2 / (4 * items**2))
+    # At either end the formula gives the end itself, but for the rounding.
+    return 0.0 if share == 0 else middle - half, 1.0 if share == 1 else middle + half
+
+
+def _mean(column: Column, groups: Column | None, percent: bool) -> Estimate:
+    items = len(column)
+    if not items:
+        return Estimate(None, None, None, None, 0)
+    value = float(column.mean())
+    if not math.isfinite(value):
+        return Estimate(value, None, None, None, items)
+    stderr, freedom = _error(column, groups)
+    low: float | None = None
+    high: float | None = None
+    if np.isin(column, (0.0, 1.0)).all():
+        # What groups save is told as more items than there are (the effective sample size of Korn & Graubard, 1998).
+        plain = value * (1 - value) / max(1, items - 1)  # the squared error without groups
+        saved = plain / stderr**2 if stderr and groups is not None else 1.0
+        low, high = wilson(value, items * saved)
+    elif stderr is not None:
+        half = student(0.5 + LEVEL / 2, freedom) * stderr
+        low, high = value - half, value + half
+        if percent and column.min() >= 0 and column.max() <= 1:
+            low, high = max(low, 0.0), min(high, 1.0)
+    return Estimate(value, stderr, low, high, items)
+
+
+def _error(column: Column, groups: Column | None) -> tuple[float | None, int]:
+    """The standard error of a mean, and its degrees of freedom. Of one item it is unknown.
+
+    In groups: the variance within them, pooled (each group's weighs as it has items, less one). Where no group has two
+    items that is unknown, and they are taken for one.
+    """
+    items = len(column)
+    if groups is not None:
+        _, number, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+        freedom = items - len(sizes)
+        if freedom > 0:
+            means = np.bincount(number, column) / sizes
+            within = float(((column - means[number]) ** 2).sum()) / freedom
+            return math.sqrt(within / items), freedom
+    if items < 2:
+        return None, 0
+    return float(column.std(ddof=1)) / math.sqrt(items), items - 1
