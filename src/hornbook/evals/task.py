@@ -74,6 +74,15 @@ class Writing:
     sampling: SamplingParams = field(default_factory=lambda: SamplingParams(temperature=0.0, max_tokens=256))
 
 
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What a grade may take beside the answers. ``judge``: an LLM that was named for it; ``unsafe_code``: the person has said
+    that code which a model wrote may run where nothing keeps it apart."""
+
+    judge: Any = None
+    unsafe_code: bool = False
+
+
 Request: TypeAlias = "Likelihood | Rolling | Writing"
 Answer: TypeAlias = "tuple[Score, ...] | tuple[str, ...]"
 Grade: TypeAlias = "Mapping[str, float]"  # by name of a column; the metrics are computed from the columns of all items
@@ -82,9 +91,11 @@ Grade: TypeAlias = "Mapping[str, float]"  # by name of a column; the metrics are
 class Task(ABC):
     """See the module. ``version`` counts up whenever a score would no longer compare with an earlier one.
 
-    metrics  the first is what the task is known by, and what ``reward`` gives
-    shots    as many solved examples as the task is known for
-    chat     whether it is one for assistants
+    metrics    the first is what the task is known by, and what ``reward`` gives
+    shots      as many solved examples as the task is known for
+    chat       whether it is one for assistants
+    graded_by  who or what grades, where that is slow or asks a model ("sandbox", a judge's name): such grades are made several
+               at a time, and kept with the answers
     """
 
     name: str
@@ -92,6 +103,11 @@ class Task(ABC):
     metrics: tuple[Metric, ...]
     shots: int = 0
     chat: bool = False
+    graded_by: str = ""
+
+    def equip(self, means: Means) -> None:
+        """Take what grading needs, before anything is asked. Raises UsageError where it was not given."""
+        return
 
     @abstractmethod
     def items(self) -> Sequence[Item]:
