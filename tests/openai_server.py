@@ -150,7 +150,9 @@ class Behind:
         if "messages" in handler.body:
             ids = self.llm.render([Message.of(message) for message in handler.body["messages"]])
         else:
-            ids = self.tokenizer.encode(handler.body["prompt"], add_special=False)
+            ids = self.tokenizer.encode(
+                handler.body["prompt"], add_special=handler.body.get("add_special_tokens", True)
+            )
         handler.give(200, {"tokens": ids, "count": len(ids)})
 
     def _completions(self, handler: Handler) -> None:
@@ -192,13 +194,17 @@ class Behind:
                 handler.wfile.flush()
         handler.wfile.write(DONE)
 
-    def _echoed(self, text: str) -> dict[str, Any]:
-        """The likelihood of each token of the text after those before it; and one token more, as a server adds it."""
-        ids = self.tokenizer.encode(text)
+    def _echoed(self, prompt: str | list[int]) -> dict[str, Any]:
+        """The likelihood of each token of the prompt after those before it; and one token more, as a server adds it."""
+        ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
+        text = prompt if isinstance(prompt, str) else self.tokenizer.decode(ids)
         ends = [len(self.tokenizer.decode(ids[: i + 1])) for i in range(len(ids))]
         starts = [0, *ends[:-1]]
         parts = [text[start:end] for start, end in zip(starts, ends, strict=True)]
-        scores = self.llm.score([(text[:start], part) for start, part in zip(starts[1:], parts[1:], strict=True)])
+        if isinstance(prompt, str):
+            scores = self.llm.score([(text[:start], part) for start, part in zip(starts[1:], parts[1:], strict=True)])
+        else:
+            scores = self.llm._judged([(ids[: end + 1], end) for end in range(1, len(ids))])
         values = [None, *(score.logprob for score in scores)]
         best = [None, *({"?": score.logprob + (0.0 if score.is_greedy else 1.0)} for score in scores)]
         told = {

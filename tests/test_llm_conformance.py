@@ -13,6 +13,7 @@ import pytest
 
 import hornbook
 from hornbook.errors import ContextTooLong, ModelClosed, UsageError
+from hornbook.llm import LocalLLM
 from hornbook.settings import Settings
 from hornbook.types import LLM, Completion, Message, SamplingParams, Score, Token
 from openai_server import Behind, serving
@@ -170,6 +171,40 @@ def test_scores_are_one_a_pair_and_counted(llm: Any) -> None:
     assert scores[1].logprob < scores[0].logprob < 0
     assert scores[2] == Score(0.0, True, 0)
     assert llm.score([]) == []
+
+
+def test_a_context_may_be_ids(llm: Any) -> None:
+    ids = list(llm.generate("Hello there", SHORT)[0].token_ids)
+    alone, longer, nothing = llm.score([(ids, " there"), (ids, " there, you and you"), (ids, "")])
+    assert longer.tokens > alone.tokens > 0
+    assert longer.logprob < alone.logprob < 0
+    assert nothing == Score(0.0, True, 0)
+    assert llm.score([(tuple(ids), " there")])[0].logprob == pytest.approx(alone.logprob, abs=1e-5)
+    with pytest.raises(UsageError, match="1000000000"):
+        llm.score([([10**9], " there")])
+
+
+def test_ids_are_judged_as_the_text_they_come_from(llm: Any) -> None:
+    if isinstance(llm, LocalLLM):
+        ids = llm.tokenizer.encode("Hello")
+        assert llm.score([(ids, " there, you")]) == llm.score([("Hello", " there, you")])
+        turn = llm.render([Message("user", "Hi")])
+        said = llm.generate(turn, SamplingParams(max_tokens=1, ignore_eos=True))[0]
+        if llm.tokenizer.encode(said.text) == list(said.token_ids):
+            assert llm.score([(turn, said.text)])[0].logprob == pytest.approx(said.logprobs[0], abs=1e-5)
+
+
+def test_whole_texts_are_judged_however_long(llm: Any) -> None:
+    texts = ["Hello there", "", "a word of it " * 120]
+    try:
+        short, empty, long = llm.score_text(texts)
+    except UsageError as error:  # a server that begins no text with a token of its own
+        assert isinstance(llm, hornbook.RemoteLLM) and "first token" in str(error)
+        return
+    assert empty == Score(0.0, True, 0)
+    assert [short.tokens, long.tokens] == [llm.count_tokens(text) for text in (texts[0], texts[2])]
+    assert long.tokens > 256 and long.logprob < short.logprob < 0
+    assert llm.score_text([]) == []
 
 
 def test_a_text_from_its_first_token_on_is_judged_or_refused_by_name(llm: Any) -> None:

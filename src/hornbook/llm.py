@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hornbook.engine.pairing import begin_of, joined, whole_of, windows
 from hornbook.engine.prompts import (
     PLAIN_STOP,
     as_prompts,
@@ -309,45 +310,37 @@ class LocalLLM:
 
     # --- likelihood
 
-    def score(self, pairs: Sequence[tuple[str, str]]) -> list[Score]:
+    def score(self, pairs: Sequence[tuple[Prompt, str]]) -> list[Score]:
         """How likely each continuation is after its context, as lm-evaluation-harness counts it.
 
-        The two are tokenised as one text, of which the continuation is what follows the context's own tokens; spaces
-        that end the context belong to the continuation. An empty context is the model's begin token.
+        A context of text and its continuation are tokenised as one text, of which the continuation is what follows the
+        context's own tokens; spaces that end the context belong to the continuation. Ids, such as those of ``render``,
+        stay before the continuation's own. An empty context is the model's begin token.
         Raises ContextTooLong before any work where a text does not fit.
         """
+        return self._judged([joined(self.tokenizer, *pair) for pair in pairs])
+
+    def score_text(self, texts: Sequence[str]) -> list[Score]:
+        """How likely each whole text is: every token once, the first after the model's begin token. A text longer than the
+        context is read in windows (engine/pairing.py)."""
+        begin = begin_of(self.tokenizer) if any(texts) else []
+        cut = [windows(begin, self.tokenizer.encode(text, add_special=False), self.context_length) for text in texts]
+        scores = iter(self._judged([window for several in cut for window in several]))
+        return [whole_of([next(scores) for _ in several]) for several in cut]
+
+    def _judged(self, asked: Sequence[tuple[list[int], int]]) -> list[Score]:
+        """Of (ids, where what is judged begins)."""
         from hornbook.engine.requests import Request
 
-        scores = [Score(0.0, True, 0)] * len(pairs)
-        both = [self._pair(context, continuation) for context, continuation in pairs]
-        asked = [Request(ids, score_from=start, adapter=self.adapter) for ids, start in both]
-        with closing(self._ask(asked)) as events:
+        scores = [Score(0.0, True, 0)] * len(asked)
+        requests = [Request(ids, score_from=start, adapter=self.adapter) for ids, start in asked]
+        with closing(self._ask(requests)) as events:
             for place, event in events:
                 if event.error is not None:
-                    raise _named(event.error, place, len(pairs))
+                    raise _named(event.error, place, len(asked))
                 assert event.score is not None
                 scores[place] = event.score
         return scores
-
-    def _pair(self, context: str, continuation: str) -> tuple[list[int], int]:
-        """(ids of both, where the continuation begins)."""
-        bare = context.rstrip()
-        if not bare:
-            begin = self._begin()
-            return [*begin, *self.tokenizer.encode(context + continuation, add_special=False)], len(begin)
-        whole = self.tokenizer.encode(context + continuation)
-        start = len(self.tokenizer.encode(bare))
-        if start >= len(whole) and continuation:  # the continuation melted into the context's last token
-            first = self.tokenizer.encode(context)
-            return [*first, *self.tokenizer.encode(continuation, add_special=False)], len(first)
-        return whole, start
-
-    def _begin(self) -> list[int]:
-        """What stands for "no text yet": the begin token, or the end token of the text before."""
-        first = self.tokenizer.bos_id if self.tokenizer.bos_id is not None else self.tokenizer.eos_id
-        if first is None:
-            raise UsageError("the text is empty and the model has no begin token", "Give at least one character.")
-        return [first]
 
     # --- adapters
 
@@ -374,7 +367,7 @@ class LocalLLM:
         """The ids of a prompt: of a text its own tokens and the special ones that begin it, of ids these."""
         if not isinstance(prompt, str):
             return list(prompt)
-        return list(self.tokenizer.encode(prompt)) or self._begin()
+        return list(self.tokenizer.encode(prompt)) or begin_of(self.tokenizer)
 
     def _ask(self, requests: Sequence[Request]) -> Stream | PlainStream:
         """Check the requests and put them in the line; the work is done by whoever reads the stream."""

@@ -221,3 +221,15 @@ def score(answer: Any, text: str, start: int) -> Score | None:
         best = said["top_logprobs"]
         greedy = all(values[i] >= max(best[i].values()) - 1e-9 for i in own)
         return Score(sum(float(values[i]) for i in own), greedy, len(own))
+
+
+def score_of_ids(answer: Any, count: int, start: int) -> Score | None:
+    """The likelihood of ids[start:] of ``count`` ids, of an answer that echoes them; None where it is not told."""
+    with _understood(answer):
+        said = answer["choices"][0].get("logprobs") or {}
+        values, best = said.get("token_logprobs") or [], said.get("top_logprobs") or []
+        own = range(start, count)
+        if min(len(values), len(best)) < count or any(values[i] is None for i in own):
+            return None
+        greedy = all(values[i] >= max(best[i].values()) - 1e-9 for i in own)
+        return Score(sum(float(values[i]) for i in own), greedy, len(own))

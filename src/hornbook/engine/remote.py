@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from hornbook.engine import openai
+from hornbook.engine.pairing import whole_of, windows
 from hornbook.engine.prompts import as_prompts, plain_chat, turns_of, with_schema
 from hornbook.engine.wire import Events, Wire, checked_url, is_loopback
 from hornbook.errors import OfflineError, RemoteError, RemoteRefused, UsageError
@@ -31,6 +32,7 @@ ASSUMED_CONTEXT = 8192  # tokens, of a server that does not say
 BYTES_PER_TOKEN = 3  # of UTF-8, for the estimate: English has four or five, Chinese about three, code fewer
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 def is_remote(source: str) -> bool:
@@ -199,9 +201,7 @@ class RemoteLLM:
         """How many tokens the text has, as the server's /tokenize counts them; else the estimate."""
         if not text:
             return 0
-        ids = self._tokenized(
-            {"prompt": text, "content": text, "add_special_tokens": False, "add_special": False}  # vLLM, llama.cpp
-        )
+        ids = self._tokenized(_text(text, special=False))
         return -(-len(text.encode("utf-8", "replace")) // BYTES_PER_TOKEN) if ids is None else len(ids)
 
     def _tokenized(self, asked: Mapping[str, Any]) -> list[int] | None:
@@ -226,34 +226,80 @@ class RemoteLLM:
             self._tokenizes = True
         return None if "messages" in asked and not ids else ids
 
-    def score(self, pairs: Sequence[tuple[str, str]]) -> list[Score]:
-        """How likely each continuation is after its context, as LocalLLM.score counts it.
+    def score(self, pairs: Sequence[tuple[Prompt, str]]) -> list[Score]:
+        """How likely each continuation is after its context, as LocalLLM.score counts it; after ids, it is tokenised by
+        the server's /tokenize.
 
         Raises UsageError for an empty context, whose first token no server judges; RemoteError where the server does
         not tell the likelihoods of a prompt.
         """
         for context, continuation in pairs:
-            if continuation and not context.rstrip():
+            if continuation and not (context.rstrip() if isinstance(context, str) else len(context)):
                 raise UsageError(
                     "a server does not judge the first token of a text", "Give a context of at least a word."
                 )
-        if len(pairs) <= 1 or self.parallel == 1:
-            return [self._score(*pair) for pair in pairs]
-        with ThreadPoolExecutor(min(self.parallel, len(pairs))) as pool:
-            return list(pool.map(lambda pair: self._score(*pair), pairs))
+        return self._each(lambda pair: self._score(*pair), pairs)
 
-    def _score(self, context: str, continuation: str) -> Score:
+    def score_text(self, texts: Sequence[str]) -> list[Score]:
+        """How likely each whole text is, as LocalLLM.score_text counts it.
+
+        Raises UsageError where the server's /tokenize begins no text with a token of its own: the first token of a text
+        cannot be judged then. RemoteError where it does not tell the likelihoods of a prompt.
+        """
+        cut = []
+        for text in texts:
+            bare, whole = (self._ids(text, special=special) for special in (False, True))
+            begun = len(whole) - len(bare)
+            if bare and (begun < 1 or whole[begun:] != bare):
+                raise UsageError(
+                    f"{self._wire.base_url} does not judge the first token of a text",
+                    "Load the model here to judge it.",
+                )
+            cut.append(windows(whole[:begun], bare, self.context_length - 2) if bare else [])
+        scores = iter(
+            self._each(lambda asked: self._score_ids(*asked), [window for several in cut for window in several])
+        )
+        return [whole_of([next(scores) for _ in several]) for several in cut]
+
+    def _each(self, ask: Callable[[T], Score], several: Sequence[T]) -> list[Score]:
+        if len(several) <= 1 or self.parallel == 1:
+            return [ask(one) for one in several]
+        with ThreadPoolExecutor(min(self.parallel, len(several))) as pool:
+            return list(pool.map(ask, several))
+
+    def _score(self, context: Prompt, continuation: str) -> Score:
         if not continuation:
             return Score(0.0, True, 0)
-        body = {"model": self.name, "prompt": context + continuation, "echo": True, "logprobs": 1}
-        answer = self._wire.post("/completions", {**body, "max_tokens": 1, "temperature": 0, **self.extra})
-        score = openai.score(answer, context + continuation, len(context.rstrip()))
+        if not isinstance(context, str):
+            before = [int(id) for id in context]
+            return self._score_ids([*before, *self._ids(continuation, special=False)], len(before))
+        score = openai.score(self._echoed(context + continuation), context + continuation, len(context.rstrip()))
+        return self._told(score)
+
+    def _score_ids(self, ids: list[int], start: int) -> Score:
+        return self._told(openai.score_of_ids(self._echoed(ids), len(ids), start))
+
+    def _echoed(self, prompt: str | list[int]) -> Any:
+        body = {"model": self.name, "prompt": prompt, "echo": True, "logprobs": 1}
+        return self._wire.post("/completions", {**body, "max_tokens": 1, "temperature": 0, **self.extra})
+
+    def _told(self, score: Score | None) -> Score:
         if score is None:
             raise RemoteError(
                 f"{self._wire.base_url} does not tell the likelihoods of a prompt (echo with logprobs)",
                 "Load the model here to score with it, or use a server that does, such as vLLM.",
             )
         return score
+
+    def _ids(self, text: str, *, special: bool) -> list[int]:
+        """By the server's /tokenize. Raises RemoteError where there is none."""
+        ids = self._tokenized(_text(text, special=special))
+        if ids is None:
+            raise RemoteError(
+                f"{self._wire.base_url} has no /tokenize, which ids and whole texts are judged with",
+                "Load the model here to score with it, or use a server that has one, such as vLLM.",
+            )
+        return ids
 
     # --- the end
 
@@ -293,6 +339,11 @@ class RemoteStream(Iterator[Token]):
     def close(self) -> None:
         self._ended = True
         self._events.close()
+
+
+def _text(text: str, *, special: bool) -> dict[str, Any]:
+    """What /tokenize is asked, by the names of vLLM and those of llama.cpp."""
+    return {"prompt": text, "content": text, "add_special_tokens": special, "add_special": special}
 
 
 def _key(base_url: str) -> str:

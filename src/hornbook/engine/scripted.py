@@ -92,13 +92,18 @@ class ScriptedLLM:
     def render(self, messages: Sequence[Message | Mapping[str, Any]]) -> str | list[int]:
         return plain_chat(turns_of(messages))
 
-    def score(self, pairs: Sequence[tuple[str, str]]) -> list[Score]:
-        """By the function given, else one nat a token and never greedy."""
+    def score(self, pairs: Sequence[tuple[Prompt, str]]) -> list[Score]:
+        """By the function given, which sees a context of ids as their words; else one nat a token and never greedy."""
         self._open()
+        spelled = [(self._spelled(context), continuation) for context, continuation in pairs]
         if self._score is not None:
-            return [self._score(context, continuation) for context, continuation in pairs]
+            return [self._score(*pair) for pair in spelled]
         counts = [self.count_tokens(continuation) for _, continuation in pairs]
         return [Score(-float(count), count == 0, count) for count in counts]
+
+    def score_text(self, texts: Sequence[str]) -> list[Score]:
+        """As ``score`` after no context."""
+        return self.score([("", text) for text in texts])
 
     def count_tokens(self, text: str) -> int:
         return len(_words(text))
@@ -122,6 +127,15 @@ class ScriptedLLM:
         with self._lock:
             return [self._vocabulary.setdefault(word, len(self._vocabulary)) for word in _words(prompt)]
 
+    def _spelled(self, prompt: Prompt) -> str:
+        if isinstance(prompt, str):
+            return prompt
+        with self._lock:
+            words = list(self._vocabulary)
+        if wrong := [id for id in prompt if not 0 <= id < len(words)]:
+            raise UsageError(f"token id {wrong[0]} is out of range", "A ScriptedLLM knows the words it has seen.")
+        return "".join(words[id] for id in prompt)
+
     def _one(self, ids: list[int], params: SamplingParams, messages: tuple[Message, ...] = ()) -> Iterator[Token]:
         self._check(ids, params)
         if params.n != 1:
@@ -139,13 +153,11 @@ class ScriptedLLM:
                 "one of which the answer needs",
                 "Shorten the prompt.",
             )
-        if wrong := [id for id in ids if not 0 <= id < len(self._vocabulary)]:
-            raise UsageError(f"token id {wrong[0]} is out of range", "A ScriptedLLM knows the words it has seen.")
+        self._spelled(ids)
 
     def _say(self, ids: Sequence[int], params: SamplingParams, messages: tuple[Message, ...] = ()) -> Iterator[Token]:
         with self._lock:
-            words = list(self._vocabulary)
-            prompt = "".join(words[id] for id in ids)
+            prompt = self._spelled(ids)
             self.asked.append(Asked(prompt, params, messages))
             reply = self._next_reply(prompt)
         stops = StopMatcher(params.stop)
