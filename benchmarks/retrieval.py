@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
-import math
 import os
 import platform
 import sqlite3
@@ -29,6 +28,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+from hornbook.evals.metrics.ranking import ndcg, recall
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results" / "retrieval.md"
@@ -92,13 +93,6 @@ def _jsonl(path: Path) -> Iterator[dict[str, str]]:
             yield json.loads(line)
 
 
-def ndcg(ranking: Sequence[str], gains: Mapping[str, float], depth: int = 10) -> float:
-    """Normalised discounted cumulative gain (Järvelin and Kekäläinen, 2002)."""
-    got = sum(gains.get(passage, 0.0) / math.log2(rank + 2) for rank, passage in enumerate(ranking[:depth]))
-    best = sorted(gains.values(), reverse=True)[:depth]
-    return got / sum(gain / math.log2(rank + 2) for rank, gain in enumerate(best))
-
-
 def measure(collection: Collection, search: Callable[[str], Sequence[str]]) -> Figures:
     """``search`` gives the names of passages, best first, without repeats."""
     began = time.perf_counter()
@@ -107,12 +101,11 @@ def measure(collection: Collection, search: Callable[[str], Sequence[str]]) -> F
     milliseconds = 1000 * (time.perf_counter() - began) / len(rankings)
     graded = [ndcg(rankings[query], gains) for query, gains in collection.judged.items()]
     binary = [ndcg(rankings[query], dict.fromkeys(gains, 1.0)) for query, gains in collection.judged.items()]
-    found = [len(set(rankings[query][:5]) & set(gains)) for query, gains in collection.judged.items()]
-    sizes = [len(gains) for gains in collection.judged.values()]
+    found = [recall(rankings[query], gains, 5) for query, gains in collection.judged.items()]
     return Figures(
         ndcg=float(np.mean(graded)),
-        recall5=float(np.mean([n / size for n, size in zip(found, sizes, strict=True)])),
-        hit5=float(np.mean([n > 0 for n in found])),
+        recall5=float(np.mean(found)),
+        hit5=float(np.mean([share > 0 for share in found])),
         binary=float(np.mean(binary)),
         even=float(np.mean(graded[::2])),
         odd=float(np.mean(graded[1::2])),
