@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import string
 from collections.abc import Callable, Sequence
@@ -32,3 +33,16 @@ def exact_match(
         return float(any(said == bare(gold) for gold in golds))
 
     return worth
+
+
+def same_number(text: str, golds: Sequence[str]) -> float:
+    """1.0 where a text is a number, "$1,200." too, that is within a millionth of a right answer, else 0.0."""
+    said = _number(text)
+    return float(any(abs(said - _number(gold)) <= 1e-6 for gold in golds))  # NaN is near to nothing
+
+
+def _number(text: str) -> float:
+    try:
+        return float(re.sub(r"[,$\s_]|\.$", "", text))
+    except ValueError:
+        return math.nan
