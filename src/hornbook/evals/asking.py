@@ -1,0 +1,193 @@
+"""From what a task asks to what a model is asked: text as it is, chats by the model's own template, several at a time.
+
+Likelihood   model.score        Rolling   model.score_text        Writing   model.generate; model.chat where it renders no ids
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Any
+
+from hornbook.errors import ContextTooLong, UsageError
+from hornbook.evals.task import Answer, Item, Likelihood, Question, Request, Rolling, Setting, Task, Writing
+from hornbook.evals.waves import order, waves
+from hornbook.types import Message, Prompt, SamplingParams
+
+AT_ONCE = 16  # chats of a model that renders no ids
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A request that has no answer yet."""
+
+    key: str
+    task: Task
+    item: Item
+    request: Request
+
+
+def ask(model: Any, pending: Sequence[Pending], batch: int) -> Iterator[list[tuple[Pending, Answer]]]:
+    """Ask all, a wave at a time: task by task, but for a wave that takes the rest of one and the first of the next. Raises
+    what the model raises."""
+    for several in _alike(pending):
+        ordered = list(_ordered(several))
+        for wave in waves([_text(one.request) for one in ordered], batch):
+            now = [ordered[place] for place in wave]
+            yield list(zip(now, _answers(model, [one.request for one in now]), strict=True))
+
+
+def check_able(model: Any, pending: Sequence[Pending]) -> None:
+    """Whether the model can be asked all this, before anything is. Raises UsageError, RemoteError."""
+    from hornbook.engine.remote import RemoteLLM
+
+    verbs = {Likelihood: "score", Rolling: "score_text", Writing: "generate"}
+    for kind, verb in verbs.items():
+        first = next((one for one in pending if isinstance(one.request, kind)), None)
+        if first is not None and not hasattr(model, verb):
+            what = "writes no text" if kind is Writing else "does not tell how likely a text is"
+            raise UsageError(
+                f"{model.name} {what}, which {first.task.name} asks for", "Name another model, or other tasks."
+            )
+        if first is not None and kind is not Writing and isinstance(model, RemoteLLM):
+            model.score([("The sky is", " blue")])  # raises by name where the server tells no likelihoods
+
+
+# ------------------------------------------------------------------------------------------------- how long it may be
+
+
+def too_long(model: Any, request: Request) -> str | None:
+    """What is too long for the model's context, in words and numbers; None: it fits.
+
+    Counted only where it could be too long, for a token is a byte at least. A whole text (Rolling) always fits: it is read
+    in windows.
+    """
+    if isinstance(request, Rolling):
+        return None
+    if isinstance(request, Writing):
+        texts, own = [""], 1  # the answer's first token needs a place
+        said, question = "the prompt has", request.prompt
+    else:
+        texts, own = list(request.continuations), 0
+        said, question = "context and continuation have", request.context
+    most = model.context_length - own
+    context = _text(request)
+    longest = max(texts, key=len, default="")
+    if isinstance(question, str) and len((context + longest).encode("utf-8", "replace")) <= most:
+        return None
+    if isinstance(question, str):
+        count = max(model.count_tokens(context + text) for text in dict.fromkeys((longest, *texts[:1])))
+    else:
+        count = _length(model, model.render(question)) + (model.count_tokens(longest) if longest else 0)
+    if count <= most:
+        return None
+    one = ", one of which the answer needs" if own else ""
+    return f"{said} {count:,} tokens; the context of {model.name} holds {model.context_length:,}{one}"
+
+
+def fit(
+    model: Any, task: Task, item: Item, setting: Setting, shots: int, fewer: bool
+) -> tuple[tuple[Request, ...], int]:
+    """(what is asked about an item, with how many solved examples). ``fewer``: they may be dropped until it fits.
+
+    Raises ContextTooLong with the numbers where it does not fit.
+    """
+    requests = task.requests(item, setting)
+    what = next(filter(None, (too_long(model, request) for request in requests)), None)
+    if what is None:
+        return requests, shots
+    for fewer_shots in range(shots - 1, -1, -1) if fewer else ():
+        fewer_requests = task.requests(item, replace(setting, shots=fewer_shots))
+        if not any(too_long(model, request) for request in fewer_requests):
+            return fewer_requests, fewer_shots
+    if fewer or not shots:
+        remedy = "Take a model with a longer context, or leave the task out."
+    else:
+        remedy = f"--fit-shots drops some of its {shots} solved examples, and says how many; or say --shots yourself."
+    raise ContextTooLong(f"{task.name}, item {item.id}: {what}", remedy)
+
+
+def _length(model: Any, rendered: str | Sequence[int]) -> int:
+    return model.count_tokens(rendered) if isinstance(rendered, str) else len(rendered)
+
+
+# --------------------------------------------------------------------------------------------------------- how it is asked
+
+
+def _alike(pending: Sequence[Pending]) -> Iterator[list[Pending]]:
+    """What may be asked together: requests of a kind, and to be written by one way of sampling."""
+    groups: dict[Any, list[Pending]] = {}
+    for one in pending:
+        request = one.request
+        chat = not isinstance(request, Rolling) and not isinstance(_question(request), str)
+        kind = (type(request).__name__, chat, request.sampling if isinstance(request, Writing) else None)
+        groups.setdefault(kind, []).append(one)
+    yield from groups.values()
+
+
+def _ordered(several: Sequence[Pending]) -> Iterator[Pending]:
+    """Task by task, and each task's as waves want them."""
+    for _, group in groupby(several, key=lambda one: one.task.name):
+        own = list(group)
+        yield from (own[place] for place in order([_text(one.request) for one in own]))
+
+
+def _answers(model: Any, requests: Sequence[Any]) -> list[Answer]:
+    """To requests that are alike, in their order."""
+    if isinstance(requests[0], Likelihood):
+        pairs = [
+            (context, continuation)
+            for request, context in zip(requests, (_prompt(model, one.context) for one in requests), strict=True)
+            for continuation in request.continuations
+        ]
+        scores = iter(model.score(pairs))
+        return [tuple(next(scores) for _ in request.continuations) for request in requests]
+    if isinstance(requests[0], Rolling):
+        return [(score,) for score in model.score_text([request.text for request in requests])]
+    sampling = replace(requests[0].sampling, logprobs=False)
+    prompts = [_prompt(model, request.prompt) for request in requests]
+    if not isinstance(requests[0].prompt, str) and isinstance(prompts[0], str):
+        return _chats(model, [request.prompt for request in requests], sampling)
+    texts = iter(completion.text for completion in model.generate(prompts, sampling))
+    return [tuple(next(texts) for _ in range(sampling.n)) for _ in requests]
+
+
+def _prompt(model: Any, question: Question) -> Prompt:
+    """What of a question goes into a model: text, or the ids of a chat. A model without a template takes plain text."""
+    rendered: Prompt = question if isinstance(question, str) else model.render(question)
+    return rendered
+
+
+def _chats(model: Any, several: Sequence[tuple[Message, ...]], sampling: SamplingParams) -> list[Answer]:
+    """Of a model that renders turns as plain text, or on the other side of a wire: it knows itself where an answer ends."""
+
+    def answer(turns: tuple[Message, ...]) -> Answer:
+        draws = [
+            replace(sampling, n=1, seed=None if sampling.seed is None else sampling.seed + draw)
+            for draw in range(sampling.n)
+        ]
+        return tuple(model.chat(turns, sampling=one).content for one in draws)
+
+    with ThreadPoolExecutor(min(AT_ONCE, len(several))) as pool:
+        return list(pool.map(answer, several))
+
+
+def _question(request: Likelihood | Writing) -> Question:
+    return request.context if isinstance(request, Likelihood) else request.prompt
+
+
+def _text(request: Request) -> str:
+    """The prompt as text, by which requests are ordered."""
+    if isinstance(request, Rolling):
+        return request.text
+    question = _question(request)
+    return question if isinstance(question, str) else "\n".join(turn.content for turn in question)
+
+
+def shown(question: Question) -> str | tuple[Mapping[str, str], ...]:
+    """A question as plain data."""
+    if isinstance(question, str):
+        return question
+    return tuple({"role": turn.role, "content": turn.content} for turn in question)
