@@ -11,7 +11,7 @@ Lengths are counted as lm-evaluation-harness counts them for acc_norm: in charac
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -145,22 +145,31 @@ class MultipleChoice(Task):
         return " | ".join(self.options(item)[one] for one in self.gold(item))
 
 
-def items_of(data: Data, task: str, files: Sequence[str], read: Reader) -> Callable[[], list[Item]]:
-    """Reads the first of these files that is there. See Data.find."""
-    return lambda: read_items(data.find(task, *files), read)
+@dataclass(frozen=True)
+class Files:
+    """Where the rows of a task are, and how an item is made of one.
 
+    test      names of files, the first of which is there is read (Data.find)
+    training  the same of solved examples; where there is none, they are drawn from the questions themselves
+    hub       the data set of the hub that holds them
+    columns   of tables whose first line does not name them
+    """
 
-def examples_of(
-    data: Data, task: str, training: Sequence[str], files: Sequence[str], read: Reader
-) -> Callable[[], list[Item]]:
-    """Reads solved examples from the files for training, and where those are absent from the questions themselves."""
+    data: Data
+    task: str
+    read: Reader
+    test: tuple[str, ...]
+    training: tuple[str, ...] = ()
+    hub: str = ""
+    columns: tuple[str, ...] = ()
 
-    def examples() -> list[Item]:
+    def items(self) -> list[Item]:
+        return read_items(self.data.find(self.task, *self.test, hub=self.hub), self.read, self.columns)
+
+    def examples(self) -> list[Item]:
         try:
-            paths = data.find(task, *training)
+            paths = self.data.find(self.task, *self.training)
         except DataError:
-            return read_items(data.find(task, *files), read)
+            return self.items()
         # what is numbered alike in both must not be taken for the question itself, which is left out of its examples
-        return [replace(one, id=f"training {one.id}") for one in read_items(paths, read)]
-
-    return examples
+        return [replace(one, id=f"training {one.id}") for one in read_items(paths, self.read, self.columns)]

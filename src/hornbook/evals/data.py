@@ -17,6 +17,7 @@ class Row(NamedTuple):
     place: str  # "file, line 7", for messages
     number: int  # from 0
     value: Mapping[str, Any]
+    path: Path = Path()
 
 
 @dataclass(frozen=True)
@@ -30,29 +31,51 @@ class Data:
         """What was given, then HORNBOOK_DATA (folders apart by the path separator), then ``data`` in Hornbook's home."""
         return cls((*(Path(one).expanduser() for one in given), *settings.data, settings.home / "data"))
 
-    def find(self, task: str, *patterns: str) -> list[Path]:
-        """The files of the first pattern that any folder has, by name. Raises DataError that says where was looked."""
+    def find(self, task: str, *patterns: str, hub: str = "") -> list[Path]:
+        """The files of the first pattern that any folder has, by name. Raises DataError that says where was looked.
+
+        A pattern is a name with ``*``, or the last parts of a path. hub: the data set that holds the files, as a remedy.
+        """
+        listed = [_listed(folder) for folder in self.folders]
         for pattern in patterns:
-            for folder in self.folders:
-                found = sorted(path for path in folder.rglob(pattern) if path.is_file()) if folder.is_dir() else []
-                if found:
+            for paths in listed:
+                if found := [path for path in paths if path.match(pattern)]:
                     return found
+        hint = f"--data hf:datasets/{hub} gets them from the hub. " if hub else ""
         raise DataError(
             f"the questions of {task} are not here: none of {', '.join(patterns)} in {', '.join(map(str, self.folders))}",
-            "Put the files in one of these folders, or name theirs with --data or HORNBOOK_DATA.",
+            f"{hint}Put the files in one of these folders, or name theirs with --data or HORNBOOK_DATA.",
         )
 
 
-def rows(paths: Sequence[Path]) -> Iterator[Row]:
-    """The rows of files: .jsonl, .json, .csv, .tsv, .parquet, packed or not. Raises DataError with file and line."""
+def _listed(folder: Path) -> list[Path]:
+    """All files below a folder, those in hidden folders left out, by name."""
+    inside = len(folder.parts)
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(path for path in files if not any(part.startswith(".") for part in path.parts[inside:]))
+
+
+def rows(paths: Sequence[Path], columns: Sequence[str] = ()) -> Iterator[Row]:
+    """The rows of files: .jsonl, .json, .csv, .tsv, .parquet, packed or not. Raises DataError with file and line.
+
+    columns: of a table whose first line does not name them.
+    """
     for path in paths:
+        names, headed = list(columns), 0
         for record in records(path, inner_suffix(path), split="line"):
-            value = record.value
+            value, place = record.value, f"{path}, line {record.line}"
             if isinstance(value, Fault):
-                raise DataError(f"{path}, line {record.line}: {value.what}", value.remedy or "Mend the line.")
+                raise DataError(f"{place}: {value.what}", value.remedy or "Mend the line.")
+            if isinstance(value, list) and not names:
+                names, headed = value, 1
+                continue
+            if isinstance(value, list):
+                if len(value) != len(names):
+                    raise DataError(f"{place} has {len(value)} columns, not {len(names)}", "Mend the line.")
+                value = dict(zip(names, value, strict=True))
             if not isinstance(value, dict):
-                raise DataError(f"{path}, line {record.line} is no row with names", "Give a table, or JSON objects.")
-            yield Row(f"{path}, line {record.line}", record.number, value)
+                raise DataError(f"{place} is no row with names", "Give a table, or JSON objects.")
+            yield Row(place, record.number - headed, value, path)
 
 
 def field(row: Row, name: str, kind: type | tuple[type, ...]) -> Any:

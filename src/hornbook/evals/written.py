@@ -114,7 +114,9 @@ def written(answers: Sequence[Answer]) -> str:
     return text if isinstance(text, str) else ""
 
 
-def read_items(paths: Sequence[Path], item: Callable[[Row, str], Item | None]) -> list[Item]:
+def read_items(
+    paths: Sequence[Path], item: Callable[[Row, str], Item | None], columns: Sequence[str] = ()
+) -> list[Item]:
     """The items of files. ``item`` makes one of a row and of the id that it has where it brings none of its own: the file's
     name without its suffixes, and the row's number; None: the row is not one of the task's. Raises DataError, too where two
     items have one id, or there is none at all."""
@@ -122,7 +124,7 @@ def read_items(paths: Sequence[Path], item: Callable[[Row, str], Item | None]) -
     places: dict[str, str] = {}
     for path in paths:
         stem = path.name.split(".")[0]
-        for row in rows([path]):
+        for row in rows([path], columns):
             made = item(row, f"{stem}-{row.number}")
             if made is None:
                 continue
