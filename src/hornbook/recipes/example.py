@@ -18,10 +18,11 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from hornbook.data.plain_yaml import nearest
 from hornbook.errors import UsageError
 from hornbook.recipes.config import Recipe
 from hornbook.recipes.kinds import RECIPES
-from hornbook.recipes.reading import models_in, nearest
+from hornbook.recipes.reading import models_in
 
 COLUMN, WIDTH = 44, 140
 SAID = ("recipe", "model", "data", "train", "path", "training", "epochs", "adapter", "kind", "rank")  # not as comments

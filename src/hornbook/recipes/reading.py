@@ -10,48 +10,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from hornbook.data.plain_yaml import loaded, nearest
 from hornbook.errors import UsageError
 from hornbook.recipes.config import Recipe
 from hornbook.recipes.kinds import RECIPES, settled
 from hornbook.recipes.stages import Life
 
 C = TypeVar("C", bound=BaseModel)
-
-
-class _Loader(yaml.SafeLoader):  # type: ignore[misc]
-    """YAML as people mean it: 1e-4 is a number, "no" and "on" are words, and a key stands once."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key, _ in node.value:
-            name = self.construct_object(key, deep=True)
-            if isinstance(name, (list, dict)) or name in seen:
-                raise yaml.YAMLError(f"line {key.start_mark.line + 1}: {name!r} stands twice or is no key")
-            seen.add(name)
-        made: dict[Any, Any] = super().construct_mapping(node, deep)
-        return made
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError(f"line {self.peek_event().start_mark.line + 1}: references (*name) are not taken")
-        return super().compose_node(parent, index)
-
-
-_NUMBER = re.compile(r"[-+]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][-+]?\d+)?$")
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, form) for tag, form in forms if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp")]
-    for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"(true|false|True|False)$"), list("tfTF"))
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+.0123456789"))
 
 
 def read(recipe: str, words: Sequence[str] = ()) -> Recipe | Life:
@@ -119,9 +90,9 @@ def overrides(words: Sequence[str]) -> Iterator[tuple[str, Any]]:
             raise UsageError(f"{key} is set twice, to {seen[key]} and {text}", "Set it once.")
         seen[key] = text
         try:
-            yield key, yaml.load(text, _Loader) if text else ""
-        except yaml.YAMLError as error:
-            raise UsageError(f"{word!r} cannot be read: {_first(error)}", "Put quotes around a text.") from error
+            yield key, loaded(text) if text else ""
+        except ValueError as error:
+            raise UsageError(f"{word!r} cannot be read: {error}", "Put quotes around a text.") from error
 
 
 def _file(path: Path) -> dict[str, Any]:
@@ -132,18 +103,12 @@ def _file(path: Path) -> dict[str, Any]:
         kinds = f"Give a file; or one of {', '.join(RECIPES)}, with its settings as key=value."
         raise UsageError(f"the recipe {path} cannot be read: {why}", kinds) from error
     try:
-        found = yaml.load(text, _Loader)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise UsageError(f"{path} is not YAML: {_first(error)}", "hornbook train --example sft shows one.") from error
+        found = loaded(text)
+    except ValueError as error:
+        raise UsageError(f"{path} is not YAML: {error}", "hornbook train --example sft shows one.") from error
     if not isinstance(found, dict):
         raise UsageError(f"{path} holds no settings", "hornbook train --example sft shows what it could hold.")
     return found
-
-
-def _first(error: Exception) -> str:
-    mark = getattr(error, "problem_mark", None)
-    what = getattr(error, "problem", None) or str(error)
-    return f"line {mark.line + 1}: {what}" if mark is not None else what
 
 
 # ------------------------------------------------------------------------------------------------------------ places
@@ -230,13 +195,6 @@ def _why(first: ErrorDetails) -> str:
     given = first.get("input")
     shown = f" (given: {given!r})" if isinstance(given, (str, int, float)) else ""
     return text[:1].lower() + text[1:] + shown
-
-
-def nearest(word: str, names: Sequence[str] | Mapping[str, Any]) -> str:
-    """What to say of a word that is none of ``names``."""
-    near = get_close_matches(word, list(names), n=2, cutoff=0.5)
-    listed = ", ".join(names)
-    return f"Did you mean {' or '.join(near)}? There are {listed}." if near else f"There are {listed}."
 
 
 def models_in(annotation: Any) -> list[type[BaseModel]]:
