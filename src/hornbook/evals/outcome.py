@@ -182,7 +182,13 @@ class Result:
                 return one
         raise KeyError(name)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self, *, items: bool = True) -> dict[str, Any]:
+        """``items``: with each item's id, group and grade."""
+        by_item = {
+            "ids": list(self.ids),
+            "item_groups": list(self.item_groups) if any(self.item_groups) else [],
+            "columns": {name: [finite(value) for value in column] for name, column in self.columns.items()},
+        }
         return {
             "task": self.task,
             "version": self.version,
@@ -195,9 +201,7 @@ class Result:
                 {"name": one.name, "items": one.items, "figures": [figure.to_json() for figure in one.figures]}
                 for one in self.groups
             ],
-            "ids": list(self.ids),
-            "item_groups": list(self.item_groups) if any(self.item_groups) else [],
-            "columns": {name: [finite(value) for value in column] for name, column in self.columns.items()},
+            **(by_item if items else {}),
         }
 
     @classmethod
@@ -253,8 +257,8 @@ class Outcome:
         given = (replace(one, metrics=tuple(metrics.get(one.task, one.metrics))) for one in self.results)
         return replace(self, results=tuple(given))
 
-    def to_json(self) -> dict[str, Any]:
-        """The stable form that ``hornbook eval --json`` prints and outcome.json holds."""
+    def to_json(self, *, items: bool = True) -> dict[str, Any]:
+        """The stable form that outcome.json holds, and without ``items`` what ``hornbook eval --json`` prints."""
         from hornbook import __version__
 
         return {
@@ -273,7 +277,7 @@ class Outcome:
             "asked": self.asked,
             "kept": self.kept,
             "notes": list(self.notes),
-            "results": [one.to_json() for one in self.results],
+            "results": [one.to_json(items=items) for one in self.results],
         }
 
     @classmethod
