@@ -100,6 +100,10 @@ class DataError(HornbookError):
     """Training data is not what its format says: the file and the line are named."""
 
 
+class SandboxError(HornbookError):
+    """This machine cannot hold a program that a model wrote, or could not even start one."""
+
+
 class TrainingError(HornbookError):
     """Training cannot go on: the loss is not a number, a batch holds nothing to learn, the batches ended."""
 

@@ -1,0 +1,310 @@
+"""Run a program that nobody has read: ``Sandbox.find().run(program)``.
+
+    box = Sandbox.find()                       # the best isolation of this machine, tried; an error where it is not enough
+    run = box.run("print(6 * 7)", seconds=5)
+    run.outcome, run.stdout, run.exit_code     # ("ok", "42\n", 0)
+
+What the program may see, and what holds on which machine: docs/sandbox.md.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import selectors
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, TypedDict, Unpack
+
+from hornbook.errors import SandboxError, UsageError
+from hornbook.evals.sandbox import layers
+from hornbook.evals.sandbox.layers import Wall
+from hornbook.evals.sandbox.limits import Limits
+
+Outcome: TypeAlias = Literal["ok", "failed", "timeout", "memory", "processes", "output", "disk"]
+
+PROGRAM = "main.py"  # the program's own name in its folder
+FOLDER = "/tmp/work"  # its folder, where it has a /tmp of its own
+GRACE = 10.0  # seconds that a warden may take beyond the program's time before it is taken for lost
+OF_LIMIT: dict[str, Outcome] = {
+    "seconds": "timeout", "cpu": "timeout", "memory": "memory", "processes": "processes", "disk": "disk",
+}  # fmt: skip
+OUT_OF_MEMORY = re.compile(rb"(^|[._])\w*MemoryError\b")
+
+
+@dataclass(frozen=True)
+class Run:
+    """How one program ended."""
+
+    stdout: str  # as much as was kept, not UTF-8 replaced
+    stderr: str
+    exit_code: int  # minus the signal's number where one ended it
+    outcome: Outcome  # ok: exit code 0; failed: any other; else the limit it met
+    seconds: float  # from its start to its end
+    left_running: bool = False  # something of it outlived it; seen only where "killing" does not hold
+
+    @property
+    def ok(self) -> bool:
+        return self.outcome == "ok"
+
+
+class Options(TypedDict, total=False):
+    """What ``run`` may be told, for many programs alike."""
+
+    stdin: str
+    files: Mapping[str, str | bytes]
+    seconds: float
+    cpu_seconds: float | None
+    memory_mb: int
+    processes: int
+    output_bytes: int
+    disk_mb: int
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """One kind of isolation, tried on this machine. Safe to use from many threads."""
+
+    wall: Wall
+    isolates: frozenset[str]  # of probe.PROMISES, those that were seen to hold
+    why_not: Mapping[str, str]  # of each better wall, why this machine does not have it
+
+    @classmethod
+    def find(cls, *, allow_unsafe: bool = False) -> Sandbox:
+        """The best isolation that this machine has. It is tried once a process, with a program that tries to get out.
+
+        ``allow_unsafe`` takes what there is where something does not hold.
+
+        Raises:
+            SandboxError: something does not hold: what, why, and what would help.
+        """
+        from hornbook.evals.sandbox import probe
+
+        box = probe.best()
+        if box.missing and not allow_unsafe:
+            raise probe.refusal(box)
+        return box
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What does not hold here, of probe.PROMISES."""
+        from hornbook.evals.sandbox.probe import PROMISES
+
+        return tuple(name for name in PROMISES if name not in self.isolates)
+
+    def run(
+        self,
+        program: str,
+        *,
+        stdin: str = "",
+        files: Mapping[str, str | bytes] | None = None,
+        seconds: float = 10,
+        cpu_seconds: float | None = None,
+        memory_mb: int = 512,
+        processes: int = 16,
+        output_bytes: int = 1 << 20,
+        disk_mb: int = 64,
+    ) -> Run:
+        """Run a Python program in an empty folder of its own, with this Python and its packages, and wait for its end.
+
+        ``files``: name -> content, laid into its folder first. ``cpu_seconds`` is of all its processes together, None:
+        as ``seconds``, which is of the clock. All sizes are of the whole program, with all it starts. Its environment
+        holds nothing of ours. Whatever it left running is dead when this returns.
+
+        Raises:
+            UsageError: a limit that no program can keep, a file name that leads out of the folder.
+            SandboxError: the program could not be started: this machine is out of something.
+        """
+        cpu = seconds if cpu_seconds is None else cpu_seconds
+        limits = Limits(
+            *(float(seconds), float(cpu), memory_mb << 20, processes, output_bytes, disk_mb << 20, Limits().files)
+        )
+        _check(limits)
+        order: dict[str, Any] = {
+            "wall": self.wall,
+            "view": layers.view(),
+            "readable": layers.python_paths(),
+            "limits": limits,
+            "command": [sys.executable, "-B", "-s", PROGRAM],
+            "files": {name: _encoded(data) for name, data in {**_within(files or {}), PROGRAM: program}.items()},
+            "stdin": _encoded(stdin),
+        }
+        if self.wall != "none":
+            return self._run(order, limits, FOLDER)
+        folder = tempfile.mkdtemp(prefix="hornbook-")
+        try:
+            return self._run(order, limits, folder)
+        finally:
+            _remove(folder)
+
+    def run_many(self, programs: Iterable[str], workers: int | None = None, **options: Unpack[Options]) -> list[Run]:
+        """Each program by itself, ``workers`` at a time (None: one a processor), results in the order of programs."""
+        with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+            return list(pool.map(lambda program: self.run(program, **options), programs))
+
+    def _run(self, order: dict[str, Any], limits: Limits, folder: str) -> Run:
+        order |= {"folder": folder, "environment": _environment(folder)}
+        report, reports = os.pipe()
+        try:
+            command = layers.command(self.wall, limits, reports)
+            warden = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=(reports,),
+                start_new_session=True, cwd="/", env={}, bufsize=0,
+            )  # fmt: skip
+        except OSError as error:
+            os.close(report)
+            raise SandboxError(f"the sandbox cannot start: {error}", "Free some processes, files or memory.") from error
+        finally:
+            os.close(reports)
+        with Wire(warden, report, limits) as wire:
+            wire.send(order)
+            return wire.receive()
+
+
+class Wire:
+    """The host's end of one run: an order goes out, output and a report come in."""
+
+    def __init__(self, warden: subprocess.Popen[bytes], report: int, limits: Limits) -> None:
+        self.warden = warden
+        self.limits = limits
+        self.report = report
+        assert warden.stdin and warden.stdout and warden.stderr
+        self.order, self.out, self.err = warden.stdin, warden.stdout.fileno(), warden.stderr.fileno()
+        self.kept = {self.out: bytearray(), self.err: bytearray(), report: bytearray()}
+        self.left_running = False  # does anything still hold the pipes when all should be dead?
+
+    def __enter__(self) -> Wire:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Whatever happened, a Control-C too: the warden kills all when its order pipe closes; wait for that."""
+        self.order.close()
+        try:
+            self.warden.wait(timeout=GRACE)
+        except subprocess.TimeoutExpired:
+            self.warden.kill()
+            self.warden.wait()
+        for stream in (self.warden.stdout, self.warden.stderr):
+            if stream:
+                stream.close()
+        os.close(self.report)
+
+    def send(self, order: dict[str, Any]) -> None:
+        data = json.dumps(order).encode()
+        data = len(data).to_bytes(8, "big") + data
+        try:
+            while data:
+                data = data[self.order.write(data) :]
+        except BrokenPipeError:
+            pass  # the warden ended before it had read all: what it said of that comes with its output
+
+    def receive(self) -> Run:
+        deadline = time.monotonic() + self.limits.seconds + GRACE
+        flooded = self._read(deadline)
+        said = bytes(self.kept[self.report])
+        if not said.endswith(b"\n"):
+            last = self.kept[self.err].decode(errors="replace").strip().rpartition("\n")[2]
+            raise SandboxError(f"the sandbox broke: {last or 'it said nothing'}", "See docs/sandbox.md: what it needs.")
+        report = json.loads(said)
+        if "error" in report:
+            raise SandboxError(
+                f"the sandbox could not be set up: {report['error']}", "See docs/sandbox.md: what it needs."
+            )
+        return self._run(report, flooded)
+
+    def _read(self, deadline: float) -> bool:
+        """Keep what comes until all pipes are closed. True when there was more output than may be."""
+        room = self.limits.output
+        flooded = False
+        with selectors.DefaultSelector() as waiter:
+            for place in self.kept:
+                waiter.register(place, selectors.EVENT_READ)
+            while waiter.get_map():
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    self.left_running = True
+                    break
+                for key, _ in waiter.select(left):
+                    data = os.read(key.fd, 1 << 16)
+                    if not data:
+                        waiter.unregister(key.fd)
+                        if key.fd == self.report:  # all is dead by now, and so the pipes close at once
+                            deadline = min(deadline, time.monotonic() + 0.5)
+                        continue
+                    if key.fd != self.report:
+                        flooded = flooded or len(data) > room
+                        data = data[:room]
+                        room -= len(data)
+                        if flooded and not self.order.closed:
+                            self.order.close()  # enough: the warden ends it
+                    self.kept[key.fd] += data
+        return flooded
+
+    def _run(self, report: dict[str, Any], flooded: bool) -> Run:
+        out, err = self.kept[self.out], self.kept[self.err]
+        code = -9 if report["exit"] is None else report["exit"]
+        outcome: Outcome = "ok" if code == 0 and not report["why"] else "failed"
+        last = bytes(err.strip().rpartition(b"\n")[2])
+        if flooded:
+            outcome = "output"
+        elif report["why"]:
+            outcome = OF_LIMIT.get(report["why"], "failed")
+        elif outcome == "failed" and OUT_OF_MEMORY.match(last.split(b":")[0]):
+            outcome = "memory"
+        elif outcome == "failed" and code == -24:  # SIGXCPU
+            outcome = "timeout"
+        elif outcome == "failed" and report["full"]:
+            outcome = "disk"
+        text = [bytes(part).decode("utf-8", "replace") for part in (out, err)]
+        return Run(text[0], text[1], code, outcome, report["seconds"], self.left_running)
+
+
+def _environment(folder: str) -> dict[str, str]:
+    """All that a program finds in its environment. A fixed hash seed: the same program does the same twice."""
+    one = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
+    return {
+        **{"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": folder, "TMPDIR": folder, "LANG": "C.UTF-8"},
+        **{"PYTHONHASHSEED": "0", "PYTHONUTF8": "1"},
+        **one,
+    }
+
+
+def _check(limits: Limits) -> None:
+    if not (0 < limits.seconds < float("inf") and 0 < limits.cpu_seconds < float("inf")):
+        raise UsageError(f"seconds={limits.seconds:g}, cpu_seconds={limits.cpu_seconds:g}: a program needs some time")
+    if limits.memory < 32 << 20 or limits.disk < 1 << 20 or limits.processes < 1 or limits.output < 0:
+        what = f"memory_mb={limits.memory >> 20}, disk_mb={limits.disk >> 20}, processes={limits.processes}"
+        raise UsageError(f"{what}, output_bytes={limits.output}: too little", "Python needs 32 MB and one process.")
+
+
+def _within(files: Mapping[str, str | bytes]) -> Mapping[str, str | bytes]:
+    for name in files:
+        parts = name.split("/")
+        if name == PROGRAM or "\0" in name or any(part in ("", ".", "..") for part in parts):
+            raise UsageError(
+                f"{name!r} is no name for a file of a program", "Name files beneath its folder: data/a.csv"
+            )
+    return files
+
+
+def _encoded(data: str | bytes) -> str:
+    """For JSON. Half of a surrogate pair, which models do write, is left for Python to refuse."""
+    return base64.b64encode(data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data).decode()
+
+
+def _remove(folder: str) -> None:
+    """A folder that its program may have tried to keep, by taking rights away."""
+    for parent, folders, _ in os.walk(folder):
+        for name in folders:
+            path = os.path.join(parent, name)
+            if not os.path.islink(path):
+                os.chmod(path, 0o700)
+    shutil.rmtree(folder, ignore_errors=True)
