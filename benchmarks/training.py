@@ -152,11 +152,12 @@ def ours_characters(work: Path, steps: int) -> dict[str, Any]:
 
     from hornbook.model.config import ModelConfig
     from hornbook.model.transformer import Transformer
-    from hornbook.train import losses, optim, schedule
+    from hornbook.train import allocator, losses, optim, schedule
     from hornbook.train.batch import Batch
     from hornbook.train.initialise import initialise
     from hornbook.train.loop import train
 
+    allocator.keep_freed_memory()  # as `hornbook train` does
     learnt, asked, vocabulary = characters()
     shape: dict[str, Any] = dict.fromkeys(["qkv_bias", "attention_output_bias", "feedforward_bias", "tied_head"], True)
     shape |= {"positions": "learned", "norm": "layer", "activation": "gelu_tanh", "gated": False}

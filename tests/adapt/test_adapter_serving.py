@@ -16,6 +16,7 @@ import hornbook
 from hornbook import adapt, cli
 from hornbook.adapt import IA3, Bottleneck, LoRA, Prompt
 from hornbook.checkpoint.loading import load
+from hornbook.engine.pairing import joined
 from hornbook.errors import UsageError
 from hornbook.llm import LocalLLM
 from hornbook.model.transformer import Transformer
@@ -81,7 +82,7 @@ def test_a_loaded_model_answers_as_the_trained_one(
         assert [token.id for token in llm.stream(PROMPT, GREEDY)] == expected
         assert ("attached" in llm.runs_on) == (kind in ("prompt", "bottleneck"))
         (score,) = llm.score([("The licence ", "grants you")])
-        ids, start = llm._pair("The licence ", "grants you")
+        ids, start = joined(llm.tokenizer, "The licence ", "grants you")
         with torch.no_grad():
             logits = model(torch.tensor([ids])).logits
         assert logits is not None

@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hornbook.kernels import training
+from hornbook.kernels import products, training
+from hornbook.model.feedforward import ACTIVATIONS
 from hornbook.model.positions import Turn, rotate
 
 pytestmark = pytest.mark.skipif(training.native() is None, reason="the native kernels are not built here")
@@ -36,8 +37,6 @@ def test_norm(rows: int, width: int) -> None:
 @pytest.mark.parametrize("activation", training.ACTIVATIONS)
 @pytest.mark.parametrize("width", [1, 9, 1536])
 def test_gated(activation: str, width: int) -> None:
-    from hornbook.model.feedforward import ACTIVATIONS
-
     torch.manual_seed(width)
     gate = (4 * torch.randn(65, width)).requires_grad_()
     up, grad = torch.randn(65, width, requires_grad=True), torch.randn(65, width)
@@ -146,3 +145,105 @@ def test_attention_of_far_apart_scores_stays_finite() -> None:
     out = training.attend(q, k, v, 1.0)
     close(out, v)  # each token sees itself alone
     assert all(g.isfinite().all() for g in gradients(out, torch.ones_like(out), q, k, v))
+
+
+# ------------------------------------------------------------------------------------------------------ small matrices
+
+
+@pytest.mark.parametrize("rows", [1, 5, 48, 200, 777])
+@pytest.mark.parametrize(("width", "outs"), [(32, (64, 32, 96)), (128, (128,)), (512, (32, 32))])
+@pytest.mark.parametrize("bias", [True, False])
+def test_layers_that_read_the_same(rows: int, width: int, outs: tuple[int, ...], bias: bool) -> None:
+    torch.manual_seed(rows)
+    layers = [torch.nn.Linear(width, out, bias=bias) for out in outs]
+    x = torch.randn(rows, width, requires_grad=True)
+    grads = [torch.randn(rows, out) for out in outs]
+    assert products.served(x, *layers)
+    ours, theirs = products.linear(x, *layers), [layer(x) for layer in layers]
+    of = [x, *(p for layer in layers for p in layer.parameters())]
+    for a, b in zip(ours, theirs, strict=True):
+        close(a, b)
+    for a, b in zip(torch.autograd.grad(ours, of, grads), torch.autograd.grad(theirs, of, grads), strict=True):
+        close(a, b)
+
+
+@pytest.mark.parametrize("rows", [1, 95, 96, 97, 300])
+@pytest.mark.parametrize("activation", training.ACTIVATIONS)
+@pytest.mark.parametrize("bias", [True, False])
+def test_mlp(rows: int, activation: str, bias: bool) -> None:
+    torch.manual_seed(rows)
+    up, down = torch.nn.Linear(64, 160, bias=bias), torch.nn.Linear(160, 64, bias=bias)
+    x, grad = torch.randn(rows, 64, requires_grad=True), torch.randn(rows, 64)
+    assert products.served(x, up, down)
+    ours, theirs = products.mlp(x, up, down, activation), down(ACTIVATIONS[activation](up(x)))
+    of = [x, *up.parameters(), *down.parameters()]
+    close(ours, theirs)
+    for a, b in zip(gradients(ours, grad, *of), gradients(theirs, grad, *of), strict=True):
+        close(a, b)
+
+
+@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize("width", [7, 8, 33, 576])
+@pytest.mark.parametrize("bias", [True, False])
+def test_layer_norm(rows: int, width: int, bias: bool) -> None:
+    torch.manual_seed(rows * width)
+    x, weight = (3 + torch.randn(rows, width)).requires_grad_(), torch.randn(width, requires_grad=True)
+    shift = torch.randn(width, requires_grad=True) if bias else None
+    grad, of = torch.randn(rows, width), [x, weight] + [shift] * bias
+    ours, theirs = products.centred(x, weight, shift, 1e-5), F.layer_norm(x, (width,), weight, shift, 1e-5)
+    close(ours, theirs, 1e-5)
+    for a, b in zip(gradients(ours, grad, *of), gradients(theirs, grad, *of), strict=True):
+        close(a, b, 2e-5)
+
+
+def test_what_is_frozen_has_no_gradient() -> None:
+    up, down = torch.nn.Linear(32, 64), torch.nn.Linear(64, 32)
+    up.weight.requires_grad_(False)
+    down.bias.requires_grad_(False)
+    x = torch.randn(7, 32)
+    for out in (products.mlp(x, up, down, "silu"), down(F.silu(up(x)))):
+        for layer in (up, down):
+            layer.zero_grad()
+        out.square().sum().backward()
+        assert up.weight.grad is None and down.bias.grad is None
+        found = (up.bias.grad, down.weight.grad)
+        assert all(grad is not None for grad in found)
+    ours = torch.autograd.grad(products.mlp(x, up, down, "silu").square().sum(), [up.bias, down.weight])
+    for a, b in zip(ours, found, strict=True):
+        assert b is not None
+        close(a, b)
+
+
+def test_layers_that_are_not_plain_are_called_themselves() -> None:
+    x, layer = torch.randn(4, 32, requires_grad=True), torch.nn.Linear(32, 32)
+    assert products.served(x, layer)
+    with torch.no_grad():
+        assert not products.served(x, layer)
+    assert not products.served(x, torch.nn.Linear(32, 33)), "an odd width"
+    assert not products.served(x, torch.nn.Linear(32, 1 << 14)), "too large to gain by it"
+    handle = layer.register_forward_hook(lambda module, given, out: None)
+    assert not products.served(x, layer)
+    handle.remove()
+    assert products.served(x, layer)
+
+    class Another(torch.nn.Linear):
+        pass
+
+    assert not products.served(x, Another(32, 32))
+
+
+def test_small_matrices_give_the_same_bits_with_any_number_of_threads() -> None:
+    kernels = training.native()
+    assert kernels is not None
+    torch.manual_seed(0)
+    up, down, last = torch.nn.Linear(64, 256), torch.nn.Linear(256, 64), torch.nn.Linear(64, 448)
+    x, threads, found = torch.randn(500, 64, requires_grad=True), kernels.threads, []
+    try:
+        for count in (1, 2, 5):
+            kernels.hb_set_threads(count)
+            (out,) = products.linear(products.mlp(x, up, down, "gelu"), last)
+            of = [x, *up.parameters(), *down.parameters(), *last.parameters()]
+            found.append(torch.autograd.grad(out.square().sum(), of))
+    finally:
+        kernels.hb_set_threads(threads)
+    assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hornbook.kernels import training
+from hornbook.kernels import products, training
 from hornbook.model.config import ModelConfig, Rotary
 from hornbook.model.norms import RMSNorm
 from hornbook.model.positions import Bias, Turn, order, rotate
@@ -83,8 +83,8 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, layer: int, shared: Pass) -> Tensor:
         """x [B,T,C] -> [B,T,C]: each token looks at those that the layer's kind and the store let it see."""
         kind = self.config.kind(layer)
-        q = self._heads(self.query(x), self.query_norm)
-        k, v = self._heads(self.key(x), self.key_norm), self._heads(self.value(x), None)
+        q, k, v = self._projected(x)
+        q, k, v = self._heads(q, self.query_norm), self._heads(k, self.key_norm), self._heads(v, None)
         if kind.rotary is not None:
             turn = shared.turns[kind.rotary]
             q, k = rotate(q, turn), rotate(k, turn)
@@ -99,6 +99,10 @@ class Attention(nn.Module):
         )
         return self._merge(attend(q, k, v, self._rule(None, None), visible=memory.visible))
 
+    def _projected(self, x: Tensor) -> tuple[Tensor, ...]:
+        layers = (self.query, self.key, self.value)
+        return products.linear(x, *layers) if products.served(x, *layers) else tuple(layer(x) for layer in layers)
+
     def _heads(self, x: Tensor, norm: nn.Module | None) -> Tensor:
         """[B,T,N*D] -> [B,N,T,D], normalised over all of it or over each head."""
         if norm is not None and self.config.qk_norm == "all":
@@ -107,7 +111,10 @@ class Attention(nn.Module):
         return x if norm is None else norm(x)
 
     def _merge(self, mixed: Tensor) -> Tensor:
-        out: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
+        mixed = mixed.transpose(1, 2).flatten(2)
+        out: Tensor = (
+            products.linear(mixed, self.output)[0] if products.served(mixed, self.output) else self.output(mixed)
+        )
         return out
 
     def _rule(self, window: int | None, bias: Bias | None) -> AttentionRule:

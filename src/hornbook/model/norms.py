@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hornbook.kernels import training
+from hornbook.kernels import products, training
 from hornbook.model.config import ModelConfig
 
 
@@ -26,9 +26,18 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x.float(), weight.shape, weight, self.epsilon).to(x.dtype)
 
 
+class LayerNorm(nn.LayerNorm):
+    """(x - mean) / deviation * weight + bias over the last dimension."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if training.serves(x, self.weight):
+            return products.centred(x, self.weight, self.bias, self.eps)
+        return super().forward(x)
+
+
 def make_norm(config: ModelConfig, width: int | None = None) -> nn.Module:
     """A norm over ``width`` dimensions, the model's where none is given."""
     width = width or config.width
     if config.norm == "layer":
-        return nn.LayerNorm(width, config.norm_epsilon, bias=config.norm_bias)
+        return LayerNorm(width, config.norm_epsilon, bias=config.norm_bias)
     return RMSNorm(width, config.norm_epsilon, config.norm_offset)

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <memory>
 #include <new>
 #include <vector>
 
@@ -30,6 +31,31 @@ void hb_train_norm_back(const float* x, const float* weight, const float* scale,
             const int64_t end = std::min(rows, (piece + 1) * HB_TRAIN_ROWS);
             for (int64_t r = piece * HB_TRAIN_ROWS; r < end; ++r)
                 k.norm_back(x + r * n, weight, scale[r], grad + r * n, n, dx + r * n, part);
+        }
+    });
+}
+
+void hb_train_centre(const float* x, const float* weight, const float* bias, float epsilon, int64_t rows, int64_t n, float* out,
+                     float* kept) {
+    const auto& k = *hb::kernels().train;
+    hb::parallel_for(rows, HB_TRAIN_ROWS, [&](int64_t first, int64_t last) {
+        for (int64_t r = first; r < last; ++r) k.centre(x + r * n, weight, bias, epsilon, n, out + r * n, kept + 2 * r);
+    });
+}
+
+void hb_train_centre_back(const float* x, const float* weight, const float* kept, const float* grad, int64_t rows, int64_t n,
+                          float* dx, float* parts, float* bias_parts) {
+    const auto& k = *hb::kernels().train;
+    const int64_t pieces = (rows + HB_TRAIN_ROWS - 1) / HB_TRAIN_ROWS;
+    hb::parallel_for(pieces, 1, [&](int64_t first, int64_t last) {
+        for (int64_t piece = first; piece < last; ++piece) {
+            float* part = parts ? parts + piece * n : nullptr;
+            float* bias_part = bias_parts ? bias_parts + piece * n : nullptr;
+            for (float* one : {part, bias_part})
+                if (one) std::memset(one, 0, sizeof(float) * static_cast<size_t>(n));
+            const int64_t end = std::min(rows, (piece + 1) * HB_TRAIN_ROWS);
+            for (int64_t r = piece * HB_TRAIN_ROWS; r < end; ++r)
+                k.centre_back(x + r * n, weight, kept + 2 * r, grad + r * n, n, dx + r * n, part, bias_part);
         }
     });
 }
@@ -81,7 +107,7 @@ int hb_train_attend(const hb_attention* a, int back) {
     const int64_t floats = k.attend_floats(T, n, back != 0);
     try {
         hb::parallel_for(a->rows * a->key_heads, 1, [&](int64_t first, int64_t last) {
-            std::vector<float> room(static_cast<size_t>(floats));
+            const std::unique_ptr<float[]> room(new float[static_cast<size_t>(floats)]);
             for (int64_t task = first; task < last; ++task) {
                 const int64_t b = task / a->key_heads, h = task % a->key_heads;
                 const auto at = [b](auto* x, const int64_t* s, int64_t head) { return x ? x + b * s[0] + head * s[1] : nullptr; };
@@ -95,11 +121,55 @@ int hb_train_attend(const hb_attention* a, int back) {
                     a->q_strides[2], a->q_strides[1], a->k_strides[2], a->v_strides[2], a->grad_strides[2], a->grad_strides[1],
                     dense(a->o, wide, h * group), a->lse + (b * a->heads + h * group) * T, dense(a->dq, wide, h * group),
                     dense(a->dk, narrow, h), dense(a->dv, narrow, h), wide, narrow, T, n, group, a->scale};
-                (back ? k.attend_backward : k.attend_forward)(one, room.data());
+                (back ? k.attend_backward : k.attend_forward)(one, room.get());
             }
         });
     } catch (const std::bad_alloc&) {
         return hb::fail("there is no memory for the scores of %lld tokens", static_cast<long long>(T));
+    }
+    return 0;
+}
+
+int64_t hb_train_product_columns(void) { return hb::kernels().train->product_columns(); }
+
+int hb_train_products(const hb_product* products, int64_t count) {
+    const auto& k = *hb::kernels().train;
+    constexpr int64_t block = 384;  // rows of a task
+    const int64_t wide = k.product_columns();
+    try {
+        std::vector<int64_t> ends;
+        for (int64_t p = 0; p < count; ++p)
+            ends.push_back((ends.empty() ? 0 : ends.back()) + products[p].n / wide * ((products[p].m + block - 1) / block));
+        hb::parallel_for(ends.empty() ? 0 : ends.back(), 1, [&](int64_t first, int64_t last) {
+            for (int64_t task = first; task < last; ++task) {
+                const int64_t p = std::upper_bound(ends.begin(), ends.end(), task) - ends.begin();
+                const hb_product& one = products[p];
+                const int64_t own = task - (p ? ends[p - 1] : 0), panels = one.n / wide, row = own / panels * block;
+                k.product_panel(one, own % panels, row, std::min(one.m, row + block));
+            }
+        });
+    } catch (const std::bad_alloc&) {
+        return hb::fail("there is no memory for a list of %lld products", static_cast<long long>(count));
+    }
+    return 0;
+}
+
+int hb_train_mlp(const hb_mlp* mlp) {
+    const auto& k = *hb::kernels().train;
+    constexpr int64_t block = 96;  // rows of a task
+    try {
+        const std::unique_ptr<float[]> packed(new float[static_cast<size_t>(2 * mlp->n * mlp->inner)]);
+        hb::parallel_for(k.mlp_panels(*mlp), 2, [&](int64_t first, int64_t last) {
+            for (int64_t panel = first; panel < last; ++panel) k.mlp_pack(*mlp, panel, packed.get());
+        });
+        hb::parallel_for((mlp->rows + block - 1) / block, 1, [&](int64_t first, int64_t last) {
+            const std::unique_ptr<float[]> room(new float[mlp->dy ? 1 : static_cast<size_t>(block * mlp->inner)]);
+            for (int64_t task = first; task < last; ++task)
+                k.mlp_rows(*mlp, packed.get(), task * block, std::min(mlp->rows, (task + 1) * block), room.get());
+        });
+    } catch (const std::bad_alloc&) {
+        return hb::fail("there is no memory for the packed matrices of %lld and %lld dimensions", static_cast<long long>(mlp->n),
+                        static_cast<long long>(mlp->inner));
     }
     return 0;
 }
