@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
@@ -22,10 +22,8 @@ from hornbook.evals.data import Data, Row, field
 from hornbook.evals.metric import Metric
 from hornbook.evals.prompting import Framing, drawn, framed, in_chat
 from hornbook.evals.task import Answer, Grade, Item, Likelihood, Question, Request, Setting, Task
-from hornbook.evals.written import read_items
+from hornbook.evals.written import Reader, read_items
 from hornbook.types import Score
-
-Reader: TypeAlias = Callable[[Row, str], "Item | None"]  # (row, the id it has where it brings none of its own)
 
 ACC, ACC_NORM = Metric("acc"), Metric("acc_norm")
 _PLAIN = Framing()

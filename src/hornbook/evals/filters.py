@@ -88,6 +88,29 @@ def code_block(text: str) -> str:
     return found[2] if found else text
 
 
+_UNITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen",
+          "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen")  # fmt: skip
+_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+_SMALL = {word: i for i, word in enumerate(_UNITS)} | {word: 20 + 10 * i for i, word in enumerate(_TENS)}
+_LARGE = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+_WORD = rf"(?:{'|'.join(sorted([*_SMALL, *_LARGE, 'hundred'], key=len, reverse=True))})"
+_IN_WORDS = re.compile(rf"\b{_WORD}(?:(?:[\s,-]|\band\b)+{_WORD})*\b")
+
+
+def number_in_words(text: str) -> str:
+    """The first number that is written in English words, in digits: "two hundred and forty-two" is "242"."""
+    found = _IN_WORDS.search(text.lower())
+    if not found:
+        return NOTHING
+    whole = part = 0  # of "five million two hundred", 5,000,000 and what has no thousands after it yet
+    for word in re.findall(_WORD, found[0]):
+        if word in _LARGE:
+            whole, part = whole + max(part, 1) * _LARGE[word], 0
+        else:
+            part = max(part, 1) * 100 if word == "hundred" else part + _SMALL[word]
+    return str(whole + part)
+
+
 # For files that name a filter.
 NAMED: Mapping[str, Filter] = {
     "verbatim": verbatim, "strip": strip, "first-line": first_line, "last-line": last_line, "last-number": last_number,

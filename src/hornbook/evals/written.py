@@ -5,7 +5,7 @@ a text  --filter-->  what counts of it  --score, against the right answers-->  a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ from hornbook.evals.prompting import Framing, drawn, framed
 from hornbook.evals.task import Answer, Grade, Item, Request, Setting, Task, Writing
 from hornbook.types import SamplingParams
 
+Reader: TypeAlias = Callable[[Row, str], "Item | Iterable[Item] | None"]  # see read_items
 Worth: TypeAlias = Callable[[str, Sequence[str]], float]  # (what was written, the right answers) -> 0 to 1
 
 _PLAIN = Framing()
@@ -91,9 +92,13 @@ class Written(Task):
         """The answer of a solved example, as it goes before a question."""
         return self._solution(item) if self._solution else self.golds(item)[0]
 
+    def around(self, item: Item) -> Framing:
+        """What stands around the questions of an item's prompt."""
+        return self.framing
+
     def requests(self, item: Item, setting: Setting) -> tuple[Request, ...]:
         shown = drawn(self, item, setting, first=self._fixed is not None)
-        prompt = framed(self, item, setting, self.question, self.solution, self.framing, examples=shown)
+        prompt = framed(self, item, setting, self.question, self.solution, self.around(item), examples=shown)
         return (Writing(prompt, self.sampling),)
 
     def grade(self, item: Item, answers: Sequence[Answer]) -> Grade:
@@ -114,27 +119,24 @@ def written(answers: Sequence[Answer]) -> str:
     return text if isinstance(text, str) else ""
 
 
-def read_items(
-    paths: Sequence[Path], item: Callable[[Row, str], Item | None], columns: Sequence[str] = ()
-) -> list[Item]:
-    """The items of files. ``item`` makes one of a row and of the id that it has where it brings none of its own: the file's
-    name without its suffixes, and the row's number; None: the row is not one of the task's. Raises DataError, too where two
-    items have one id, or there is none at all."""
+def read_items(paths: Sequence[Path], read: Reader, columns: Sequence[str] = ()) -> list[Item]:
+    """The items of files. ``read`` makes them of a row, and of the id that the row has where it brings none of its own: the
+    file's name without its suffixes, and the row's number. None: the row is not one of the task's. Raises DataError, too where
+    two items have one id, or there is none at all."""
     found: list[Item] = []
     places: dict[str, str] = {}
     for path in paths:
         stem = path.name.split(".")[0]
         for row in rows([path], columns):
-            made = item(row, f"{stem}-{row.number}")
-            if made is None:
-                continue
-            if made.id in places:
-                raise DataError(
-                    f"{row.place}: the id {made.id} is that of {places[made.id]} too",
-                    "Leave one copy of the file, or give the rows ids of their own.",
-                )
-            places[made.id] = row.place
-            found.append(made)
+            made = read(row, f"{stem}-{row.number}")
+            for item in (made,) if isinstance(made, Item) else made or ():
+                if item.id in places:
+                    raise DataError(
+                        f"{row.place}: the id {item.id} is that of {places[item.id]} too",
+                        "Leave one copy of the file, or give the rows ids of their own.",
+                    )
+                places[item.id] = row.place
+                found.append(item)
     if not found:
         raise DataError(f"no questions in {', '.join(map(str, paths))}", "Look whether the files are whole.")
     return found

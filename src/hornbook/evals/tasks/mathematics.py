@@ -10,21 +10,17 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from hornbook.errors import DataError
+from hornbook.evals.choices import Files
 from hornbook.evals.data import Data, Row, field
 from hornbook.evals.filters import Filter, last_number, regex
 from hornbook.evals.metrics.exact import exact_match, same_number
-from hornbook.evals.registry import Kind, Kinds
+from hornbook.evals.registry import Kinds, plain
 from hornbook.evals.task import Item
-from hornbook.evals.written import Measure, Written, read_items
+from hornbook.evals.written import Measure, Written
 
 _SAME = exact_match(ignore=(",", r"\$", r"(?s).*#### ", r"\.$"), case=False)
 _FOUR_HASHES: Filter = regex(r"#### (\-?[0-9\.\,]+)")
 _THE_ANSWER_IS: Filter = regex(r"The answer is (\-?[0-9\.\,]+).")
-_FILES = {
-    "test": ("gsm8k/main/test-*.parquet", "grade_school_math/data/test.jsonl", "gsm8k_test.jsonl", "gsm8k_test.jsonl.gz"),
-    "train": ("gsm8k/main/train-*.parquet", "grade_school_math/data/train.jsonl", "gsm8k_train.jsonl", "gsm8k_train.jsonl.gz"),
-}  # fmt: skip
-
 # The eight examples of Wei et al., table 20, which are the prompt that these scores are known for.
 _SOLVED = (
     ("There are 15 trees in the grove. Grove workers will plant trees in the grove today. After they are done, there will be 21 "
@@ -61,11 +57,11 @@ def gsm8k(data: Data) -> Written:
     """Five solved examples, drawn from the questions for training; the answer follows "####", or is the last number."""
     return Written(
         "gsm8k",
-        lambda: _gsm8k_items(data, "test"),
+        _gsm8k_files(data).items,
         lambda item: f"Question: {item.data['question']}\nAnswer:",
         lambda item: (item.data["answer"],),
         (Measure("strict-match", _SAME, _FOUR_HASHES), Measure("flexible-extract", _SAME, last_number)),
-        examples=lambda: _gsm8k_items(data, "train"),
+        examples=_gsm8k_files(data).examples,
         stop=("Question:", "</s>", "<|im_end|>"),
         shots=5,
         version="3",
@@ -78,7 +74,7 @@ def gsm8k_cot(data: Data) -> Written:
     def items() -> list[Item]:
         return [
             replace(item, data={**item.data, "answer": item.data["answer"].split("####")[-1].strip()})
-            for item in _gsm8k_items(data, "test")
+            for item in _gsm8k_files(data).items()
         ]
 
     measures = Measure("strict-match", _SAME, _THE_ANSWER_IS), Measure("flexible-extract", _SAME, last_number)
@@ -87,17 +83,12 @@ def gsm8k_cot(data: Data) -> Written:
 
 def svamp(data: Data) -> Written:
     """The same way; answers are compared as numbers."""
-
-    def items() -> list[Item]:
-        return read_items(
-            data.find("svamp", "SVAMP/**/test*.parquet", "SVAMP.json", "svamp.jsonl", "svamp.jsonl.gz"), _svamp_item
-        )
-
+    files = ("SVAMP/data/test-*.parquet", "SVAMP.json", "svamp.jsonl", "svamp.jsonl.gz")
     measures = (
         Measure("flexible-extract", same_number, last_number),
         Measure("strict-match", same_number, _THE_ANSWER_IS),
     )
-    return _by_eight("svamp", items, measures, "1")
+    return _by_eight("svamp", Files(data, "svamp", _svamp_item, files, hub="ChilleD/SVAMP").items, measures, "1")
 
 
 def _by_eight(name: str, items: Callable[[], list[Item]], measures: tuple[Measure, ...], version: str) -> Written:
@@ -115,8 +106,20 @@ def _by_eight(name: str, items: Callable[[], list[Item]], measures: tuple[Measur
     )
 
 
-def _gsm8k_items(data: Data, split: str) -> list[Item]:
-    return read_items(data.find("gsm8k", *_FILES[split]), _gsm8k_item)
+def _gsm8k_files(data: Data) -> Files:
+    return Files(
+        data,
+        "gsm8k",
+        _gsm8k_item,
+        ("gsm8k/main/test-*.parquet", "grade_school_math/data/test.jsonl", "gsm8k_test.jsonl", "gsm8k_test.jsonl.gz"),
+        (
+            "gsm8k/main/train-*.parquet",
+            "grade_school_math/data/train.jsonl",
+            "gsm8k_train.jsonl",
+            "gsm8k_train.jsonl.gz",
+        ),
+        hub="openai/gsm8k",
+    )
 
 
 def _gsm8k_item(row: Row, id: str) -> Item:
@@ -136,11 +139,7 @@ def _svamp_item(row: Row, id: str) -> Item:
 
 
 TASKS: Kinds = {
-    "gsm8k": Kind(
-        "grade-school mathematics told as stories, with five solved examples", lambda data, rest: [gsm8k(data)]
-    ),
-    "gsm8k_cot": Kind(
-        "the same questions, with the eight examples of chains of thought", lambda data, rest: [gsm8k_cot(data)]
-    ),
-    "svamp": Kind("stories with one sum and numbers that mislead", lambda data, rest: [svamp(data)]),
+    "gsm8k": plain("grade-school mathematics told as stories, with five solved examples", gsm8k),
+    "gsm8k_cot": plain("the same questions, with the eight examples of chains of thought", gsm8k_cot),
+    "svamp": plain("stories with one sum, and numbers that mislead", svamp),
 }
