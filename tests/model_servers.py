@@ -188,21 +188,21 @@ class IndexHandler(_Handler):
 class HubHandler(_Handler):
     """As much of the Hugging Face hub as a download needs.
 
-    ``server.repos``: "org/name" -> {"files": {name: bytes}, "sha": commit, "card": {...}, "token": needed or None,
+    ``server.repos``: "org/name", or "datasets/org/name" -> {"files": {name: bytes}, "sha": commit, "card": {...}, "token": needed or None,
     "lfs": {name: SHA-256 to announce}, "moved": {name: the server that a GET is sent on to}}.
     """
 
     def answer(self, path: str) -> None:
-        api = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/.+)?", path)
-        file = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
-        match = api or file
-        repo = self.server.repos.get(match[1]) if match else None
+        api = re.fullmatch(r"/api/(models|datasets)/([^/]+/[^/]+)(?:/revision/.+)?", path)
+        file = re.fullmatch(r"/((?:datasets/)?[^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
+        name = api[2] if api and api[1] == "models" else f"datasets/{api[2]}" if api else file[1] if file else ""
+        repo = self.server.repos.get(name)
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")
         if repo is None or (repo.get("token") and repo["token"] != token):
             self.give(b"", {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"}, 404)
             return
         if api:
-            data = {"id": api[1], "modelId": api[1], "sha": repo["sha"], "cardData": repo.get("card"), "tags": []}
+            data = {"id": api[2], "modelId": api[2], "sha": repo["sha"], "cardData": repo.get("card"), "tags": []}
             data["siblings"] = [self.sibling(repo, name, body) for name, body in repo["files"].items()]
             self.give(json.dumps(data).encode(), {"Content-Type": "application/json"})
             return

@@ -1,4 +1,4 @@
-"""Models from the Hugging Face hub, or from the mirror that HF_ENDPOINT names, with the person's own token.
+"""Models and data sets from the Hugging Face hub, or from the mirror that HF_ENDPOINT names, with the person's own token.
 
 huggingface_hub speaks the protocol (names, tokens, redirects, retries). What is added here: the choice of files, the
 SHA-256 of each against the hub's own record, one commit for all of them, and resuming inside a file after a kill:
@@ -14,15 +14,16 @@ from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 from hornbook.checkpoint.disk import FULL, remove_tree, require_room, settle
-from hornbook.checkpoint.selection import choose
+from hornbook.checkpoint.selection import choose, choose_rows
 from hornbook.checkpoint.source import Fetched, Source
 from hornbook.errors import DownloadError, HornbookError, OfflineError
 from hornbook.types import Progress
 
 
-def fetch(source: Source, staging: Path, *, label: str, progress: Progress | None = None) -> Fetched:
+def fetch(source: Source, staging: Path, *, label: str, progress: Progress | None = None, commit: str = "") -> Fetched:
     """Fetch ``source`` into ``staging``; files and parts of files that an earlier try brought are not fetched again.
 
+    A source named ``datasets/ORG/NAME`` is a data set. commit: that one, and not the newest.
     Raises DownloadError, StoreError, OfflineError (HF_HUB_OFFLINE) or UsageError (several models and none chosen);
     OSError when the disk refuses.
     """
@@ -34,11 +35,13 @@ def fetch(source: Source, staging: Path, *, label: str, progress: Progress | Non
             "Unset HF_HUB_OFFLINE and pull again.",
         )
     try:
-        info = HfApi().model_info(source.name, files_metadata=True)
+        api, (name, type) = HfApi(), _repository(source)
+        ask = api.dataset_info if type else api.model_info
+        info: Any = ask(name, files_metadata=True, revision=commit or None)
     except Exception as error:
         raise _explained(source, error) from error
     siblings = {sibling.rfilename: sibling for sibling in info.siblings or []}
-    selection = choose(list(siblings), source.file, source=str(source))
+    selection = (choose_rows if type else choose)(list(siblings), source.file, source=str(source))
     commit = info.sha or "main"
     folder = staging / f"hub-{commit}"
     for old in staging.glob("hub-*"):
@@ -57,6 +60,12 @@ def fetch(source: Source, staging: Path, *, label: str, progress: Progress | Non
     licence = str(getattr(card, "license", None) or "")
     terms = f"{constants.ENDPOINT.rstrip('/')}/{source.name}"
     return Fetched(folder, selection.path, selection.weights, files, (f"{source.name}@{commit}",), licence, terms)
+
+
+def _repository(source: Source) -> tuple[str, str | None]:
+    """Name and type, as the hub's library wants them."""
+    name = source.name.removeprefix("datasets/")
+    return name, None if name == source.name else "dataset"
 
 
 class _Counted:
@@ -104,7 +113,8 @@ def _file(
     shown = not hub.utils.are_progress_bars_disabled()
     hub.utils.disable_progress_bars()
     try:
-        url = hub.hf_hub_url(source.name, sibling.rfilename, revision=commit)
+        name, type = _repository(source)
+        url = hub.hf_hub_url(name, sibling.rfilename, repo_type=type, revision=commit)
         metadata = hub.get_hf_file_metadata(url)
         headers = {**hub.utils.build_hf_headers(), "Accept-Encoding": "identity"}  # sizes and ranges of the file itself
         if urlsplit(metadata.location)[:2] != urlsplit(url)[:2]:
@@ -172,7 +182,7 @@ def _explained(source: Source, error: Exception) -> Exception:
     if isinstance(error, errors.GatedRepoError):
         return DownloadError(
             f"{source} is gated: its owner asks you to accept terms first",
-            "Accept them on the model's page, then set HF_TOKEN (or run: hf auth login) and pull again.",
+            "Accept them on its page, then set HF_TOKEN (or run: hf auth login) and pull again.",
         )
     if isinstance(error, errors.RepositoryNotFoundError):
         return DownloadError(

@@ -13,8 +13,10 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
+from hornbook.checkpoint.manifest import MANIFEST
 from hornbook.errors import DownloadError, UsageError
 
 _SPLIT = re.compile(r"(?P<stem>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.gguf$", re.I)
@@ -23,6 +25,7 @@ MODULE = re.compile(r"\d+_\w+$")  # sentence-transformers keeps its pooling and 
 _NOTICE = re.compile(
     r"(licen[cs]e|notice|copying|copyright|use_policy)([._-].*)?$|.*terms.*\.(md|txt|html?|pdf)$|readme.*\.md$", re.I
 )
+_ROWS = re.compile(r"\.(parquet|jsonl|ndjson|json|csv|tsv|txt|lst)(\.gz|\.zst)?$")
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _TEXTS = (".json", ".txt", ".model", ".jinja", ".tiktoken")
 
@@ -67,6 +70,24 @@ def choose(names: Sequence[str], wanted: str = "", *, source: str = "") -> Selec
     files = {name: PurePosixPath(name).name for name in group}
     home = _parent(group[0])
     return Selection({**files, **_notices(names, home, files.values())}, files[group[0]], tuple(files.values()))
+
+
+def choose_rows(names: Sequence[str], part: str = "", *, source: str = "") -> Selection:
+    """Choose the files of rows of a data set, with their folders, and its licences. part: a folder, a file, or a pattern of
+    either. Raises DownloadError where a name is hostile or there is nothing to read, UsageError where no file is of the part."""
+    for name in names:
+        check_name(name, source)
+    tables = [name for name in names if _ROWS.search(name.lower()) and name != MANIFEST]
+    if not tables:
+        raise DownloadError(f"{source} holds no file of rows: {_shortened(names)}", "Look for another source.")
+    taken = [
+        name for name in tables if not part or fnmatchcase(name, part) or fnmatchcase(name, f"{part.rstrip('/')}/*")
+    ]
+    if not taken:
+        folders = sorted({_parent(name) or name for name in tables})
+        raise UsageError(f"{source} has no file of rows of that name", f"It holds: {_shortened(folders)}.")
+    taken += [name for name in names if "/" not in name and name not in taken and _NOTICE.match(name)]
+    return Selection({name: name for name in taken}, ".", ())
 
 
 def check_name(name: str, source: str) -> None:

@@ -11,6 +11,7 @@ from hornbook.data.compression import inner_suffix
 from hornbook.data.records import Fault, records
 from hornbook.errors import DataError
 from hornbook.settings import Settings
+from hornbook.types import Progress
 
 
 class Row(NamedTuple):
@@ -27,9 +28,14 @@ class Data:
     folders: tuple[Path, ...]
 
     @classmethod
-    def load(cls, settings: Settings, *given: str | Path) -> Data:
-        """What was given, then HORNBOOK_DATA (folders apart by the path separator), then ``data`` in Hornbook's home."""
-        return cls((*(Path(one).expanduser() for one in given), *settings.data, settings.home / "data"))
+    def load(cls, settings: Settings, *given: str | Path, progress: Progress | None = None) -> Data:
+        """What was given, then HORNBOOK_DATA (folders apart by the path separator), then ``data`` in Hornbook's home.
+
+        A data set of the hub, ``hf:datasets/ORG/NAME`` or ``hf:datasets/ORG/NAME:PART``, may be given like a folder, and is
+        fetched into Hornbook's home where it is not there. Raises UsageError, OfflineError, DownloadError, StoreError.
+        """
+        kept = settings.home / "data"
+        return cls((*(_folder(str(one), kept, settings.offline, progress) for one in given), *settings.data, kept))
 
     def find(self, task: str, *patterns: str, hub: str = "") -> list[Path]:
         """The files of the first pattern that any folder has, by name. Raises DataError that says where was looked.
@@ -46,6 +52,14 @@ class Data:
             f"the questions of {task} are not here: none of {', '.join(patterns)} in {', '.join(map(str, self.folders))}",
             f"{hint}Put the files in one of these folders, or name theirs with --data or HORNBOOK_DATA.",
         )
+
+
+def _folder(given: str, kept: Path, offline: bool, progress: Progress | None) -> Path:
+    if not given.startswith("hf:"):
+        return Path(given).expanduser()
+    from hornbook.checkpoint import data_sets
+
+    return data_sets.ensure(given, kept, offline=offline, progress=progress)
 
 
 def _listed(folder: Path) -> list[Path]:
