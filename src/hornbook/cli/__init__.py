@@ -43,6 +43,7 @@ VERBS = {
     "corpus": Verb("corpus", "Make a corpus of raw text: clean, deduplicate, decontaminate, scrub and split it.", "hornbook corpus recipes/corpus.yaml -o corpus"),
     "train": Verb("train", "Train or fine-tune a model by a recipe.", "hornbook train recipes/telegram.yaml"),
     "runs": Verb("runs", "List, compare and follow the runs of train.", "hornbook runs --follow"),
+    "eval": Verb("eval", "Score a model on tasks, with error bars, or compare two.", "hornbook eval smollm2:135m --tasks arc_easy,boolq --limit 200"),
     "export": Verb("export", "Write a model as GGUF or as a Hugging Face folder, and compare the copy.", "hornbook export smollm2:135m --to gguf -q Q4_K_M -o small.gguf"),
     "merge": Verb("export", "Write a model with an adapter merged into it as a Hugging Face folder.", "hornbook merge smollm2:135m pirate -o smollm2-pirate"),
     "bench": Verb("bench", "Measure how fast a model runs here, beside other programs if wanted.", "hornbook bench smollm2:135m --against llamacpp"),

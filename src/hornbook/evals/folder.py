@@ -46,8 +46,7 @@ def identify(model: Any, source: str, settings: Settings, adapter: str | None = 
     if adapter is not None:
         fingerprint = hashlib.sha256((fingerprint + _of_files(adapter_folder(adapter, settings))).encode()).hexdigest()
         name = f"{name} with {adapter}"
-    runs_on = str(getattr(model, "runs_on", "") or "")
-    return Identity(name, source, fingerprint, runs_on, int(getattr(model, "context_length", 0)))
+    return Identity(name, source, fingerprint, _runs_on(model, settings), int(getattr(model, "context_length", 0)))
 
 
 def folder_for(settings: Settings, model: Identity, tasks: Sequence[Task], setting: Setting) -> Path:
@@ -91,6 +90,12 @@ def put(path: Path, parts: Iterable[str]) -> None:
 def plain(name: str) -> str:
     """A name as a part of a folder's."""
     return re.sub(r"[^\w.+-]+", "-", name).strip("-.")[:_NAME].strip("-.") or "x"
+
+
+def _runs_on(model: Any, settings: Settings) -> str:
+    """What computes the answers, as far as it may change them: not with how many threads."""
+    told = re.sub(r", \d+ threads?", "", str(getattr(model, "runs_on", "") or ""))
+    return f"{told}, {settings.cache} cache" if told.startswith("native") else told
 
 
 def _sample_lines(result: Result) -> Iterable[str]:

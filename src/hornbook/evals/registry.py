@@ -1,6 +1,7 @@
 """Tasks by name: the built-in ones, and a person's own files.
 
 mmlu                   a task, or a group of tasks
+arc_*                  all that are called so; what several words name is taken once
 mmlu:anatomy           what stands after the colon is the task's own to read
 perplexity:book.txt    a task about a file or a folder
 mine.yaml, mine.py, mine.jsonl
@@ -9,6 +10,7 @@ mine.yaml, mine.py, mine.jsonl
 from __future__ import annotations
 
 import difflib
+import fnmatch
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -62,8 +64,11 @@ def tasks(names: Sequence[str], data: Data) -> list[Task]:
     found: list[Task] = []
     for name in names:
         kind, _, rest = name.partition(":")
-        if kind in known:
-            found += known[kind].make(data, rest)
+        matching = fnmatch.filter(known, kind)
+        if matching:
+            made = [task for one in matching for task in known[one].make(data, rest)]
+            have = {task.name for task in found}
+            found += {task.name: task for task in made if task.name not in have}.values()
         elif own.is_own(name):
             found += own.read(name)
         else:

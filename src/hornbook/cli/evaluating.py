@@ -1,0 +1,217 @@
+"""What ``hornbook eval`` does, model by model, and how it tells what came of it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hornbook.cli import console, scores
+from hornbook.cli.models import fetch
+from hornbook.errors import UsageError
+from hornbook.evals import folder as folders
+from hornbook.evals.compare import Difference, compare, worse
+from hornbook.evals.outcome import FILE, Outcome
+from hornbook.evals.run import run
+from hornbook.evals.task import Means, Setting, Task
+from hornbook.settings import Settings
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How models are opened; the adapter goes on the first alone."""
+
+    device: str = "auto"
+    dtype: str = "auto"
+    adapter: str | None = None
+
+
+@dataclass
+class Evaluating:
+    """One call of the verb: the options that hold for all its models."""
+
+    settings: Settings
+    tasks: Sequence[Task]
+    setting: Setting
+    opening: Opening
+    out: Path | None
+    limit: int | None
+    fit_shots: bool
+    log_samples: bool
+    batch: int
+    judge: str | None
+    unsafe_code: bool
+    groups: bool
+    as_json: bool
+
+    def carry_out(self, sources: Sequence[str], baseline: str | None, fail_if_worse: bool) -> int:
+        """-> the exit code. Raises what opening models, reading questions and asking raise."""
+        earlier = None if baseline is None or not is_run(baseline) else self._earlier(Path(baseline).expanduser())
+        others = [] if baseline is None or earlier is not None else [baseline]
+        fetch(self.settings, *sources, *others, *([] if self.judge is None else [self.judge]))
+        apart = len(sources) + len(others) > 1
+        ran: list[tuple[Outcome, Path]] = []
+        with ExitStack() as stack:
+            judge = None
+            if self.judge is not None:
+                judge = stack.enter_context(closing(self._open(self.judge, None)))
+            means = Means(judge, self.unsafe_code)
+            for place, source in enumerate([*others, *sources]):
+                adapter = self.opening.adapter if place == len(others) else None
+                ran.append(self._one(source, adapter, means, apart))
+        outcomes = [outcome for outcome, _ in ran]
+        pair = None if earlier is None and len(outcomes) < 2 else (earlier or outcomes[0], outcomes[-1])
+        found: tuple[Difference, ...] = ()
+        if pair is not None:
+            _check_asked(*pair)
+            found = compare(*pair, common=True)
+        lost = worse(found) if baseline is not None else []
+        page = self._page(ran, pair, found)
+        self._tell(ran, pair, found, lost, page, gated=baseline is not None)
+        return 1 if lost and fail_if_worse else 0
+
+    # --- one model
+
+    def _one(self, source: str, adapter: str | None, means: Means, apart: bool) -> tuple[Outcome, Path]:
+        """Ask one model. ``apart``: there is another one, so each has its own folder below --out."""
+        with closing(self._open(source, adapter)) as model:
+            identity = folders.identify(model, source, self.settings, adapter)
+            folder = folders.folder_for(self.settings, identity, self.tasks, self.setting)
+            if self.out is not None:
+                folder = self.out.expanduser().absolute()
+                folder = folder / folders.plain(identity.name) if apart else folder
+            try:
+                with console.progress() as progress:
+                    outcome = run(
+                        model,
+                        self.tasks,
+                        setting=self.setting,
+                        limit=self.limit,
+                        folder=folder,
+                        identity=identity,
+                        means=means,
+                        batch=self.batch,
+                        fit_shots=self.fit_shots,
+                        report=progress,
+                    )
+                    outcome = replace(
+                        outcome, notes=(*self._trained_on(source, adapter, outcome, progress), *outcome.notes)
+                    )
+            except KeyboardInterrupt:
+                console.say(f"  what was answered is kept in {folder}; the same command goes on from there")
+                raise
+        folders.write(outcome, folder, samples=self.log_samples)
+        return outcome, folder
+
+    def _open(self, source: str, adapter: str | None) -> Any:
+        from hornbook.llm import load
+
+        opening = self.opening
+        return load(source, device=opening.device, dtype=opening.dtype, adapter=adapter, settings=self.settings)
+
+    def _trained_on(self, source: str, adapter: str | None, outcome: Outcome, progress: Any) -> list[str]:
+        """Warnings where the model is one of our runs', or has an adapter of one, that was trained on the questions."""
+        from hornbook.checkpoint.lora import adapter_folder
+        from hornbook.checkpoint.store import Store
+        from hornbook.engine.remote import is_remote
+        from hornbook.evals.trained_on import run_of, warnings
+
+        paths = [] if is_remote(source) else [Store(self.settings).get(source).path]
+        paths += [] if adapter is None else [adapter_folder(adapter, self.settings)]
+        asked = {result.task: set(result.ids) for result in outcome.results}
+        items = {task.name: [item for item in task.items() if item.id in asked[task.name]] for task in self.tasks}
+        return [
+            note
+            for path in paths
+            if (made_by := run_of(path.absolute())) is not None
+            for note in warnings(made_by, items, progress)
+        ]
+
+    # --- two models
+
+    def _earlier(self, path: Path) -> Outcome:
+        """The results of an earlier run, of these tasks. Raises UsageError where it has not all of them, DataError."""
+        outcome = Outcome.read(path).with_metrics({task.name: task.metrics for task in self.tasks})
+        names = [task.name for task in self.tasks]
+        there = {result.task: result for result in outcome.results}
+        if missing := [name for name in names if name not in there]:
+            raise UsageError(
+                f"{path} has no results of {', '.join(missing)}: there are {', '.join(there)}",
+                "Name tasks that it has, or the model itself as the baseline.",
+            )
+        return replace(outcome, results=tuple(there[name] for name in names))
+
+    def _page(
+        self, ran: Sequence[tuple[Outcome, Path]], pair: tuple[Outcome, Outcome] | None, found: Sequence[Difference]
+    ) -> Path:
+        """The report for a person: of one model in its folder, of two beside theirs."""
+        from hornbook.evals.report import write
+
+        if pair is None:
+            outcome, folder = ran[0]
+            write(folder / folders.REPORT, outcome)
+            return folder / folders.REPORT
+        folder = ran[-1][1]
+        if len(ran) > 1 and self.out is not None:
+            folder = self.out.expanduser().absolute()
+        elif len(ran) > 1:
+            digest = hashlib.sha256("\n".join(str(own) for _, own in ran).encode()).hexdigest()[:10]
+            named = "-vs-".join(folders.plain(outcome.model.name) for outcome, _ in ran)
+            folder = self.settings.home / "evals" / f"{named}-{digest}"
+        folder.mkdir(parents=True, exist_ok=True)
+        write(folder / folders.REPORT, *pair)
+        return folder / folders.REPORT
+
+    # --- telling
+
+    def _tell(
+        self,
+        ran: Sequence[tuple[Outcome, Path]],
+        pair: tuple[Outcome, Outcome] | None,
+        found: Sequence[Difference],
+        lost: Sequence[tuple[Difference, float]],
+        page: Path,
+        *,
+        gated: bool,
+    ) -> None:
+        for outcome, folder in ran:
+            console.say(f"  {scores.summary(outcome)} · {folder}")
+            for note in outcome.notes:
+                console.say(f"  note: {note}")
+        console.say(f"  report: {page}")
+        if self.as_json:
+            told = [{**outcome.to_json(items=False), "folder": str(folder)} for outcome, folder in ran]
+            lost_json = [{**one.to_json(), "corrected_p": p} for one, p in lost]
+            differences = [one.to_json() for one in found]
+            console.print_json({"outcomes": told, "differences": differences, "worse": lost_json, "report": str(page)})
+        else:
+            if pair is None:
+                print(scores.table(ran[0][0], groups=self.groups))
+            else:
+                print(scores.comparison(pair[0], pair[1], found))
+        if gated and pair is not None:
+            for one, p in lost:
+                console.say(f"  worse than {pair[0].model.name}: {scores.drop(one)}, p {scores.chance(p)}")
+            if not lost:
+                console.say(f"  nowhere worse than {pair[0].model.name} beyond chance")
+
+
+def is_run(baseline: str) -> bool:
+    """Whether that is what an earlier run has left, and not a model."""
+    path = Path(baseline).expanduser()
+    return (path / FILE).is_file() or (path.suffix == ".json" and path.is_file())
+
+
+def _check_asked(before: Outcome, after: Outcome) -> None:
+    """Raises UsageError where the baseline lacks items that were asked now; those that it has beyond them are left out."""
+    known = {result.task: set(result.ids) for result in before.results}
+    for result in after.results:
+        if lacking := [id for id in result.ids if id not in known.get(result.task, set())]:
+            raise UsageError(
+                f"{before.model.name} was not asked {len(lacking):,} of {result.items:,} items of {result.task}, "
+                f"such as {lacking[0]}",
+                "Ask as few with --limit, or name the model itself as the baseline.",
+            )
