@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hornbook.cli import console, scores
+from hornbook.cli import console
 from hornbook.cli.models import fetch
+from hornbook.cli.score_table import compared, scores
 from hornbook.errors import UsageError
 from hornbook.evals import folder as folders
 from hornbook.evals.compare import Difference, compare, worse
 from hornbook.evals.outcome import FILE, Outcome
 from hornbook.evals.run import run
+from hornbook.evals.shown import chance, number
 from hornbook.evals.task import Means, Setting, Task
 from hornbook.settings import Settings
 
@@ -178,7 +181,7 @@ class Evaluating:
         gated: bool,
     ) -> None:
         for outcome, folder in ran:
-            console.say(f"  {scores.summary(outcome)} · {folder}")
+            console.say(f"  {_summary(outcome)} · {folder}")
             for note in outcome.notes:
                 console.say(f"  note: {note}")
         console.say(f"  report: {page}")
@@ -188,13 +191,14 @@ class Evaluating:
             differences = [one.to_json() for one in found]
             console.print_json({"outcomes": told, "differences": differences, "worse": lost_json, "report": str(page)})
         else:
-            if pair is None:
-                print(scores.table(ran[0][0], groups=self.groups))
-            else:
-                print(scores.comparison(pair[0], pair[1], found))
+            drawn: dict[str, Any] = {"width": None, "colour": False}
+            if sys.stdout.isatty():
+                drawn = {"width": console.out.width, "colour": console.accent("x") != "x"}
+            table = scores(ran[0][0], groups=self.groups, **drawn) if pair is None else compared(*pair, found, **drawn)
+            print(table)
         if gated and pair is not None:
             for one, p in lost:
-                console.say(f"  worse than {pair[0].model.name}: {scores.drop(one)}, p {scores.chance(p)}")
+                console.say(f"  worse than {pair[0].model.name}: {_drop(one)}, p {chance(p)}")
             if not lost:
                 console.say(f"  nowhere worse than {pair[0].model.name} beyond chance")
 
@@ -215,3 +219,15 @@ def _check_asked(before: Outcome, after: Outcome) -> None:
                 f"such as {lacking[0]}",
                 "Ask as few with --limit, or name the model itself as the baseline.",
             )
+
+
+def _summary(outcome: Outcome) -> str:
+    """smollm2:135m · native avx2 · 40 questions asked, 12 known from before · 3.1 s"""
+    asked = f"{outcome.asked:,} questions asked" + (f", {outcome.kept:,} known from before" if outcome.kept else "")
+    runs = [outcome.model.runs_on] if outcome.model.runs_on else []
+    return " · ".join([outcome.model.name, *runs, asked, f"{outcome.seconds:,.1f} s"])
+
+
+def _drop(one: Difference) -> str:
+    """boolq acc 71.00 -> 60.20"""
+    return f"{one.task} {one.metric} {number(one.before, one.percent)} -> {number(one.after, one.percent)}"

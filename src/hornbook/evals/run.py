@@ -24,7 +24,7 @@ from hornbook.errors import DataError, UsageError
 from hornbook.evals.asking import Pending, ask, check_able, fit, shown
 from hornbook.evals.ledger import Ledger, grade_key, kept, key_of, restored, trial_key
 from hornbook.evals.metric import Columns, Metric
-from hornbook.evals.outcome import Asked, Figure, Group, Identity, Outcome, Result, Sample
+from hornbook.evals.outcome import Asked, Figure, Group, Identity, Outcome, Result, Sample, finite
 from hornbook.evals.prompting import in_chat
 from hornbook.evals.statistics import Estimate, by_group, estimate
 from hornbook.evals.task import Grade, Item, Likelihood, Means, Request, Rolling, Setting, Task, Trial, Writing
@@ -203,12 +203,22 @@ class _Plan:
                 for number, (place, grade) in enumerate(
                     zip(left, pool.map(lambda at: self._grade(at, answers[at]), left), strict=True), 1
                 ):
-                    ledger.put([(keys[place], task, self.items[place], [dict(grade)])])
+                    ledger.put(
+                        [
+                            (
+                                keys[place],
+                                task,
+                                self.items[place],
+                                [{name: finite(value) for name, value in grade.items()}],
+                            )
+                        ]
+                    )
                     tell(f"{task.name}: grading by {task.graded_by}", number, len(left))
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
-        return [ledger.get(key)[0] for key in keys]
+        told = [ledger.get(key)[0] for key in keys]
+        return [{name: np.nan if value is None else value for name, value in grade.items()} for grade in told]
 
     def _grade(self, place: int, given: list[Any]) -> Grade:
         task, item = self.task, self.items[place]
