@@ -17,6 +17,12 @@ PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 # include/uapi/linux/prctl.h
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 4, 22, 36, 38
 
+PR_CAPBSET_DROP = 24
+
+# include/uapi/linux/capability.h
+TO_CHANGE_USER = (0, 6, 7)  # CAP_CHOWN, CAP_SETGID, CAP_SETUID
+_HEADER = (0x20080522).to_bytes(4, sys.byteorder) + bytes(4)  # _LINUX_CAPABILITY_VERSION_3, of this process
+
 # include/uapi/linux/sched.h
 CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC = 0x20000, 0x2000000, 0x4000000, 0x8000000
 CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET, CLONE_NEWTIME = 0x10000000, 0x20000000, 0x40000000, 0x80
@@ -63,3 +69,22 @@ def umount(target: str) -> None:
 
 def pivot_root(new: str, old: str) -> None:
     syscall("pivot_root", PIVOT_ROOT[MACHINE], ctypes.c_char_p(new.encode()), ctypes.c_char_p(old.encode()))
+
+
+def has_right(*rights: int) -> bool:
+    """Does this process hold all of these capabilities?"""
+    sets = ctypes.create_string_buffer(24)  # two words each of effective, permitted, inheritable: low half, high half
+    _checked(_libc.capget(ctypes.create_string_buffer(_HEADER), sets), "capget")
+    held = int.from_bytes(sets.raw[:4], sys.byteorder)
+    return all(held >> right & 1 for right in rights)
+
+
+def drop_rights() -> None:
+    """Give up every capability, and with no_new_privs for good: a root that stays root is then a user like others."""
+    prctl(PR_SET_NO_NEW_PRIVS, 1)
+    for right in range(64):
+        try:
+            prctl(PR_CAPBSET_DROP, right)
+        except OSError:
+            break  # past the last that this kernel has, or no right to drop: then there is nothing to be had either
+    _checked(_libc.capset(ctypes.create_string_buffer(_HEADER), ctypes.create_string_buffer(24)), "capset")

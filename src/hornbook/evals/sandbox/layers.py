@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 import hornbook
+from hornbook.evals.sandbox import warden
 from hornbook.evals.sandbox.limits import Limits
-from hornbook.evals.sandbox.namespaces import DEVICE_LINKS, DEVICES, INSIDE_USER, View
+from hornbook.evals.sandbox.namespaces import DEVICE_LINKS, DEVICES, INSIDE_USER
 
 Wall: TypeAlias = Literal["bubblewrap", "namespaces", "none"]
 WALLS: tuple[Wall, ...] = ("bubblewrap", "namespaces", "none")
@@ -25,10 +26,17 @@ WALLS: tuple[Wall, ...] = ("bubblewrap", "namespaces", "none")
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/nix/store", "/gnu/store")
 SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/localtime", "/etc/alternatives")
 PREFIX_PARTS = ("bin", "lib", "lib64", "pyvenv.cfg")
-ROOM = Path(hornbook.__file__).parents[1]  # where ``hornbook`` is imported from
+HOUSE = str(Path(hornbook.__file__).parent)
 
-# The warden's start: no site-packages (-S), nothing of the environment or the current folder (-I)
-BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from hornbook.evals.sandbox.warden import main; main(int(sys.argv[2]))"
+# The warden's start: no site-packages (-S), nothing of the environment or the current folder (-I). Hornbook's own
+# beginning is passed over: what it imports would cost more time than the warden itself.
+BOOT = f"""
+import sys
+house = sys.modules["hornbook"] = type(sys)("hornbook")
+house.__path__ = [sys.argv[1]]
+from {warden.__name__} import main
+main(int(sys.argv[2]))
+"""
 
 
 @cache
@@ -55,23 +63,25 @@ def _outermost(paths: list[str]) -> tuple[str, ...]:
     return tuple(kept)
 
 
-@cache
-def view() -> View:
-    """What is seen inside: links (``/lib`` -> ``usr/lib``) stay links."""
-    links = {path: os.readlink(path) for path in python_paths() if os.path.islink(path)}
-    return View(tuple(path for path in python_paths() if path not in links), tuple(links.items()))
+def links() -> tuple[tuple[str, str], ...]:
+    """Those of ``python_paths`` that are links (``/lib`` -> ``usr/lib``), which stay links inside."""
+    return tuple((path, os.readlink(path)) for path in python_paths() if os.path.islink(path))
+
+
+def places() -> tuple[str, ...]:
+    """Those that are not."""
+    return tuple(path for path in python_paths() if not os.path.islink(path))
 
 
 def command(wall: Wall, limits: Limits, report: int) -> list[str]:
     """What starts the warden behind a wall; it writes its report to the file descriptor ``report``."""
     interpreter = sys.executable
-    warden = [interpreter, "-I", "-S", "-B", "-c", BOOT, str(ROOM), str(report)]
+    start = [interpreter, "-I", "-S", "-B", "-c", BOOT, HOUSE, str(report)]
     if wall != "bubblewrap":
-        return warden
+        return start
     bubblewrap = shutil.which("bwrap")
     if bubblewrap is None:
         raise FileNotFoundError("bubblewrap (bwrap) is not installed")
-    seen = view()
     arguments = [bubblewrap, "--die-with-parent", "--as-pid-1", "--new-session"]
     arguments += ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
     if os.geteuid() == 0:
@@ -80,11 +90,11 @@ def command(wall: Wall, limits: Limits, report: int) -> list[str]:
             arguments += ["--cap-add", right]
     else:
         arguments += ["--unshare-user", "--uid", str(INSIDE_USER), "--gid", str(INSIDE_USER)]
-    for path in (*seen.paths, str(ROOM / "hornbook")):
+    for path in (*places(), HOUSE):
         for parent in reversed(Path(path).parents[:-1]):
             arguments += ["--dir", str(parent)]  # left to itself, bubblewrap makes some that only root may enter
         arguments += ["--ro-bind", path, path]
-    for path, target in seen.links:
+    for path, target in links():
         arguments += ["--symlink", target, path]
     for name in DEVICES:
         arguments += ["--dev-bind", f"/dev/{name}", f"/dev/{name}"]
@@ -92,4 +102,4 @@ def command(wall: Wall, limits: Limits, report: int) -> list[str]:
         arguments += ["--symlink", target, path]
     arguments += ["--proc", "/proc", "--size", str(limits.disk), "--perms", "1777", "--tmpfs", "/tmp"]
     arguments += ["--remount-ro", "/", "--chdir", "/", "--"]
-    return arguments + warden
+    return arguments + start

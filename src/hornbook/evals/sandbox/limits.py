@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import resource
-from typing import NamedTuple
 
 SLACK = 2 << 30  # bytes of addresses beyond the memory: shared libraries, reserved arenas and stacks take no memory
 
 
-class Limits(NamedTuple):
+class Limits:
     """Of the whole program with all that it starts. Sizes in bytes, times in seconds."""
 
-    seconds: float = 10.0  # on the clock
-    cpu_seconds: float = 10.0  # of all processors together
-    memory: int = 512 << 20  # of all processes together, the files of the folder not counted
-    processes: int = 16  # with threads, at one time
-    output: int = 1 << 20  # standard output and error together
-    disk: int = 64 << 20  # all files of the folder together, and any one of them
-    files: int = 4096  # files and folders in the folder
-    open_files: int = 256  # of each process
+    def __init__(
+        self,
+        *,
+        seconds: float = 10.0,  # on the clock
+        cpu_seconds: float = 10.0,  # of all processors together
+        memory: int = 512 << 20,  # of all processes together, the files of the folder not counted
+        processes: int = 16,  # with threads, at one time
+        output: int = 1 << 20,  # standard output and error together
+        disk: int = 64 << 20,  # all files of the folder together, and any one of them
+        files: int = 4096,  # files and folders in the folder
+        open_files: int = 256,  # of each process
+    ) -> None:
+        self.seconds = seconds
+        self.cpu_seconds = cpu_seconds
+        self.memory = memory
+        self.processes = processes
+        self.output = output
+        self.disk = disk
+        self.files = files
+        self.open_files = open_files
 
 
 def apply(limits: Limits, *, processes: int | None) -> None:

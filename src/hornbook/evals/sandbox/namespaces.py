@@ -15,7 +15,7 @@ import ctypes
 import os
 import signal
 import struct
-from typing import NamedTuple, NoReturn
+from collections.abc import Sequence
 
 from hornbook.evals.sandbox import kernel
 from hornbook.evals.sandbox.limits import Limits
@@ -32,15 +32,10 @@ DEVICE_LINKS = (
 INSIDE_USER = 1000  # who the program believes to be; the number means nothing outside
 
 
-class View(NamedTuple):
-    """What of the machine's files can be seen inside, read-only, at the same paths; and links: (path, target)."""
-
-    paths: tuple[str, ...]
-    links: tuple[tuple[str, str], ...]
-
-
-def enter(view: View, limits: Limits) -> None:
+def enter(paths: Sequence[str], links: Sequence[tuple[str, str]], limits: Limits) -> None:
     """Go on inside, as process 1. The process that calls this never comes back: it ends as process 1 ends.
+
+    Inside, of the machine's files only ``paths`` are seen, read-only, and ``links``: (path, where it leads).
 
     OSError where the kernel or its settings forbid it; nothing is half-done then but in this process.
     """
@@ -58,7 +53,7 @@ def enter(view: View, limits: Limits) -> None:
     if child:
         _wait_for(child)
     kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
-    _build_root(view, limits)
+    _build_root(paths, links, limits)
 
 
 def be_user(process: str, user: int, group: int, directory: int | None = None) -> None:
@@ -75,7 +70,7 @@ def be_user(process: str, user: int, group: int, directory: int | None = None) -
             os.close(place)
 
 
-def _wait_for(child: int) -> NoReturn:
+def _wait_for(child: int) -> None:
     os.closerange(
         0, os.sysconf("SC_OPEN_MAX")
     )  # the pipes belong to the inside: whoever reads them must see them close
@@ -83,7 +78,7 @@ def _wait_for(child: int) -> NoReturn:
     os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
 
 
-def _build_root(view: View, limits: Limits) -> None:
+def _build_root(paths: Sequence[str], links: Sequence[tuple[str, str]], limits: Limits) -> None:
     """Twice another root: first an empty one that has the old root beneath it, then what stood up in it."""
     kernel.mount("none", "/", "", MS_REC | MS_PRIVATE)
     kernel.mount("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,mode=755")
@@ -92,9 +87,9 @@ def _build_root(view: View, limits: Limits) -> None:
     kernel.pivot_root("/tmp", "/tmp/old")
     os.chdir("/")
     kernel.mount("tmpfs", "/new", "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,mode=755")
-    for path in view.paths:
+    for path in paths:
         _show(path)
-    for path, target in view.links:
+    for path, target in links:
         os.makedirs(os.path.dirname(f"/new{path}"), exist_ok=True)
         os.symlink(target, f"/new{path}")
     _devices()

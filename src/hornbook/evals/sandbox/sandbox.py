@@ -9,8 +9,7 @@ What the program may see, and what holds on which machine: docs/sandbox.md.
 
 from __future__ import annotations
 
-import base64
-import json
+import marshal
 import os
 import re
 import selectors
@@ -125,14 +124,16 @@ class Sandbox:
         """
         cpu = seconds if cpu_seconds is None else cpu_seconds
         limits = Limits(
-            *(float(seconds), float(cpu), memory_mb << 20, processes, output_bytes, disk_mb << 20, Limits().files)
-        )
+            seconds=float(seconds), cpu_seconds=float(cpu), memory=memory_mb << 20, processes=processes,
+            output=output_bytes, disk=disk_mb << 20,
+        )  # fmt: skip
         _check(limits)
         order: dict[str, Any] = {
             "wall": self.wall,
-            "view": layers.view(),
+            "places": layers.places(),
+            "links": layers.links(),
             "readable": layers.python_paths(),
-            "limits": limits,
+            "limits": vars(limits),
             "command": [sys.executable, "-B", "-s", PROGRAM],
             "files": {name: _encoded(data) for name, data in {**_within(files or {}), PROGRAM: program}.items()},
             "stdin": _encoded(stdin),
@@ -198,7 +199,7 @@ class Wire:
         os.close(self.report)
 
     def send(self, order: dict[str, Any]) -> None:
-        data = json.dumps(order).encode()
+        data = marshal.dumps(order)
         data = len(data).to_bytes(8, "big") + data
         try:
             while data:
@@ -213,12 +214,11 @@ class Wire:
         if not said.endswith(b"\n"):
             last = self.kept[self.err].decode(errors="replace").strip().rpartition("\n")[2]
             raise SandboxError(f"the sandbox broke: {last or 'it said nothing'}", "See docs/sandbox.md: what it needs.")
-        report = json.loads(said)
-        if "error" in report:
-            raise SandboxError(
-                f"the sandbox could not be set up: {report['error']}", "See docs/sandbox.md: what it needs."
-            )
-        return self._run(report, flooded)
+        kind, _, rest = said.decode(errors="replace").strip().partition(" ")
+        if kind == "error":
+            raise SandboxError(f"the sandbox could not be set up: {rest}", "See docs/sandbox.md: what it needs.")
+        code, why, seconds, full = rest.split()
+        return self._run(int(code), why, float(seconds), full == "full", flooded)
 
     def _read(self, deadline: float) -> bool:
         """Keep what comes until all pipes are closed. True when there was more output than may be."""
@@ -248,23 +248,22 @@ class Wire:
                     self.kept[key.fd] += data
         return flooded
 
-    def _run(self, report: dict[str, Any], flooded: bool) -> Run:
+    def _run(self, code: int, why: str, seconds: float, full: bool, flooded: bool) -> Run:
         out, err = self.kept[self.out], self.kept[self.err]
-        code = -9 if report["exit"] is None else report["exit"]
-        outcome: Outcome = "ok" if code == 0 and not report["why"] else "failed"
+        outcome: Outcome = "ok" if code == 0 and why == "none" else "failed"
         last = bytes(err.strip().rpartition(b"\n")[2])
         if flooded:
             outcome = "output"
-        elif report["why"]:
-            outcome = OF_LIMIT.get(report["why"], "failed")
+        elif why != "none":
+            outcome = OF_LIMIT.get(why, "failed")
         elif outcome == "failed" and OUT_OF_MEMORY.match(last.split(b":")[0]):
             outcome = "memory"
         elif outcome == "failed" and code == -24:  # SIGXCPU
             outcome = "timeout"
-        elif outcome == "failed" and report["full"]:
+        elif outcome == "failed" and full:
             outcome = "disk"
         text = [bytes(part).decode("utf-8", "replace") for part in (out, err)]
-        return Run(text[0], text[1], code, outcome, report["seconds"], self.left_running)
+        return Run(text[0], text[1], code, outcome, seconds, self.left_running)
 
 
 def _environment(folder: str) -> dict[str, str]:
@@ -295,9 +294,9 @@ def _within(files: Mapping[str, str | bytes]) -> Mapping[str, str | bytes]:
     return files
 
 
-def _encoded(data: str | bytes) -> str:
-    """For JSON. Half of a surrogate pair, which models do write, is left for Python to refuse."""
-    return base64.b64encode(data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data).decode()
+def _encoded(data: str | bytes) -> bytes:
+    """Half of a surrogate pair, which models do write, is left for Python to refuse."""
+    return data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
 
 
 def _remove(folder: str) -> None:

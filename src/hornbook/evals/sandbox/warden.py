@@ -1,54 +1,50 @@
 """The process inside the walls that starts one program, counts what it uses, ends it, and kills all that it left behind.
 
     host                       warden (process 1 of the box, or the one that gets every orphan)      program
-     |--order (JSON)---------->|--write files, fork, walls, limits---------------------------------->|
-     |   (pipe stays open)     |--every 20 ms: processes, memory, CPU, files; the clock; the host----|
-     |<------------------------|---------------- output, straight to the host's pipes ---------------|
-     |<--report (JSON)---------|<-----------------------------------------------------ends-----------|
-                               |--kills whatever is left, however often it forked
+     |--order---------------->|--write files, fork, walls, limits----------------------------------->|
+     |   (pipe stays open)    |--every 20 ms: processes, memory, CPU, files; the clock; the host-----|
+     |<-----------------------|---------------- output, straight to the host's pipes ----------------|
+     |<--report---------------|<------------------------------------------------------ends-----------|
+                              |--kills whatever is left, however often it forked
 
-Run by a bare Python: ``python -I -S -c "...main(report)"``; the order comes on standard input, which is also the line to
-the host: when it closes, the host is gone or wants no more, and so all is killed.
+Run by a bare Python (layers.BOOT). The order comes on standard input, which is also the line to the host: when it closes,
+the host is gone or wants no more, and all is killed. Imports here are time before every program: few, and small.
 """
 
 from __future__ import annotations
 
-import base64
-import json
+import marshal
 import os
 import select
 import signal
 import time
 from contextlib import suppress
-from typing import Any
 
 from hornbook.evals.sandbox import kernel, landlock, limits, namespaces, seccomp
 from hornbook.evals.sandbox.limits import Limits
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 PULSE = 0.02  # seconds between two counts
 PAGE = os.sysconf("SC_PAGE_SIZE")
 TICK = os.sysconf("SC_CLK_TCK")
 NOBODY = 65534  # a user that owns nothing
 NPROC_IN_BOX = (5, 14)  # from this Linux on, RLIMIT_NPROC counts in each user namespace for itself
-BRAKE = 128  # tasks beyond its share before the kernel refuses more, where it counts all of a user's together
+BRAKE = 256  # tasks of a user beyond which the kernel refuses more, where it counts all of a user's together
+READ = os.O_RDONLY | os.O_CLOEXEC
 
 
 def main(report: int) -> None:
-    """Carry out one order; say on the pipe ``report`` how it went."""
+    """Carry out one order; say on the pipe ``report`` how it went, in one line."""
     try:
         os.set_inheritable(report, False)
-        order = _receive()
-        answer = _Box(order).run()
+        answer = "done " + Box(marshal.loads(_exactly(int.from_bytes(_exactly(8), "big")))).run()
     except Exception as error:  # whatever it is, the host must learn it
-        answer = {"error": f"{type(error).__name__}: {error}"}
-    os.write(report, json.dumps(answer).encode() + b"\n")
+        answer = f"error {type(error).__name__}: {error}".replace("\n", " ")
+    os.write(report, answer.encode() + b"\n")
     os._exit(0)
-
-
-def _receive() -> dict[str, Any]:
-    size = int.from_bytes(_exactly(8), "big")
-    order: dict[str, Any] = json.loads(_exactly(size))
-    return order
 
 
 def _exactly(size: int) -> bytes:
@@ -62,63 +58,73 @@ def _exactly(size: int) -> bytes:
     return b"".join(parts)
 
 
-class _Box:
-    """One program and what it starts."""
+class Box:
+    """One program and what it starts. ``order``: what sandbox.Sandbox.run sends."""
 
     def __init__(self, order: dict[str, Any]) -> None:
         self.order = order
-        self.limits = Limits(*order["limits"])
-        self.wall: str = order["wall"]
-        self.apart = self.wall != "none"  # are all processes that can be seen here the program's?
-        self.reaped_cpu = 0.0
+        self.limits = Limits(**order["limits"])
+        self.apart = order["wall"] != "none"  # are all processes that can be seen here the program's?
+        self.cpu = 0.0  # seconds, of all that ended
         self.status: int | None = None
 
-    def run(self) -> dict[str, Any]:
-        """{"exit": code or None, "why": the limit that was met or "", "seconds", "memory", "cpu", "full": is the disk?}"""
+    def run(self) -> str:
+        """ "exit-code why seconds full": the limit that it met or "none"; whether its folder is "full" or "roomy"."""
         for number in range(1, signal.NSIG):
-            with suppress(OSError, ValueError):  # process 1 gets no signal that it has no handler for
-                signal.signal(number, signal.SIG_DFL)
-        if self.wall == "namespaces":
-            namespaces.enter(namespaces.View(*self.order["view"]), self.limits)
+            with suppress(OSError, ValueError):  # SIGKILL, SIGSTOP, and those of the C library
+                signal.signal(number, signal.SIG_DFL)  # process 1 gets no signal that it has no handler for
+        os.umask(0o022)
+        if self.order["wall"] == "namespaces":
+            namespaces.enter(self.order["places"], self.order["links"], self.limits)
         if kernel.LINUX:
             kernel.prctl(kernel.PR_SET_DUMPABLE, 0)  # nobody of the same user may look into this process
+            self.proc = os.open("/proc", READ | os.O_DIRECTORY)
             if not self.apart:
                 kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
         self._lay_out()
-        self.proc = os.open("/proc", os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY) if kernel.LINUX else -1
-        self.began = time.monotonic()
+        began = time.monotonic()
         self.child = self._start()
         try:
-            why = self._watch()
-            seconds = time.monotonic() - self.began
+            why = self._watch(began + self.limits.seconds)
+            seconds = time.monotonic() - began
         finally:
             self._kill_all()
-        code = None if self.status is None else os.waitstatus_to_exitcode(self.status)
-        return {"exit": code, "why": why, "seconds": seconds, "cpu": self.reaped_cpu, "full": self._disk(0.98)}
+        code = -signal.SIGKILL if self.status is None else os.waitstatus_to_exitcode(self.status)
+        return f"{int(code)} {why} {seconds:.6f} {'full' if self._disk(0.98) else 'roomy'}"
 
     # the folder
 
     def _lay_out(self) -> None:
         folder = self.order["folder"]
         os.makedirs(folder, exist_ok=True)
-        files = {name: base64.b64decode(data) for name, data in self.order["files"].items()}
-        for name, data in files.items():
+        for name, data in self.order["files"].items():
             path = os.path.join(folder, name)
             os.makedirs(os.path.dirname(path), exist_ok=True)
             with open(path, "xb") as file:
                 file.write(data)
-        if os.geteuid() == 0:
+        if self._drops():
             for parent, _, names in os.walk(folder):
                 for path in (parent, *(os.path.join(parent, name) for name in names)):
-                    with suppress(OSError):  # a root of nothing but itself: everything is its own already
-                        os.chown(path, NOBODY, NOBODY)
-        self.input = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+                    os.chown(path, NOBODY, NOBODY)
+        self.input = os.open(os.devnull, READ)
         if self.order["stdin"]:
             path = os.path.join(folder, ".stdin")
             with open(path, "xb") as file:
-                file.write(base64.b64decode(self.order["stdin"]))
-            self.input = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                file.write(self.order["stdin"])
+            self.input = os.open(path, READ)
             os.unlink(path)
+
+    def _drops(self) -> bool:
+        """Can the program be another user than root? Not where only root may read Python, nor for a root of no rights."""
+        if os.geteuid() != 0 or not (kernel.LINUX and kernel.has_right(*kernel.TO_CHANGE_USER)):
+            return False
+        named = self.order["command"][0]
+        for path in (named, os.path.realpath(named)):
+            while path != "/":
+                if not os.stat(path).st_mode & 0o001:
+                    return False
+                path = os.path.dirname(path)
+        return True
 
     # the program
 
@@ -147,51 +153,54 @@ class _Box:
         os.setsid()
         os.dup2(self.input, 0)
         os.chdir(self.order["folder"])
-        os.umask(0o022)
-        user, group = os.geteuid(), os.getegid()
-        if user == 0:
-            with suppress(PermissionError):
-                os.setgroups([])
-                os.setresgid(NOBODY, NOBODY, NOBODY)
-                os.setresuid(NOBODY, NOBODY, NOBODY)
-                user, group = NOBODY, NOBODY
-        limits.apply(self.limits, processes=self._share(user, group))
+        if self._drops():
+            os.setgroups([])
+            os.setresgid(NOBODY, NOBODY, NOBODY)
+            os.setresuid(NOBODY, NOBODY, NOBODY)
+        limits.apply(self.limits, processes=self._share())
+        if kernel.LINUX:
+            kernel.drop_rights()
         if landlock.version():
-            readable = ("/",) if self.apart else self.order["readable"]
-            devices = [f"/dev/{name}" for name in namespaces.DEVICES]
-            writable = ["/tmp"] if self.apart else [self.order["folder"]]
-            landlock.restrict(readable, [*writable, *devices])
+            folder = self.order["folder"]
+            readable, writable = (["/"], ["/tmp"]) if self.apart else (self.order["readable"], [folder])
+            landlock.restrict(readable, [*writable, *(f"/dev/{name}" for name in namespaces.DEVICES)])
         if seccomp.supported():
             signals = self.apart or landlock.version() >= landlock.SIGNALS_SINCE
             seccomp.restrict(attributes=self.apart, signals=signals)
         command = self.order["command"]
         os.execve(command[0], command, self.order["environment"])
 
-    def _share(self, user: int, group: int) -> int | None:
-        """How many tasks the kernel should allow this user: exact in a user namespace of its own, else a brake."""
+    def _share(self) -> int | None:
+        """How many tasks the kernel should allow: exact in a user namespace of its own, else a brake."""
         if not kernel.LINUX:
             return None
         version = tuple(int(part) for part in os.uname().release.split(".")[:2])
-        if version >= NPROC_IN_BOX and self.apart:
-            try:
-                kernel.prctl(kernel.PR_SET_DUMPABLE, 1)  # or /proc/self would not be ours after another user became us
+        if self.apart and version >= NPROC_IN_BOX:
+            user, group = os.geteuid(), os.getegid()
+            with suppress(OSError):  # then the watch counts, as it does everywhere
+                kernel.prctl(kernel.PR_SET_DUMPABLE, 1)  # /proc/self would be root's, after root became another user
                 kernel.unshare(kernel.CLONE_NEWUSER)
                 namespaces.be_user("self", user, group, self.proc)
                 return self.limits.processes
-            except OSError:
-                pass
-        return None
+        return self._tasks_of_user() + BRAKE
+
+    def _tasks_of_user(self) -> int:
+        count = 0
+        for name in os.listdir(self.proc):
+            if name.isdigit():
+                with suppress(OSError):  # it ended meanwhile
+                    if os.stat(name, dir_fd=self.proc).st_uid == os.geteuid():
+                        count += len(os.listdir(f"/proc/{name}/task"))
+        return count
 
     # the watch
 
-    def _watch(self) -> str:
-        """Until the program ends or must. Which limit it met, "" for none, "host" when nobody wants it any more."""
+    def _watch(self, deadline: float) -> str:
+        """Until the program ends or must. Which limit it met, or "none"; "host" when nobody wants it any more."""
         waiter = select.poll()
         waiter.register(0, select.POLLIN)
-        handle = os.pidfd_open(self.child) if hasattr(os, "pidfd_open") else -1
-        if handle >= 0:
-            waiter.register(handle, select.POLLIN)
-        deadline = self.began + self.limits.seconds
+        if kernel.LINUX:
+            waiter.register(os.pidfd_open(self.child), select.POLLIN)
         while True:
             left = deadline - time.monotonic()
             if left <= 0:
@@ -199,7 +208,7 @@ class _Box:
             ready = waiter.poll(max(1, min(PULSE, left) * 1000))
             self._reap()
             if self.status is not None:
-                return ""
+                return "none"
             if any(place == 0 for place, _ in ready):
                 return "host"
             if why := self._over():
@@ -214,7 +223,7 @@ class _Box:
                 return False
             if not pid:
                 return True
-            self.reaped_cpu += usage.ru_utime + usage.ru_stime
+            self.cpu += usage.ru_utime + usage.ru_stime
             if pid == self.child:
                 self.status = status
 
@@ -223,13 +232,12 @@ class _Box:
         if not kernel.LINUX:
             return []
         if self.apart:
-            own = os.getpid()
-            return [pid for name in os.listdir(self.proc) if name.isdigit() and (pid := int(name)) != own]
+            return [pid for name in os.listdir(self.proc) if name.isdigit() and (pid := int(name)) != os.getpid()]
         found: list[int] = []
         ahead = [os.getpid()]
         while ahead:
             parent = ahead.pop()
-            with suppress(OSError):
+            with suppress(OSError):  # it ended meanwhile: its children are ours now, and found at the next count
                 for thread in os.listdir(f"/proc/{parent}/task"):
                     with open(f"/proc/{parent}/task/{thread}/children") as file:
                         children = [int(pid) for pid in file.read().split()]
@@ -238,52 +246,52 @@ class _Box:
         return found
 
     def _over(self) -> str:
-        tasks, cpu, resident = 0, self.reaped_cpu, 0
+        tasks, cpu, resident = 0, self.cpu, 0
         members = self._members()
         for pid in members:
-            with suppress(OSError):
-                tasks_of, cpu_of, resident_of = self._use(pid)
-                tasks, cpu, resident = tasks + tasks_of, cpu + cpu_of, resident + resident_of
+            tasks_of, cpu_of, resident_of = self._use(pid)
+            tasks, cpu, resident = tasks + tasks_of, cpu + cpu_of, resident + resident_of
         if tasks > self.limits.processes:
             return "processes"
         if resident > self.limits.memory and sum(map(self._proportional, members)) > self.limits.memory:
             return "memory"
         if cpu > self.limits.cpu_seconds:
             return "cpu"
-        return "disk" if self._disk(1.0) and not self.apart else ""
+        return "" if self.apart or not self._disk(1.0) else "disk"
+
+    def _read(self, path: str) -> bytes:
+        with open(os.open(path, READ, dir_fd=self.proc), "rb") as file:
+            return file.read()
 
     def _use(self, pid: int) -> tuple[int, float, int]:
         """(threads, CPU seconds with those of its dead children, bytes in memory) of one process: proc(5), stat."""
-        with open(os.open(f"{pid}/stat", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.proc), "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
+        try:
+            fields = self._read(f"{pid}/stat").rpartition(b")")[2].split()
+        except OSError:
+            return 0, 0.0, 0  # it ended meanwhile
         return int(fields[17]), sum(map(int, fields[11:15])) / TICK, int(fields[21]) * PAGE
 
     def _proportional(self, pid: int) -> int:
         """Bytes in memory, those that n processes share counted as an n-th: forks share most of what they have."""
         try:
-            with open(os.open(f"{pid}/smaps_rollup", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.proc), "rb") as file:
-                sizes = dict(line.split()[:2] for line in file.readlines()[1:])
+            sizes = dict(line.split()[:2] for line in self._read(f"{pid}/smaps_rollup").splitlines()[1:])
             return int(sizes[b"Pss:"]) * 1024
-        except (OSError, KeyError):
-            with suppress(OSError):
-                return self._use(pid)[2]
-            return 0
+        except OSError:
+            return self._use(pid)[2]
 
     def _disk(self, share: float) -> bool:
-        """Are the files of the folder beyond this share of what they may take?"""
+        """Have the files of the folder reached this share of what they may take?"""
+        used = files = 0
         if self.apart:
             place = os.statvfs("/tmp")
             used, files = (place.f_blocks - place.f_bfree) * place.f_frsize, place.f_files - place.f_ffree
-            return used >= share * self.limits.disk or files >= share * self.limits.files
-        used = files = 0
-        for parent, folders, names in os.walk(self.order["folder"]):
-            files += len(folders) + len(names)
-            for name in names:
-                with suppress(OSError):
-                    used += os.lstat(os.path.join(parent, name)).st_blocks * 512
-            if used > share * self.limits.disk or files > share * self.limits.files:
-                return True
-        return False
+        else:
+            for parent, folders, names in os.walk(self.order["folder"]):
+                files += len(folders) + len(names)
+                for name in names:
+                    with suppress(OSError):  # gone meanwhile
+                        used += os.lstat(os.path.join(parent, name)).st_blocks * 512
+        return used >= share * self.limits.disk or files >= share * self.limits.files
 
     # the end
 
@@ -292,15 +300,17 @@ class _Box:
         until = time.monotonic() + 5
         while time.monotonic() < until:
             if self.apart:
-                with suppress(ProcessLookupError):
-                    os.kill(-1, signal.SIGKILL)  # all at once, and none of them but us comes from outside
-            else:
-                with suppress(ProcessLookupError, PermissionError):
-                    os.killpg(self.child, signal.SIGKILL)
+                self._send(-1, signal.SIGKILL)  # to all at once, and none of them but us comes from outside
+            elif kernel.LINUX:
                 for blow in (signal.SIGSTOP, signal.SIGKILL):  # what stands still has no more children
                     for pid in self._members():
-                        with suppress(ProcessLookupError, PermissionError):
-                            os.kill(pid, blow)
+                        self._send(pid, blow)
+            else:
+                self._send(-self.child, signal.SIGKILL)  # its process group: what left that is out of our sight
             if not self._reap():
                 return
             time.sleep(0.001)
+
+    def _send(self, to: int, blow: int) -> None:
+        with suppress(ProcessLookupError, PermissionError):  # already dead
+            os.kill(to, blow)
