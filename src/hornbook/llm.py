@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hornbook.engine.pairing import begin_of, joined, whole_of, windows
+from hornbook.engine.pairing import begin_of, joined, related, whole_of, windows
 from hornbook.engine.prompts import (
     PLAIN_STOP,
     as_prompts,
@@ -37,13 +37,13 @@ from hornbook.types import Completion, Message, Progress, Prompt, SamplingParams
 
 if TYPE_CHECKING:
     from hornbook.engine.driver import Driver, Stream
-    from hornbook.engine.engine import Stats
     from hornbook.engine.feed import Feed
     from hornbook.engine.opening import Opened
     from hornbook.engine.plain import OpenedPlain, PlainDriver, PlainStream
     from hornbook.engine.requests import Event, Request
     from hornbook.engine.seq2seq import Seq2Seq
     from hornbook.engine.speculative import Drafter
+    from hornbook.engine.stats import Stats
     from hornbook.retrieve.embed import LocalEmbedder
 
 __all__ = ["LocalLLM", "RemoteLLM", "ScriptedLLM", "load"]
@@ -333,13 +333,20 @@ class LocalLLM:
         from hornbook.engine.requests import Request
 
         scores = [Score(0.0, True, 0)] * len(asked)
-        requests = [Request(ids, score_from=start, adapter=self.adapter) for ids, start in asked]
+        families = related(asked)
+        requests = [
+            Request(
+                asked[first][0], score_from=asked[first][1], adapter=self.adapter,
+                others=tuple(tuple(asked[other][0][asked[other][1] :]) for other in others),
+            )
+            for first, *others in families
+        ]  # fmt: skip
         with closing(self._ask(requests)) as events:
             for place, event in events:
                 if event.error is not None:
-                    raise _named(event.error, place, len(asked))
+                    raise _named(event.error, families[place][0], len(asked))
                 assert event.score is not None
-                scores[place] = event.score
+                scores[families[place][event.answer]] = event.score
         return scores
 
     # --- adapters

@@ -16,7 +16,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 
 from hornbook.engine.adapters import Adapters
 from hornbook.engine.budget import step_within
@@ -31,6 +30,7 @@ from hornbook.engine.scheduler import PATIENCE, Scheduler, wanted_rows
 from hornbook.engine.sequence import Likelihood, Running
 from hornbook.engine.speculating import Speculation
 from hornbook.engine.speculative import Drafter, Probabilities
+from hornbook.engine.stats import Stats
 from hornbook.engine.underway import UnderWay
 from hornbook.engine.uniforms import fresh_seed
 from hornbook.errors import GenerationError, ModelClosed, UsageError
@@ -38,31 +38,6 @@ from hornbook.forking import lock
 from hornbook.kernels.library import Library
 
 LOGITS_BYTES = 64 * 2**20  # what the logits of one step may take; but a row for each answer there always is
-
-
-@dataclass(frozen=True, slots=True)
-class Stats:
-    """Where the engine stands, and what it has done since it was made."""
-
-    running: int
-    waiting: int
-    pages_free: int
-    pages_cached: int
-    pages_used: int
-    steps: int
-    prompt_tokens: int  # of prompts that were admitted, however they came into the cache
-    hit_tokens: int  # of those that did not have to be computed
-    computed_tokens: int  # that passed the model
-    new_tokens: int
-    preemptions: int
-    drafted_tokens: int  # guesses that the model has judged
-    kept_tokens: int  # and those of them that were right
-    seconds: float  # in steps
-
-    @property
-    def tokens_per_second(self) -> float:
-        """New tokens of all answers together, over the time spent in steps."""
-        return self.new_tokens / self.seconds if self.seconds else 0.0
 
 
 class Engine:
@@ -374,7 +349,7 @@ class Engine:
         twins = []
         for answer in range(1, one.forks + 1):
             twin = self._new(one.handle, list(one.ids), answer)
-            copy = self.scheduler.fork(one, twin)
+            copy = self.scheduler.fork(one, twin, one.computed)
             self._under_way.answers[one.handle].append(twin)
             if copy is not None:
                 self.executor.copy_page(*copy)
@@ -383,14 +358,33 @@ class Engine:
         return twins
 
     def _judge(self, one: Running, logits: Floats) -> None:
-        likelihood = one.likelihood
-        assert likelihood is not None
+        likelihood, request = one.likelihood, one.handle.request
+        assert likelihood is not None and request.score_from is not None
         first = one.rows_from + 1
+        if first == request.score_from and one.answer == 0 and request.others:
+            self._branch(one, logits[:1])
         judge(likelihood, logits, one.ids[first : first + len(logits)], self._kernels)
         one.rows_from += len(logits)
         if one.rows_from == one.target:
-            start = one.handle.request.score_from or 0
-            self._under_way.judged(one, likelihood.score(len(one.ids) - start))
+            score = likelihood.score(len(one.ids) - request.score_from)
+            self._under_way.judged(one.handle, one.answer, score, one)
+
+    def _branch(self, one: Running, logits: Floats) -> None:
+        """The other continuations of its context begin, of which the first token is judged by the same logits [1, V]."""
+        handle, start = one.handle, one.rows_from + 1
+        for answer, other in enumerate(handle.request.others, 1):
+            twin = self._new(handle, [*one.ids[:start], *other], answer)
+            twin.rows_from = start
+            assert twin.likelihood is not None
+            judge(twin.likelihood, logits, other[:1], self._kernels)
+            if len(other) == 1:
+                self._under_way.judged(handle, answer, twin.likelihood.score(1))
+                continue
+            copy = self.scheduler.fork(one, twin, start)
+            self._under_way.answers[handle].append(twin)
+            if copy is not None:
+                self.executor.copy_page(*copy)
+        one.forks = 0
 
     # --- beginnings
 
@@ -409,7 +403,8 @@ class Engine:
             except Exception as error:
                 self._under_way.fail(handle, error)
                 continue
-            one.forks = handle.request.params.n - 1 if start is None else 0
+            several = sum(len(other) > 1 for other in handle.request.others)
+            one.forks = handle.request.params.n - 1 if start is None else several
             self._prompt_tokens += one.target
             self._under_way.begin(one)
 

@@ -19,7 +19,8 @@ def judge(likelihood: Likelihood, logits: Floats, ids: Sequence[int], kernels: L
     Raises GenerationError where the logits are unusable.
     """
     targets = np.array(ids, np.int32)
-    if kernels is not None and logits.flags.c_contiguous:
+    if kernels is not None:
+        logits = np.ascontiguousarray(logits)
         logprobs, best = np.empty(len(ids), np.float32), np.empty(len(ids), np.int32)
         kernels.hb_logprobs(
             logits.ctypes.data, len(ids), logits.shape[1], targets.ctypes.data, logprobs.ctypes.data, best.ctypes.data

@@ -73,6 +73,16 @@ def windows(begin: Sequence[int], ids: Sequence[int], length: int) -> list[tuple
     return found
 
 
+def related(asked: Sequence[tuple[Sequence[int], int]]) -> list[list[int]]:
+    """The places of (ids, start) with something to judge, those of one context together, the longest first; contexts that
+    begin alike follow one another, so that an engine still knows what they share."""
+    families: dict[tuple[int, ...], list[int]] = {}
+    for place, (ids, start) in enumerate(asked):
+        if start < len(ids):
+            families.setdefault(tuple(ids[:start]), []).append(place)
+    return [sorted(families[context], key=lambda place: -len(asked[place][0])) for context in sorted(families)]
+
+
 def whole_of(parts: Sequence[Score]) -> Score:
     """Of a text, from its windows'."""
     return Score(

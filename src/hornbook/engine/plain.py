@@ -119,9 +119,11 @@ class PlainDriver:
 
         def events() -> Iterator[tuple[int, Event]]:
             with self._lock:
-                values = score(generator, [(request.ids, request.score_from or 0) for _, request in judged])
-                for (place, _), value in zip(judged, values, strict=True):
-                    yield place, Event(handles[place], score=value, last=True)
+                asked = [(place, *pair) for place, request in judged for pair in enumerate(_continued(request))]
+                values = score(generator, [pair for _, _, pair in asked])
+                for (place, answer, _), value in zip(asked, values, strict=True):
+                    last = answer == len(requests[place].others)
+                    yield place, Event(handles[place], answer, score=value, last=last)
             going = {place: sum(p == place for p, _ in rows) for place, _ in rows}
             while True:
                 with self._lock:
@@ -137,6 +139,12 @@ class PlainDriver:
 
     def close(self) -> None:
         self._generator = None
+
+
+def _continued(request: Request) -> list[tuple[Sequence[int], int]]:
+    """(ids, where what is judged begins) for each continuation."""
+    start = request.score_from or 0
+    return [(request.ids, start), *(([*request.ids[:start], *other], start) for other in request.others)]
 
 
 class PlainStream:

@@ -4,7 +4,7 @@ Request(ids, params, ...)  --Engine.submit-->  Handle
 Engine.step() -> Event(handle, answer, token)          the next token of one of its answers
                  Event(handle, answer, token, last)    ... and the request is done with it
                  Event(handle, answer, error, last)    it failed, and its other answers with it
-                 Event(handle, 0, score, last)         a likelihood request
+                 Event(handle, answer, score, last)    a likelihood request: one for each continuation
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class Request:
     processors  change the logits first of all
     score_from  no answer, but the likelihood of ids[score_from:] after ids[:score_from]; of the parameters only top_logprobs
                 counts: where it is not 0, the likelihood of each token is told, and so many of the likeliest in its place
+    others      further continuations of ids[:score_from], which is read once for all: answers 1, 2, ... in their order
     """
 
     ids: Sequence[int]
@@ -42,6 +43,7 @@ class Request:
     adapter: str | None = None
     processors: tuple[Processor, ...] = ()
     score_from: int | None = None
+    others: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(eq=False, slots=True)
@@ -85,6 +87,8 @@ def checked_request(request: Request, *, vocab_size: int, context_length: int, p
         )
     if request.score_from is not None:
         return _checked_for_score(request, vocab_size, context_length, pages)
+    if request.others:
+        raise UsageError("continuations are given, and not where they begin", "Give score_from, too.")
     ids = checked_ids(request.ids, vocab_size, context_length)
     if len(ids) >= pages * PAGE:
         raise _no_room(len(ids), pages)
@@ -99,13 +103,20 @@ def _checked_for_score(request: Request, vocab_size: int, context_length: int, p
         raise UsageError(
             f"what is judged begins at token {start} of {len(ids)}", "It needs at least one token before it."
         )
-    if len(ids) - 1 > context_length:
+    if request.others and (start == len(ids) or not all(request.others)):
+        raise UsageError(
+            "of several continuations none may be empty", "Leave those out: nothing is as likely as can be."
+        )
+    for other in request.others:
+        checked_ids(other, vocab_size, len(other) + 1)
+    longest = max(len(ids), *(start + len(other) for other in request.others)) if request.others else len(ids)
+    if longest - 1 > context_length:
         raise ContextTooLong(
-            f"context and continuation have {len(ids):,} tokens; the model's context holds {context_length:,}",
+            f"context and continuation have {longest:,} tokens; the model's context holds {context_length:,}",
             "Shorten the context, or use a model with a longer one.",
         )
-    if pages_of(len(ids) - 1) > pages:
-        raise _no_room(len(ids), pages)
+    if pages_of(longest - 1) > pages:
+        raise _no_room(longest, pages)
     return ids
 
 

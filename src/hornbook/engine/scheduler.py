@@ -64,19 +64,26 @@ class Scheduler:
         else:
             self.waiting.remove(one)
 
-    def fork(self, one: Running, twin: Running) -> tuple[int, int] | None:
-        """Let ``twin`` go on where ``one`` is: at once where there is room, later otherwise.
+    def fork(self, one: Running, twin: Running, length: int) -> tuple[int, int] | None:
+        """Let ``twin`` go on after the first ``length`` tokens of ``one``: at once where there is room, later otherwise.
 
         -> (source, target) of a page to be copied now, or None.
         """
         forked = None
         if len(self.running) < self.max_running:
-            forked = self.pages.fork(one.pages, one.computed)
+            forked = self.pages.fork(one.pages, length)
         if forked is None:
             self.add(twin)
             return None
-        twin.pages, copy = forked
-        twin.computed, twin.known = one.computed, one.known
+        table, copy = forked
+        missing = pages_of(twin.target) - len(table)
+        own = self.pages.take(missing) if self.pages.available - missing >= len(self.running) or not missing else None
+        if own is None:
+            self.pages.release(table)
+            self.add(twin)
+            return None
+        twin.pages = table + own
+        twin.computed, twin.known = length, length // PAGE
         self._enter(twin)
         return copy
 
@@ -222,7 +229,8 @@ class Scheduler:
 
     def _fits(self, one: Running) -> bool:
         """Take its pages, known ones first. One page for each that runs stays untouched, so that it may grow."""
-        if len(self.running) >= self.max_running:
+        places = self.max_running - len(self.running) - sum(promised(other) for other in self.running)
+        if places < 1 or (self.running and promised(one) >= places):
             return False
         table = self.pages.match(one.ids, one.salt, shareable(one))
         missing = pages_of(one.target) - len(table)
@@ -282,6 +290,11 @@ class Scheduler:
 def shareable(one: Running) -> int:
     """How many of its first tokens may come from the cache: those before the first whose logits are wanted."""
     return one.rows_from
+
+
+def promised(one: Running) -> int:
+    """How many likelihoods will go on from its context, and want a place then."""
+    return one.forks if one.likelihood is not None else 0
 
 
 def wanted_rows(one: Running, tokens: int) -> int:

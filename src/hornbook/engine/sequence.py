@@ -53,7 +53,7 @@ class Running:
     chooser: Chooser | None = None
     reply: Reply | None = None
     likelihood: Likelihood | None = None
-    forks: int = 0  # answers that begin where this one's prompt ends
+    forks: int = 0  # answers that begin where this one's prompt ends, likelihoods that begin where its context does
     # ------------------------------------------------------------------------------------
     pages: list[int] = field(default_factory=list)
     computed: int = 0  # tokens whose keys and values are in the pages

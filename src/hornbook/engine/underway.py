@@ -63,10 +63,13 @@ class UnderWay:
         self._tell(Event(one.handle, one.answer, token, last=not others))
         return False
 
-    def judged(self, one: Running, score: Score) -> None:
-        """A likelihood is known."""
-        self._end(one)
-        self._tell(Event(one.handle, score=score, last=True))
+    def judged(self, handle: Handle, answer: int, score: Score, one: Running | None = None) -> None:
+        """A likelihood is known: that of ``one``, which ends, or one that needed no pass of its own."""
+        others = self.answers[handle]
+        if one is not None:
+            self._end(one)
+            others.remove(one)
+        self._tell(Event(handle, answer, score=score, last=not others))
 
     def nothing_to_judge(self, handle: Handle) -> None:
         self._tell(Event(handle, score=Score(0.0, True, 0), last=True))
@@ -111,7 +114,8 @@ class UnderWay:
         while self._deadlines and (self._deadlines[0][0] <= self._clock() or self._deadlines[0][2].done):
             _, _, handle = heapq.heappop(self._deadlines)
             if not handle.done:
-                said = sum(len(one.ids) - len(handle.request.ids) for one in self.answers[handle])
+                answers = [one for one in self.answers[handle] if one.reply is not None]
+                said = sum(len(one.ids) - len(handle.request.ids) for one in answers)
                 what = f"the request was not done after {handle.request.deadline:g} s; it had {said:,} new tokens"
                 self.fail(handle, DeadlineExceeded(what, "Give it more time, or ask for fewer tokens."))
 
