@@ -94,12 +94,12 @@ _TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ni
 _SMALL = {word: i for i, word in enumerate(_UNITS)} | {word: 20 + 10 * i for i, word in enumerate(_TENS)}
 _LARGE = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _WORD = rf"(?:{'|'.join(sorted([*_SMALL, *_LARGE, 'hundred'], key=len, reverse=True))})"
-_IN_WORDS = re.compile(rf"\b{_WORD}(?:(?:[\s,-]|\band\b)+{_WORD})*\b")
+IN_WORDS = re.compile(rf"\b{_WORD}(?:(?:[\s,-]|\band\b)+{_WORD})*\b")
 
 
 def number_in_words(text: str) -> str:
     """The first number that is written in English words, in digits: "two hundred and forty-two" is "242"."""
-    found = _IN_WORDS.search(text.lower())
+    found = IN_WORDS.search(text.lower())
     if not found:
         return NOTHING
     whole = part = 0  # of "five million two hundred", 5,000,000 and what has no thousands after it yet

@@ -18,6 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from hornbook.evals.filters import IN_WORDS, number_in_words
+
 Date: TypeAlias = "tuple[int | None, int | None, int | None]"
 
 _QUOTES = str.maketrans(dict.fromkeys("‘’´`", "'") | dict.fromkeys("“”", '"') | dict.fromkeys("‐‑‒–—−", "-"))
@@ -28,9 +30,17 @@ _NAMES = ("january", "february", "march", "april", "may", "june", "july", "augus
           "december")  # fmt: skip
 _MONTHS = {name[:letters]: i for i, name in enumerate(_NAMES, 1) for letters in (3, len(name))} | {"sept": 9}
 _THOUSANDS = re.compile(r"[-+]?\d{1,3}(,\d{3})+(\.\d+)?")
+_DURATION = re.compile(r"(\d+) (?:seconds?|minutes?|hours?|days?|weeks?|months?|years?)")
 _DAY_MONTH = re.compile(r"(\d{1,2})(?:st|nd|rd|th)?(?: of)? ([a-z]+)\.?,?(?: (\d{4}))?")
 _MONTH_DAY = re.compile(r"([a-z]+)\.? (\d{1,2})(?:st|nd|rd|th)?(?:,? (\d{4}))?")
 _MONTH_YEAR = re.compile(r"([a-z]+)\.?,? (\d{4})")
+
+
+def same(text: str, golds: Sequence[str]) -> float:
+    """1.0 where a text, with | between its values, denotes the list of the right ones, else 0.0. A right value may be followed
+    by a tab and by the number or the date that it is (see ``value``)."""
+    said = [value(one.strip()) for one in text.split("|")]
+    return float(agree([value(one, canon) for one, _, canon in (gold.partition("\t") for gold in golds)], said))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +89,18 @@ def value(text: str, canon: str = "") -> Value:
 
 
 def canonical(text: str) -> str:
-    """The number or the date that a right answer is, where the data does not tell: "1,694" is 1694, "May 5, 2001" is
-    2001-5-5. Empty where it is neither.
+    """The number or the date that a right answer is, where the data does not tell: "1,694" is 1694, "3 years" is
+    3, "May 5, 2001" is 2001-5-5. Empty where it is neither.
 
     The official files tell it, by Stanford CoreNLP, for all right answers; this knows the forms that nearly all of them have.
     """
     text = normalised(text)
     if _THOUSANDS.fullmatch(text):
         return text.replace(",", "")
+    if IN_WORDS.fullmatch(text):
+        return number_in_words(text)
+    if found := _DURATION.fullmatch(text):
+        return found[1]
     for pattern, day, month, year in ((_DAY_MONTH, 1, 2, 3), (_MONTH_DAY, 2, 1, 3), (_MONTH_YEAR, None, 1, 2)):
         found = pattern.fullmatch(text)
         if found and found[month] in _MONTHS and (day is None or 1 <= int(found[day]) <= 31):
