@@ -196,11 +196,11 @@ class Retrieval(Trial):
             wanted *= 2
 
     def _opened(self, embedder: Embedder) -> Index:
-        """The collection's index with this embedder, made where it is not there yet: it is kept, in Hornbook's home."""
+        """The collection's index with this embedder, made where it is not there yet: it is kept, among the indexes of Hornbook's home."""
         with self._lock:
             if self._index is None or self._index[0] != embedder.fingerprint:
                 settings = Settings.load()
-                place = settings.home / "evals" / f"{self._collection.folder.name}-{self._collection.digest}"
+                place = settings.indexes / f"eval-{self._collection.folder.name}-{self._collection.digest}"
                 files = _written(self._collection, place / "passages")
                 mark = hashlib.sha256(embedder.fingerprint.encode()).hexdigest()[:12]
                 index = Index.open(place / f"index-{mark}", embedder=embedder, settings=settings)
