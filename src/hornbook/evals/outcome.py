@@ -334,7 +334,7 @@ def finite(value: float) -> float | None:
 def _samples(folder: Path, task: str) -> Iterable[Sample]:
     path = folder / samples_file(task)
     try:
-        lines = path.read_text("utf-8").split("\n")
+        lines = path.read_bytes().split(b"\n")
     except OSError:
         return
     for number, line in enumerate(lines, 1):
