@@ -39,19 +39,22 @@ def drawn(task: Task, item: Item, setting: Setting, *, first: bool = False) -> l
     count = task.shots if setting.shots is None else setting.shots
     if not count:
         return []
-    pool = [example for example in task.examples() if not example.group or example.group == item.group]
-    others = [example for example in pool if example.id != item.id]
-    if len(others) < count:
-        raise UsageError(
-            f"{task.name} has {len(others)} solved examples{f' for {item.group}' * bool(item.group)}, and {count} are asked for",
-            f"Ask for at most {len(others)} with --shots.",
-        )
+    pool = task.examples()
+    if item.group:
+        pool = [example for example in pool if not example.group or example.group == item.group]
     if first:
-        return others[:count]
-    order = random.Random(f"{setting.seed} {task.name} {item.group}").sample(
-        range(len(pool)), min(count + 1, len(pool))
-    )
-    return [pool[i] for i in order if pool[i].id != item.id][:count]
+        shown = [example for example in pool[: count + 1] if example.id != item.id][:count]
+    else:  # one more than are needed, as the item itself may be among them; no pass over all of a large training set
+        chance = random.Random(f"{setting.seed} {task.name} {item.group}")
+        order = chance.sample(range(len(pool)), min(count + 1, len(pool)))
+        shown = [pool[i] for i in order if pool[i].id != item.id][:count]
+    if len(shown) < count:
+        others = sum(example.id != item.id for example in pool)
+        raise UsageError(
+            f"{task.name} has {others} solved examples{f' for {item.group}' * bool(item.group)}, and {count} are asked for",
+            f"Ask for at most {others} with --shots.",
+        )
+    return shown
 
 
 def framed(
