@@ -89,7 +89,7 @@ def _best(score: str, columns: Columns) -> tuple[Column, Column]:
     change = np.where(answerable, columns[score], -np.asarray(columns["answered"]))
     order = np.argsort(columns["silence"], -1, kind="stable")
     silent = (~answerable).sum(-1, keepdims=True).astype(np.float64)
-    totals = np.concatenate([silent, silent + np.take_along_axis(change, order, -1).cumsum(-1)], -1)
+    totals = np.concatenate([silent, np.take_along_axis(change, order, -1)], -1).cumsum(-1)
     highest = totals.argmax(-1, keepdims=True)
     rising = np.take_along_axis(np.asarray(columns["silence"]), order, -1)
     thresholds = np.concatenate([np.zeros_like(silent), rising], -1)
