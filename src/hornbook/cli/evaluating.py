@@ -64,7 +64,7 @@ class Evaluating:
             means = Means(judge, self.unsafe_code)
             for place, source in enumerate([*others, *sources]):
                 adapter = self.opening.adapter if place == len(others) else None
-                ran.append(self._one(source, adapter, means, apart))
+                ran.append(self._one(source, adapter, means, [folder for _, folder in ran] if apart else None))
         outcomes = [outcome for outcome, _ in ran]
         pair = None if earlier is None and len(outcomes) < 2 else (earlier or outcomes[0], outcomes[-1])
         found: tuple[Difference, ...] = ()
@@ -78,14 +78,19 @@ class Evaluating:
 
     # --- one model
 
-    def _one(self, source: str, adapter: str | None, means: Means, apart: bool) -> tuple[Outcome, Path]:
-        """Ask one model. ``apart``: there is another one, so each has its own folder below --out."""
+    def _one(
+        self, source: str, adapter: str | None, means: Means, others: Sequence[Path] | None
+    ) -> tuple[Outcome, Path]:
+        """Ask one model. ``others``: folders of those asked before, where there are several: each has its own below --out."""
         with closing(self._open(source, adapter)) as model:
             identity = folders.identify(model, source, self.settings, adapter)
             folder = folders.folder_for(self.settings, identity, self.tasks, self.setting)
             if self.out is not None:
                 folder = self.out.expanduser().absolute()
-                folder = folder / folders.plain(identity.name) if apart else folder
+                if others is not None:
+                    folder = folder / folders.plain(identity.name)
+                    if folder in others:
+                        folder = folder.with_name(f"{folder.name}-{identity.fingerprint[:8] or 'second'}")
             try:
                 with console.progress() as progress:
                     outcome = run(
@@ -165,7 +170,7 @@ class Evaluating:
             named = "-vs-".join(folders.plain(outcome.model.name) for outcome, _ in ran)
             folder = self.settings.home / "evals" / f"{named}-{digest}"
         folder.mkdir(parents=True, exist_ok=True)
-        write(folder / folders.REPORT, *pair)
+        write(folder / folders.REPORT, *pair, differences=found)
         return folder / folders.REPORT
 
     # --- telling

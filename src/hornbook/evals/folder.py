@@ -42,10 +42,10 @@ def identify(model: Any, source: str, settings: Settings, adapter: str | None = 
         return Identity(model.name, source, "", address, model.context_length)
     entry = Store(settings).get(source)
     fingerprint = entry.sha256 or _of_files(entry.path)
-    name = model.name
+    name = Path(source).name if entry.source == "path" else entry.name
     if adapter is not None:
         fingerprint = hashlib.sha256((fingerprint + _of_files(adapter_folder(adapter, settings))).encode()).hexdigest()
-        name = f"{name} with {adapter}"
+        name = f"{name} with {Path(adapter).name}"
     return Identity(name, source, fingerprint, _runs_on(model, settings), int(getattr(model, "context_length", 0)))
 
 
