@@ -88,7 +88,7 @@ def test_a_data_set_that_is_here_needs_no_network_and_one_that_is_not_says_so(hu
     load(hub, home, "hf:datasets/aps/super_glue:copa")
     assert data_sets.ensure("hf:datasets/aps/super_glue:copa", home / "data", offline=True).is_dir()
     with pytest.raises(OfflineError, match="hf:datasets/aps/super_glue:boolq is not in"):
-        Data.load(Settings.load(offline=True), "hf:datasets/aps/super_glue:boolq")
+        Data.load(Settings.load(offline=True), Path("hf:datasets/aps/super_glue:boolq"))
     (refused,) = load(hub, home, "hf:datasets/aps/super_glue:boolq", HF_HUB_OFFLINE="1")
     assert (refused["error"], "HF_HUB_OFFLINE" in refused["what"]) == ("OfflineError", True)
 

@@ -35,7 +35,9 @@ class Data:
         fetched into Hornbook's home where it is not there. Raises UsageError, OfflineError, DownloadError, StoreError.
         """
         kept = settings.home / "data"
-        return cls((*(_folder(str(one), kept, settings.offline, progress) for one in given), *settings.data, kept))
+        return cls(
+            (*(_folder(Path(one).as_posix(), kept, settings.offline, progress) for one in given), *settings.data, kept)
+        )
 
     def find(self, task: str, *patterns: str, hub: str = "") -> list[Path]:
         """The files of the first pattern that any folder has, by name. Raises DataError that says where was looked.
