@@ -234,3 +234,16 @@ def test_every_task_of_choices_reads_the_shared_samples(shared: Path) -> None:
         items: Sequence[Item] = only(name, shared).items()
         assert len({item.id for item in items}) == len(items) == size, name
     assert [task.name for task in kinds()["arc"].make(Data((shared,)), "")] == ["arc_easy", "arc_challenge"]
+
+
+def test_in_a_chat_no_answer_begins_with_a_space(shared: Path) -> None:
+    for name in ("mmlu", "arc_easy", "boolq", "copa", "winogrande", "lambada_openai", "truthfulqa_mc2"):
+        task = only(name, shared)
+        shots = 1 if task.examples() else 0
+        request = task.requests(task.items()[0], Setting(shots=shots, chat=True))[0]
+        assert isinstance(request, Likelihood) and isinstance(request.context, tuple)
+        said = [*request.continuations, *(turn.content for turn in request.context if turn.role == "assistant")]
+        assert [text for text in said if text[0].isspace()] == [], name
+        assert [turn.role for turn in request.context][-1 - 2 * shots :] == ["user", "assistant"] * shots + ["user"], (
+            name
+        )
