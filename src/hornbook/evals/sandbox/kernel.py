@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from contextlib import suppress
 
 LINUX = sys.platform == "linux"
 MACHINE = os.uname().machine
@@ -17,10 +18,10 @@ PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 # include/uapi/linux/prctl.h
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 4, 22, 36, 38
 
-PR_CAPBSET_DROP = 24
+PR_SET_KEEPCAPS, PR_CAPBSET_DROP, PR_CAP_AMBIENT = 8, 24, 47
 
 # include/uapi/linux/capability.h
-TO_CHANGE_USER = (0, 6, 7)  # CAP_CHOWN, CAP_SETGID, CAP_SETUID
+CAP_CHOWN, CAP_DAC_READ_SEARCH, CAP_SETGID, CAP_SETUID, CAP_SETPCAP = 0, 2, 6, 7, 8
 _HEADER = (0x20080522).to_bytes(4, sys.byteorder) + bytes(4)  # _LINUX_CAPABILITY_VERSION_3, of this process
 
 # include/uapi/linux/sched.h
@@ -79,12 +80,22 @@ def has_right(*rights: int) -> bool:
     return all(held >> right & 1 for right in rights)
 
 
-def drop_rights() -> None:
-    """Give up every capability, and with no_new_privs for good: a root that stays root is then a user like others."""
+def drop_rights(keep: int | None = None) -> None:
+    """Give up every capability but one, with no_new_privs for good, and over exec: a root that stays root is then none."""
+    kept = 0 if keep is None else 1 << keep
     prctl(PR_SET_NO_NEW_PRIVS, 1)
-    for right in range(64):
-        try:
-            prctl(PR_CAPBSET_DROP, right)
-        except OSError:
-            break  # past the last that this kernel has, or no right to drop: then there is nothing to be had either
-    _checked(_libc.capset(ctypes.create_string_buffer(_HEADER), ctypes.create_string_buffer(24)), "capset")
+    with suppress(OSError):  # a plain user has no such right, and nothing to drop
+        _set_rights(kept | 1 << CAP_SETPCAP, kept)
+        for right in range(64):  # OSError past the last that this kernel has
+            if right != keep:
+                prctl(PR_CAPBSET_DROP, right)
+    _set_rights(kept, kept)
+    if keep is not None:
+        prctl(PR_CAP_AMBIENT, 2, keep)  # PR_CAP_AMBIENT_RAISE
+
+
+def _set_rights(held: int, inherited: int) -> None:
+    low = [word.to_bytes(4, sys.byteorder) for word in (held, held, inherited)]  # effective, permitted, inheritable
+    _checked(
+        _libc.capset(ctypes.create_string_buffer(_HEADER), ctypes.create_string_buffer(b"".join(low), 24)), "capset"
+    )

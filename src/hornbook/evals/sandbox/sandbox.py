@@ -13,11 +13,11 @@ import marshal
 import os
 import re
 import selectors
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -300,10 +300,21 @@ def _encoded(data: str | bytes) -> bytes:
 
 
 def _remove(folder: str) -> None:
-    """A folder that its program may have tried to keep, by taking rights away."""
-    for parent, folders, _ in os.walk(folder):
-        for name in folders:
-            path = os.path.join(parent, name)
-            if not os.path.islink(path):
-                os.chmod(path, 0o700)
-    shutil.rmtree(folder, ignore_errors=True)
+    """A folder that its program may have tried to keep: rights taken away, folders in folders beyond any path's length.
+
+    What lies in a subfolder is lifted to the top before the subfolder goes, so that no path is longer than two names.
+    """
+    waiting = [folder]
+    while waiting:
+        place = waiting.pop()
+        os.chmod(place, 0o700)
+        with os.scandir(place) as entries:
+            for entry in list(entries):
+                if entry.is_dir(follow_symlinks=False):
+                    os.chmod(entry.path, 0o700)  # a folder that may not be written cannot be moved
+                    lifted = f"{folder}-{uuid.uuid4().hex}"
+                    os.rename(entry.path, lifted)
+                    waiting.append(lifted)
+                else:
+                    os.unlink(entry.path)
+        os.rmdir(place)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 PULSE = 0.02  # seconds between two counts
+PULSES_PER_WALK = 5  # where the folder is no file system of its own, its files are counted one by one
 PAGE = os.sysconf("SC_PAGE_SIZE")
 TICK = os.sysconf("SC_CLK_TCK")
 NOBODY = 65534  # a user that owns nothing
@@ -67,6 +68,7 @@ class Box:
         self.apart = order["wall"] != "none"  # are all processes that can be seen here the program's?
         self.cpu = 0.0  # seconds, of all that ended
         self.status: int | None = None
+        self.pulses = 0
 
     def run(self) -> str:
         """ "exit-code why seconds full": the limit that it met or "none"; whether its folder is "full" or "roomy"."""
@@ -115,16 +117,19 @@ class Box:
             os.unlink(path)
 
     def _drops(self) -> bool:
-        """Can the program be another user than root? Not where only root may read Python, nor for a root of no rights."""
-        if os.geteuid() != 0 or not (kernel.LINUX and kernel.has_right(*kernel.TO_CHANGE_USER)):
-            return False
+        """Can the program be another user than root? A container's root may be root of very little."""
+        rights = (kernel.CAP_CHOWN, kernel.CAP_SETGID, kernel.CAP_SETUID)
+        return kernel.LINUX and os.geteuid() == 0 and kernel.has_right(*rights)
+
+    def _only_root_reads_python(self) -> bool:
+        """Does Python lie in root's home folder, say? Where there are walls, the paths to it were made anew."""
         named = self.order["command"][0]
         for path in (named, os.path.realpath(named)):
             while path != "/":
                 if not os.stat(path).st_mode & 0o001:
-                    return False
+                    return True
                 path = os.path.dirname(path)
-        return True
+        return False
 
     # the program
 
@@ -153,13 +158,17 @@ class Box:
         os.setsid()
         os.dup2(self.input, 0)
         os.chdir(self.order["folder"])
+        right: int | None = None
         if self._drops():
+            if self._only_root_reads_python():
+                right = kernel.CAP_DAC_READ_SEARCH  # to read what Landlock leaves it; its writing is nobody's
+                kernel.prctl(kernel.PR_SET_KEEPCAPS, 1)
             os.setgroups([])
             os.setresgid(NOBODY, NOBODY, NOBODY)
             os.setresuid(NOBODY, NOBODY, NOBODY)
         limits.apply(self.limits, processes=self._share())
         if kernel.LINUX:
-            kernel.drop_rights()
+            kernel.drop_rights(right)
         if landlock.version():
             folder = self.order["folder"]
             readable, writable = (["/"], ["/tmp"]) if self.apart else (self.order["readable"], [folder])
@@ -257,7 +266,9 @@ class Box:
             return "memory"
         if cpu > self.limits.cpu_seconds:
             return "cpu"
-        return "" if self.apart or not self._disk(1.0) else "disk"
+        self.pulses += 1
+        looks = self.apart or self.pulses % PULSES_PER_WALK == 0
+        return "disk" if looks and self._disk(1.0) else ""
 
     def _read(self, path: str) -> bytes:
         with open(os.open(path, READ, dir_fd=self.proc), "rb") as file:
@@ -280,18 +291,32 @@ class Box:
             return self._use(pid)[2]
 
     def _disk(self, share: float) -> bool:
-        """Have the files of the folder reached this share of what they may take?"""
-        used = files = 0
+        """Do the files of the folder take more than this share of what they may?"""
         if self.apart:
             place = os.statvfs("/tmp")
             used, files = (place.f_blocks - place.f_bfree) * place.f_frsize, place.f_files - place.f_ffree
         else:
-            for parent, folders, names in os.walk(self.order["folder"]):
-                files += len(folders) + len(names)
-                for name in names:
-                    with suppress(OSError):  # gone meanwhile
-                        used += os.lstat(os.path.join(parent, name)).st_blocks * 512
-        return used >= share * self.limits.disk or files >= share * self.limits.files
+            used, files = self._count()
+        return used > share * self.limits.disk or files > share * self.limits.files
+
+    def _count(self) -> tuple[int, int]:
+        """Bytes and files in a folder that is no file system of its own, as far as they can matter."""
+        used = files = 0
+        ahead = [self.order["folder"]]
+        while ahead and files <= self.limits.files:
+            try:
+                with os.scandir(ahead.pop()) as entries:
+                    for entry in entries:
+                        files += 1
+                        if entry.is_dir(follow_symlinks=False):
+                            ahead.append(entry.path)
+                        else:
+                            used += entry.stat(follow_symlinks=False).st_blocks * 512
+            except FileNotFoundError:
+                pass  # gone meanwhile
+            except OSError:  # unreadable, or deeper than paths can be: it may hold anything
+                files = self.limits.files + 1
+        return used, files
 
     # the end
 
