@@ -14,7 +14,7 @@ from harness_tasks import HarnessTask
 
 from hornbook.evals.data import Data
 from hornbook.evals.registry import tasks
-from hornbook.evals.task import Item, Setting, Writing
+from hornbook.evals.task import Item, Likelihood, Setting, Writing
 from hornbook.evals.written import Written
 
 ODD = (
@@ -57,12 +57,15 @@ def test_gsm8k_is_asked_and_graded_as_the_harness_does(shared: Path, name: str, 
 def test_triviaqa_is_asked_and_graded_as_the_harness_does(shared: Path) -> None:
     task, items, setting = ours("triviaqa", shared, shots=0)
     told = [
-        {"question": item.data["question"], "answer": {"value": item.data["answer"], "aliases": [*item.data["answers"]]}}
-        for item in items[:60]
+        {
+            "question": item.data["question"],
+            "answer": {"value": item.data["answer"], "aliases": [*item.data["answers"]]},
+        }
+        for item in items[:30]
     ]
     harness = HarnessTask("triviaqa/default.yaml", told)
     assert [*task.sampling.stop] == harness.stop
-    for at in range(60):
+    for at in range(30):
         assert prompt(task, items[at], setting) == harness.prompt(at)
         names = items[at].data["answers"]
         for text in (*ODD, *names[:3], f" {names[-1].upper()}!", f"the {names[0]}", names[0] + " or so"):
@@ -71,9 +74,9 @@ def test_triviaqa_is_asked_and_graded_as_the_harness_does(shared: Path) -> None:
 
 def test_nq_open_is_asked_and_graded_as_the_harness_does(shared: Path) -> None:
     task, items, setting = ours("nq_open", shared, shots=0)
-    harness = HarnessTask("nq_open/nq_open.yaml", rows(shared, "nq_open_dev")[:60])
+    harness = HarnessTask("nq_open/nq_open.yaml", rows(shared, "nq_open_dev")[:30])
     assert [*task.sampling.stop] == harness.stop
-    for at in range(60):
+    for at in range(30):
         assert prompt(task, items[at], setting) == harness.prompt(at)
         names = items[at].data["answers"]
         for text in (*ODD, *names, f" The {names[-1].upper()}!", f"an {names[0]}", names[0] + " or so", "the"):
@@ -100,9 +103,37 @@ def test_puzzles_are_asked_and_graded_as_the_harness_does(shared: Path) -> None:
         assert prompt(task, item, setting) == harness.prompt(0)
         lines = [line.partition(") ")[2] or line for line in item.data["input"].splitlines()]
         words = item.data["input"].split()
-        own = [*lines, *(line.upper() + "!" for line in lines), " ".join(words), " ".join(chance.sample(words, len(words)))]
+        own = [
+            *lines,
+            *(line.upper() + "!" for line in lines),
+            " ".join(words),
+            " ".join(chance.sample(words, len(words))),
+        ]
         for text in (*PUZZLED, *own, item.data["target"], item.data["target"] + "."):
             grade, right = task.grade(item, [(text,)]), harness.grades(0, text)
             assert grade["flexible-extract"] == right["flexible-extract"], (kind, text)
             # white space at the ends is the one difference
             assert grade["strict-match"] == harness.grades(0, text.strip())["strict-match"] >= right["strict-match"]
+
+
+def test_squad_is_asked_as_the_harness_does(tmp_path: Path) -> None:
+    from lm_eval.tasks.squadv2.task import SQuAD2
+
+    row = {
+        "id": "1",
+        "title": "北京",
+        "context": "A {b}\nc.",
+        "question": "Who?",
+        "answers": {"text": [], "answer_start": []},
+    }
+    (tmp_path / "dev-v2.0.json").write_text(
+        json.dumps({"data": [{"title": row["title"], "paragraphs": [
+            {"context": row["context"], "qas": [{"id": "1", "question": row["question"], "answers": []}]}]}]})
+    )  # fmt: skip
+    task, (item,), setting = ours("squadv2", tmp_path)
+    harness = SQuAD2.__new__(SQuAD2)  # its constructor fetches the data
+    asked, likely = task.requests(item, setting)
+    assert isinstance(asked, Writing) and isinstance(likely, Likelihood)
+    reference = harness.construct_requests(row, harness.doc_to_text(row))
+    assert (asked.prompt, {"until": [*asked.sampling.stop]}) == reference[0].arguments
+    assert (likely.context, *likely.continuations) == reference[1].arguments

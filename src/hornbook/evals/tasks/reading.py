@@ -52,7 +52,7 @@ class Unanswerable(Written):
         return asked, Likelihood(asked.prompt, (lead + _NONE,))
 
     def grade(self, item: Item, answers: Sequence[Answer]) -> Grade:
-        text = written(answers)
+        text = written(answers).strip()
         text = "" if squad.normalised(text) == _NONE else text
         scores = [score for answer in answers for score in answer if isinstance(score, Score)]
         silence = math.exp(scores[0].logprob) if scores else float(not text)
@@ -67,8 +67,8 @@ def squadv2(data: Data) -> Unanswerable:
 
 def cmrc(data: Data) -> Written:
     """Chinese counts character by character: see hornbook.evals.metrics.chinese."""
-    names = "cmrc2018_dev.json", "cmrc2018/validation-*.parquet", "cmrc2018_trial.json", "cmrc2018_trial_qa_zh.jsonl"
-    training = "cmrc2018_train.json", "cmrc2018/train-*.parquet"
+    names = "cmrc2018_dev.json", "cmrc2018-validation*.parquet", "cmrc2018_trial.json", "cmrc2018_trial_qa_zh.jsonl"
+    training = "cmrc2018_train.json", "cmrc2018-train*.parquet"
     files = Files(data, "cmrc", _answerable, (*names, f"{names[-1]}.gz"), training, hub="hfl/cmrc2018")
     said = chain(first_line, strip)
     return Written(

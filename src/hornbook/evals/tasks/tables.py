@@ -35,8 +35,8 @@ class Denotations(Written):
 
 def wikitablequestions(data: Data) -> Denotations:
     tables = _Tables(data)
-    names = "wikitablequestions/*/test-*.parquet", "data/pristine-unseen-tables.tsv", "wtq_questions.jsonl"
-    training = "wikitablequestions/*/train-*.parquet", "data/training.tsv"
+    names = "random-split-1/test-*.parquet", "data/pristine-unseen-tables.tsv", "wtq_questions.jsonl"
+    training = "random-split-1/train-*.parquet", "data/training.tsv"
     files = Files(
         data, "wikitablequestions", tables.item, (*names, f"{names[-1]}.gz"), training, hub="stanfordnlp/wikitablequestions"
     )  # fmt: skip
