@@ -204,7 +204,7 @@ class Behind:
         if isinstance(prompt, str):
             scores = self.llm.score([(text[:start], part) for start, part in zip(starts[1:], parts[1:], strict=True)])
         else:
-            scores = self.llm._judged([(ids[: end + 1], end) for end in range(1, len(ids))])
+            scores = self.llm.score_ids([(ids[: end + 1], end) for end in range(1, len(ids))])
         values = [None, *(score.logprob for score in scores)]
         best = [None, *({"?": score.logprob + (0.0 if score.is_greedy else 1.0)} for score in scores)]
         told = {

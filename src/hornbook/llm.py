@@ -318,18 +318,18 @@ class LocalLLM:
         stay before the continuation's own. An empty context is the model's begin token.
         Raises ContextTooLong before any work where a text does not fit.
         """
-        return self._judged([joined(self.tokenizer, *pair) for pair in pairs])
+        return self.score_ids([joined(self.tokenizer, *pair) for pair in pairs])
 
     def score_text(self, texts: Sequence[str]) -> list[Score]:
         """How likely each whole text is: every token once, the first after the model's begin token. A text longer than the
         context is read in windows (engine/pairing.py)."""
         begin = begin_of(self.tokenizer) if any(texts) else []
         cut = [windows(begin, self.tokenizer.encode(text, add_special=False), self.context_length) for text in texts]
-        scores = iter(self._judged([window for several in cut for window in several]))
+        scores = iter(self.score_ids([window for several in cut for window in several]))
         return [whole_of([next(scores) for _ in several]) for several in cut]
 
-    def _judged(self, asked: Sequence[tuple[list[int], int]]) -> list[Score]:
-        """Of (ids, where what is judged begins)."""
+    def score_ids(self, asked: Sequence[tuple[Sequence[int], int]]) -> list[Score]:
+        """How likely ids[start:] is after ids[:start], for each (ids, start). Raises what ``score`` raises."""
         from hornbook.engine.requests import Request
 
         scores = [Score(0.0, True, 0)] * len(asked)
