@@ -7,11 +7,9 @@ import re
 
 from hornbook.evals.instructions.parts import pattern
 
-_PLACEHOLDER = re.compile(r"\[[^\]\n]*\]")
 # A star that is not the first of two, and something after it; or a dash. White space may stand before either.
 _BULLETS = (re.compile(r"^[^\S\n]*\*[^*].*$", re.MULTILINE), re.compile(r"^[^\S\n]*-", re.MULTILINE))
 _HIGHLIGHTS = (re.compile(r"\*([^\n*]*)\*"), re.compile(r"\*\*([^\n*]*)\*\*"))
-_TITLE = re.compile(r"<<[^\n]+>>")
 _POSTSCRIPTS = {"P.S.": re.compile(r"p\.\s?s\."), "P.P.S": re.compile(r"p\.\s?p\.\s?s")}
 _FENCES = ("```json", "```Json", "```JSON", "```")
 _ANSWERS = ("My answer is yes.", "My answer is no.", "My answer is maybe.")
@@ -19,7 +17,15 @@ _ANSWERS = ("My answer is yes.", "My answer is no.", "My answer is maybe.")
 
 def number_placeholders(text: str, *, num_placeholders: int) -> bool:
     """At least so many things in square brackets, such as [address]."""
-    return sum(1 for _ in _PLACEHOLDER.finditer(text)) >= num_placeholders
+    return sum(map(_bracketed, text.split("\n"))) >= num_placeholders
+
+
+def _bracketed(line: str) -> int:
+    """Looked for by hand: an expression reads the rest of the line anew for each bracket that is never closed."""
+    count = at = 0
+    while (start := line.find("[", at)) >= 0 and (end := line.find("]", start)) >= 0:
+        count, at = count + 1, end + 1
+    return count
 
 
 def postscript(text: str, *, postscript_marker: str) -> bool:
@@ -63,4 +69,8 @@ def json_format(text: str) -> bool:
 
 def title(text: str) -> bool:
     """A title in double angular brackets stands somewhere: <<poem of joy>>."""
-    return any(found.lstrip("<").rstrip(">").strip() for found in _TITLE.findall(text))
+    for line in text.split("\n"):
+        start, end = line.find("<<"), line.rfind(">>")
+        if 0 <= start < end - 2 and line[start:end].lstrip("<").rstrip(">").strip():
+            return True
+    return False

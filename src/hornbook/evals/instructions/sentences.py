@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 
 _SIGNS = "\"'()[]{};:*@!?\u2018\u2019\u201c\u201d\u00ab\u00bb"  # what ends a word, beside white space
 _OPENS = '("`{[:;&#*@)}]-,'  # what no word begins with
@@ -63,8 +64,8 @@ def sentences(text: str) -> list[str]:
 def _cuts(text: str) -> Iterator[tuple[int, int]]:
     """(where a sentence ends, where the next begins), each at the last sign of a run that could end one."""
     runs = list(_RUN.finditer(text))
-    for run, following in zip(runs, [*runs[1:], None], strict=True):
-        word = run[0]
+    for number, run in enumerate(runs, 1):
+        word, following = run[0], runs[number] if number < len(runs) else None
         for at in range(len(word) - 1, -1, -1):
             if word[at] not in ".?!":
                 continue
@@ -82,7 +83,7 @@ def _cuts(text: str) -> Iterator[tuple[int, int]]:
 def _ends(context: str) -> bool:
     """Whether a sentence ends within these words, before the last."""
     tokens = _TOKEN.findall(context)
-    return any(_ends_at(token, after) for token, after in zip(tokens, tokens[1:], strict=False))
+    return any(_ends_at(token, after) for token, after in pairwise(tokens))
 
 
 def _ends_at(token: str, after: str) -> bool:

@@ -11,7 +11,7 @@ import re
 _APART = re.compile(
     "[\u00ab\u00bb\u2018\u2019\u201c\u201d\u201e\"@#$%&;?!*()\\[\\]{}<>\u2012-\u2015]|`+|''|--|\\.{2,}|[:,](?!\\d)"
 )
-_FINAL = re.compile(r"(?<=[^.])\.(?=[\])}>\"'\u00bb\u201d\u2019 ]*\s*\Z)")
+_FINAL = re.compile(r"(?<=[^.])\.(?=[\])}>\"'\u00bb\u201d\u2019 ]*+\s*+\Z)")
 _QUOTE = re.compile(r"(?<!\w)'(?!(?:re|ve|ll|m|t|s|d|n)\b)(?=\w)", re.IGNORECASE)
 _CLITIC = re.compile(r"(?<=[^' ])(?='(?:[sSmMdD]|ll|LL|re|RE|ve|VE)? )|(?<=[^' ])(?=(?:n't|N'T) )")
 _JOINED = re.compile(
