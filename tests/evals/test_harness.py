@@ -108,10 +108,7 @@ def test_its_tasks_give_what_they_give_with_transformers(ours: Any, theirs: Any,
             assert mine["results"][task][name] == (value if isinstance(value, str) else pytest.approx(value, rel=1e-4))
     assert mine["config"]["hornbook_runs_on"].startswith("native")
     if chat:
-        assert (
-            "<|im_start|>system\nBe brief.<|im_end|>"
-            in mine["samples"]["hb_written"][0]["arguments"]["gen_args_0"]["arg_0"]
-        )
+        assert "system\nBe brief.<|im_end|>" in str(mine["samples"]["hb_written"][0]["arguments"][0][0])
 
 
 def test_the_harness_finds_our_model_by_its_name(tasks: Any, tiny_llm_path: Path) -> None:
