@@ -12,6 +12,7 @@ from tiny_tasks import JudgedWords, Remembering, Sums, Texts, Tries, Words
 
 from hornbook.engine.scripted import ScriptedLLM
 from hornbook.errors import ContextTooLong, DataError, UsageError
+from hornbook.evals.asking import without_thought
 from hornbook.evals.ledger import FILE, Ledger
 from hornbook.evals.outcome import Identity
 from hornbook.evals.run import describe, run, take
@@ -284,6 +285,47 @@ def test_a_chat_is_asked_as_the_model_renders_it() -> None:
     assert outcome.results[0].chat and outcome.results[0].figure().value == 1.0
     turns = outcome.results[0].samples[1].asked[0].prompt
     assert turns == ({"role": "system", "content": "Be brief."}, {"role": "user", "content": "Say word1:"})
+
+
+def test_what_a_model_thought_is_kept_and_not_judged(tmp_path: Path) -> None:
+    def think(prompt: str) -> str:
+        word = prompt.split()[-2].rstrip(":")
+        return f"I am asked for a word.</think>\n\n{word}" if word == "word1" else f"<think>Hm.</think>{word}"
+
+    outcome = run(ScriptedLLM(think), [Words(3, chat=True, sampling=SamplingParams(max_tokens=64))], folder=tmp_path)
+    assert outcome.results[0].figure().value == 1.0
+    assert outcome.results[0].samples[0].asked[0].answers == ("<think>Hm.</think>word0",)
+    plain = run(ScriptedLLM("<think>Hm.</think>word0"), [Words(1)])
+    assert plain.results[0].figure().value == 0.0, "only an assistant thinks"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("no marks", "no marks"),
+        ("<think>\nso\n</think>\n\nyes", "yes"),
+        ("so</think>yes", "yes"),
+        ("use <think> and </think> so", "use <think> and </think> so"),
+        ("<think>never ended", "<think>never ended"),
+        ("[THINK]a[/THINK]b</think>", "b</think>"),
+    ],
+)
+def test_a_thought_stands_at_the_beginning_and_nowhere_else(text: str, said: str) -> None:
+    assert without_thought(text) == said
+
+
+def test_written_answers_get_the_room_that_is_asked_for(tmp_path: Path) -> None:
+    model = Remembering(lambda prompt: "one two three four five")
+    run(model, [Words(1), Sums(1)], setting=Setting(max_tokens=3), folder=tmp_path)
+    assert model.asked[0].sampling.max_tokens == 3
+    assert lines(tmp_path)[1]["answers"] == ["one two three"]
+    assert run(model, [Words(1), Sums(1)], folder=tmp_path).asked == 1
+
+
+def test_a_wave_of_many_draws_is_as_large_as_one_of_single_answers() -> None:
+    model = Remembering()
+    run(model, [Words(6, sampling=SamplingParams(temperature=1.0, n=4, max_tokens=2))], batch=8)
+    assert model.waves == [2, 2, 2]
 
 
 def test_a_model_without_a_template_holds_its_chats_itself() -> None:

@@ -137,11 +137,21 @@ class _Lines:
         self.unit = unit
         self.every = every
         self.last = time.monotonic()
+        self.begun = ("", self.last, 0)  # what, when, and how much of it was done then
 
     def __call__(self, what: str, done: int, total: int) -> None:
         now = time.monotonic()
+        if self.begun[0] != what:
+            self.begun = (what, now, done)
         if now - self.last < self.every:
             return
         self.last = now
         shown = bytes_text if self.unit == "bytes" else str
-        say(f"  {what}: {shown(done)}" + (f" of {shown(total)}" if total else ""))
+        say(f"  {what}: {shown(done)}" + (f" of {shown(total)}{self._left(now, done, total)}" if total else ""))
+
+    def _left(self, now: float, done: int, total: int) -> str:
+        _, when, first = self.begun
+        if done <= first or done >= total:
+            return ""
+        seconds = (now - when) * (total - done) / (done - first)
+        return f", about {seconds:.0f} s left" if seconds < 90 else f", about {seconds / 60:.0f} min left"

@@ -39,11 +39,16 @@ def eval(
         typer.Option("--chat/--no-chat", help="With the model's chat template, or not. Default: the task's own."),
     ] = None,
     system: Annotated[str, typer.Option(help="What comes first of all.")] = "",
+    max_tokens: Annotated[
+        int | None,
+        typer.Option("--max-tokens", min=1, help="Of a written answer, as for models that think. Default: the task's."),
+    ] = None,
     limit: Annotated[
         int | None, typer.Option("--limit", "-l", min=1, help="Only so many items of each task, from all its groups.")
     ] = None,
     data: Annotated[
-        list[Path] | None, typer.Option("--data", help="A folder with questions, looked through before HORNBOOK_DATA.")
+        list[str] | None,
+        typer.Option("--data", help="A folder with questions, or hf:datasets/ORG/NAME, before those of HORNBOOK_DATA."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="The run's folder. Default: evals/NAME in Hornbook's home.")
@@ -103,13 +108,15 @@ def eval(
     from hornbook.evals.task import Setting
 
     settings = Settings.load(offline=offline or None)
-    made = named(words(tasks or []), Data.load(settings, *(data or [])))
+    with console.progress("bytes") as progress:
+        places = Data.load(settings, *(data or []), progress=progress)
+    made = named(words(tasks or []), places)
     if not made:
         raise UsageError("no tasks were named", "Name some with --tasks; hornbook eval --list shows all.")
     evaluating = Evaluating(
         settings,
         made,
-        Setting(shots, seed, chat, system),
+        Setting(shots, seed, chat, system, max_tokens),
         Opening(device, dtype, adapter),
         out=out,
         limit=limit,

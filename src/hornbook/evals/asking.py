@@ -11,12 +11,17 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
+from hornbook.engine.thinking import PAIRS
 from hornbook.errors import ContextTooLong, UsageError
 from hornbook.evals.task import Answer, Item, Likelihood, Question, Request, Rolling, Setting, Task, Writing
 from hornbook.evals.waves import order, waves
 from hornbook.types import Message, Prompt, SamplingParams
 
 AT_ONCE = 16  # chats of a model that renders no ids
+AROUND_CHAT, AROUND_TURN = (
+    512,
+    32,
+)  # tokens that hardly any template goes beyond: a system text of its own, and its marks
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +39,8 @@ def ask(model: Any, pending: Sequence[Pending], batch: int) -> Iterator[list[tup
     what the model raises."""
     for several in _alike(pending):
         ordered = list(_ordered(several))
-        for wave in waves([_text(one.request) for one in ordered], batch):
+        answers = max(one.request.sampling.n if isinstance(one.request, Writing) else 1 for one in several)
+        for wave in waves([_text(one.request) for one in ordered], max(1, batch // answers)):
             now = [ordered[place] for place in wave]
             yield list(zip(now, _answers(model, [one.request for one in now]), strict=True))
 
@@ -75,7 +81,8 @@ def too_long(model: Any, request: Request) -> str | None:
     most = model.context_length - own
     context = _text(request)
     longest = max(texts, key=len, default="")
-    if isinstance(question, str) and len((context + longest).encode("utf-8", "replace")) <= most:
+    around = 0 if isinstance(question, str) else AROUND_CHAT + AROUND_TURN * len(question)
+    if len((context + longest).encode("utf-8", "replace")) + around <= most:
         return None
     if isinstance(question, str):
         count = max(model.count_tokens(context + text) for text in dict.fromkeys((longest, *texts[:1])))
@@ -94,12 +101,12 @@ def fit(
 
     Raises ContextTooLong with the numbers where it does not fit.
     """
-    requests = task.requests(item, setting)
+    requests = _asked(task, item, setting)
     what = next(filter(None, (too_long(model, request) for request in requests)), None)
     if what is None:
         return requests, shots
     for fewer_shots in range(shots - 1, -1, -1) if fewer else ():
-        fewer_requests = task.requests(item, replace(setting, shots=fewer_shots))
+        fewer_requests = _asked(task, item, replace(setting, shots=fewer_shots))
         if not any(too_long(model, request) for request in fewer_requests):
             return fewer_requests, fewer_shots
     if fewer or not shots:
@@ -107,6 +114,17 @@ def fit(
     else:
         remedy = f"--fit-shots drops some of its {shots} solved examples, and says how many; or say --shots yourself."
     raise ContextTooLong(f"{task.name}, item {item.id}: {what}", remedy)
+
+
+def _asked(task: Task, item: Item, setting: Setting) -> tuple[Request, ...]:
+    """What a task asks, with as much room for written answers as the setting says."""
+    requests = task.requests(item, setting)
+    if setting.max_tokens is None:
+        return requests
+    return tuple(
+        replace(one, sampling=replace(one.sampling, max_tokens=setting.max_tokens)) if isinstance(one, Writing) else one
+        for one in requests
+    )
 
 
 def _length(model: Any, rendered: str | Sequence[int]) -> int:
@@ -184,6 +202,17 @@ def _text(request: Request) -> str:
         return request.text
     question = _question(request)
     return question if isinstance(question, str) else "\n".join(turn.content for turn in question)
+
+
+def without_thought(text: str) -> str:
+    """What a model that thinks before it answers has said behind its thought. A template may have begun the thought, so its
+    opening mark need not be there."""
+    begun = next((opening for opening in PAIRS if text.lstrip().startswith(opening)), None)
+    for opening, closing in PAIRS.items():
+        thought, closed, answer = text.partition(closing)
+        if closed and (begun == opening or (begun is None and opening not in thought)):
+            return answer.lstrip()
+    return text
 
 
 def shown(question: Question) -> str | tuple[Mapping[str, str], ...]:

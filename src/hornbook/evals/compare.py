@@ -157,6 +157,7 @@ def _same_setting(a: Outcome, b: Outcome, first: Result, second: Result) -> None
         ("number of solved examples", first.shots, second.shots),
         ("use of the chat template", first.chat, second.chat),
         ("system text", a.setting.system, b.setting.system),
+        ("room for answers", a.setting.max_tokens, b.setting.max_tokens),
     ]
     if first.shots or second.shots:
         pairs.append(("seed of the examples", a.setting.seed, b.setting.seed))

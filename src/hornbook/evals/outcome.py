@@ -270,6 +270,7 @@ class Outcome:
                 "seed": self.setting.seed,
                 "chat": self.setting.chat,
                 "system": self.setting.system,
+                "max_tokens": self.setting.max_tokens,
             },
             "limit": self.limit,
             "began": self.began,

@@ -21,13 +21,13 @@ from typing import Any
 import numpy as np
 
 from hornbook.errors import DataError, UsageError
-from hornbook.evals.asking import Pending, ask, check_able, fit, shown
+from hornbook.evals.asking import Pending, ask, check_able, fit, shown, without_thought
 from hornbook.evals.ledger import Ledger, grade_key, kept, key_of, restored, trial_key
 from hornbook.evals.metric import Columns, Metric
 from hornbook.evals.outcome import Asked, Figure, Group, Identity, Outcome, Result, Sample, finite
 from hornbook.evals.prompting import in_chat
 from hornbook.evals.statistics import Estimate, by_group, estimate
-from hornbook.evals.task import Grade, Item, Likelihood, Means, Request, Rolling, Setting, Task, Trial, Writing
+from hornbook.evals.task import Answer, Grade, Item, Likelihood, Means, Request, Rolling, Setting, Task, Trial, Writing
 from hornbook.types import Progress
 
 BATCH = 64  # requests at a time, as many answers as the engine writes at once
@@ -225,7 +225,7 @@ class _Plan:
         if isinstance(task, Trial):
             return task.judge(item, given[0])
         requests = self.asked[place]
-        return task.grade(item, [restored(request, one) for request, one in zip(requests, given, strict=True)])
+        return task.grade(item, [_graded(request, one) for request, one in zip(requests, given, strict=True)])
 
     def _shown(self, requests: Sequence[Request], given: Sequence[Any]) -> tuple[Asked, ...]:
         if isinstance(self.task, Trial):
@@ -263,6 +263,13 @@ def _ask(model: Any, pending: Sequence[Pending], batch: int, ledger: Ledger, wha
         ledger.put((one.key, one.task, one.item, kept(answer)) for one, answer in wave)
         answered += len(wave)
         tell(what, answered, len(pending))
+
+
+def _graded(request: Request, given: Sequence[Any]) -> Answer:
+    """An answer as it is judged: of an assistant without what it thought before."""
+    if isinstance(request, Writing) and not isinstance(request.prompt, str):
+        return tuple(without_thought(str(one)) for one in given)
+    return restored(request, given)
 
 
 def _asked(request: Request, given: Sequence[Any]) -> Asked:

@@ -38,16 +38,18 @@ class Item:
 class Setting:
     """How a task is put. The same items in another setting are another measurement.
 
-    shots    how many solved examples go before; None: as many as the task is known for
-    seed     draws the examples
-    chat     whether the model's chat template frames the question; None: where the task is one for assistants
-    system   what comes first of all
+    shots       how many solved examples go before; None: as many as the task is known for
+    seed        draws the examples
+    chat        whether the model's chat template frames the question; None: where the task is one for assistants
+    system      what comes first of all
+    max_tokens  the most that a written answer may have, such as room for a model's thoughts; None: as the task has it
     """
 
     shots: int | None = None
     seed: int = 1234
     chat: bool | None = None
     system: str = ""
+    max_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
