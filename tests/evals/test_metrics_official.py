@@ -110,6 +110,12 @@ def test_the_best_threshold_is_found_among_all() -> None:
                 assert float(squad.threshold(name)(filled)) == threshold
 
 
+def test_between_answers_of_one_silence_the_order_of_the_data_decides() -> None:
+    right, wrong = ("Paris", ["Paris"], 0.5), ("Oslo", [], 0.5)
+    assert float(squad.best("exact")(columns([right, wrong]))) == 1.0  # as evaluate-v2.0.py, which cuts between the two
+    assert float(squad.best("exact")(columns([wrong, right]))) == 0.5
+
+
 def test_thresholds_of_many_resamples_are_computed_at_once() -> None:
     filled = columns(ANSWERED)
     picked = np.random.default_rng(0).integers(0, len(ANSWERED), (20, len(ANSWERED)))

@@ -6,8 +6,8 @@ text says that there is no answer, and is the one right answer where there is no
     exact            the same text                      of the right answers, the best counts
     f1               the words in common: the harmonic mean of their shares of either text
     HasAns_, NoAns_  over the questions with an answer, and without
-    best_            had the model kept silent wherever it thought silence likelier than some threshold: the best of all
-                     thresholds, which the model is given (an upper bound, and never above what was measured by luck alone)
+    best_            had the model kept silent wherever it thought silence likelier than some threshold: with the best threshold
+                     of all, which is chosen with the right answers in sight and thus promises too much
 """
 
 from __future__ import annotations
@@ -85,18 +85,31 @@ def threshold(score: str) -> Callable[[Columns], Column]:
 def _best(score: str, columns: Columns) -> tuple[Column, Column]:
     """From total silence (which is right for each question without an answer) on, the questions are answered one after the
     other, those first that the model was surest of: each answer adds its worth, or takes away the worth of silence."""
-    answerable = np.asarray(columns["answerable"]) > 0
+    answerable, silence = np.asarray(columns["answerable"]) > 0, np.asarray(columns["silence"])
     change = np.where(answerable, columns[score], -np.asarray(columns["answered"]))
-    order = np.argsort(columns["silence"], -1, kind="stable")
+    rising, gained = _rising(silence, change)
     silent = (~answerable).sum(-1, keepdims=True).astype(np.float64)
-    totals = np.concatenate([silent, np.take_along_axis(change, order, -1)], -1).cumsum(-1)
+    totals = np.concatenate([silent, gained], -1).cumsum(-1)
     highest = totals.argmax(-1, keepdims=True)
-    rising = np.take_along_axis(np.asarray(columns["silence"]), order, -1)
     thresholds = np.concatenate([np.zeros_like(silent), rising], -1)
     return (
         np.take_along_axis(totals, highest, -1)[..., 0] / answerable.shape[-1],
         np.take_along_axis(thresholds, highest, -1)[..., 0],
     )
+
+
+def _rising(silence: Column, change: Column) -> tuple[Column, Column]:
+    """Both by rising silence, the items of one silence in the order of the data, as officially.
+
+    Sorting without regard to that order takes a quarter of the time, and gives the same where what is tied is alike, such as
+    an item that was drawn twice.
+    """
+    for kind in ("quicksort", "stable"):
+        order = np.argsort(silence, -1, kind=kind)
+        rising, sorted_change = (np.take_along_axis(one, order, -1) for one in (silence, change))
+        if not ((np.diff(rising) == 0) & (np.diff(sorted_change) != 0)).any():
+            break
+    return rising, sorted_change
 
 
 METRICS = (

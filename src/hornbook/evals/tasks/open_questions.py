@@ -77,7 +77,9 @@ def _trivia(row: Row, id: str) -> Item:
         id = str(row.value.get("question_id") or id)
         told = Row(row.place, row.number, field(row, "answer", dict), row.path)
         question, answer, names = field(row, "question", str), field(told, "value", str), field(told, "aliases", list)
-    return Item(id, {"question": question, "answer": answer, "answers": _texts(row, names or [answer])})
+    texts = _texts(row, names or [answer])
+    ordered = sorted(texts, key=lambda name: name != answer)  # the one that readers are shown comes first
+    return Item(id, {"question": question, "answer": answer, "answers": tuple(ordered)})
 
 
 def _natural(row: Row, id: str) -> Item:
