@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from hornbook.recipes import adapters, stages
-from hornbook.recipes.config import Data, Rope, Samples, Source, Training
+from hornbook.recipes.config import Data, Evaluation, Rope, Samples, Source, Training
 from hornbook.recipes.example import kinds, unit
 from hornbook.recipes.kinds import Architecture, Seq2seqData, Seq2seqTraining, Vocabulary
 from hornbook.recipes.reading import models_in
@@ -30,6 +30,7 @@ command line as `training.rate=1e-4`.
 """
 SHARED = (
     ("data", Data), ("data.train.0, data.validation.0", Source), ("training", Training), ("samples", Samples), ("rope", Rope),
+    ("evaluate", Evaluation),
     ("architecture", Architecture), ("tokenizer", Vocabulary), ("data, of seq2seq", Seq2seqData), ("training, of seq2seq", Seq2seqTraining),
 )  # fmt: skip
 

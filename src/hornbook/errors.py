@@ -108,6 +108,10 @@ class TrainingError(HornbookError):
     """Training cannot go on: the loss is not a number, a batch holds nothing to learn, the batches ended."""
 
 
+class GateFailed(HornbookError):
+    """A model that was made of another is worse than that one, beyond chance: the scores are named."""
+
+
 class TrainingStopped(HornbookError):
     """A training was asked to end (Control-C, SIGTERM) and has saved what it had learnt; ``exit_code`` is the shell's."""
 

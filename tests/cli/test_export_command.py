@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import hornbook
 from hornbook.checkpoint import load
 
 
@@ -42,3 +43,28 @@ def test_wrong_use_ends_in_two(run, tiny_llm_path: Path, tmp_path: Path) -> None
     (tmp_path / "m").mkdir()
     code, _, err = run("export", source, "--to", "hf", "-o", output)
     assert code == 2 and "is there already" in err
+
+
+def test_a_copy_is_asked_beside_its_model_and_not_kept_where_it_lost(  # type: ignore[no-untyped-def]
+    run, tiny_llm_path: Path, tmp_path: Path, home: Path
+) -> None:
+    words = sorted(set((Path(__file__).parents[2] / "LICENSE").read_text("utf-8").split()))[:1600]
+    pairs = list(zip(words[::2], words[1::2], strict=False))
+    with hornbook.load(tiny_llm_path, device="cpu") as model:
+        scores = model.score([("Question: Which?\nAnswer:", f" {word}") for pair in pairs for word in pair])
+    gaps = [(scores[2 * at].logprob - scores[2 * at + 1].logprob, pair) for at, pair in enumerate(pairs)]
+    nearest = sorted(gaps, key=lambda one: abs(one[0]))[:60]  # all of which the model answers, and only just
+    rows = [{"question": "Which?", "choices": list(pair), "answer": int(gap < 0)} for gap, pair in nearest]
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    (tmp_path / "out").mkdir()
+    asked = ["--evaluate", str(tmp_path / "mine.jsonl"), "--fail-if-worse"]
+    common = ["export", str(tiny_llm_path), "--to", "gguf", "--max-kl", "9", "--min-top1", "0"]
+
+    code, _, err = run(*common, "-q", "F32", "-o", str(tmp_path / "out" / "same.gguf"), *asked)
+    assert code == 0 and "mine acc 100.00 -> 100.00 ± 0.00 (60 items)" in err
+    code, _, err = run(*common, "-q", "Q4_0", "-o", str(tmp_path / "out" / "lossy.gguf"), *asked)
+    assert code == 1 and "lossy.gguf is worse than" in err and "Nothing was written" in err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["same.gguf"]
+    code, out, _ = run(*common, "-q", "Q4_0", "-o", str(tmp_path / "out" / "lossy.gguf"), *asked[:2], "--json")
+    assert code == 0 and json.loads(out)["evaluation"][0]["after"] < 1
+    assert run(*common, "-o", str(tmp_path / "x.gguf"), "--fail-if-worse")[0] == 2

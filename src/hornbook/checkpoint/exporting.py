@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -58,6 +58,7 @@ def export(
     min_top1: float | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
+    check: Callable[[Path], object] | None = None,
 ) -> Exported:
     """Write ``checkpoint`` to ``path`` (a .gguf file, or a folder), read it again, compare.
 
@@ -66,6 +67,7 @@ def export(
     max_kl, min_top1  what the copy may lose, in place of what LIMITS says of its kind
     overwrite  replaces a file, or a folder that holds a model; never another folder
     progress   is told of the bytes while a GGUF file is written
+    check      is given the copy before it gets its name; what it raises is raised, and the copy is not kept
     Raises DriftError with the figures, and leaves what is at ``path`` as it was, where the copy is beyond its limit;
     UnsupportedModel where the format has no words for the model; UsageError; StoreError.
     """
@@ -91,6 +93,8 @@ def export(
                 f"the copy drifts: {found}; {kind} may have {limit.top1:.1%} and {limit.kl}",
                 "Take a quantisation of more bits. Nothing was written.",
             )
+        if check is not None:
+            check(partial)
         _put(partial, path)
     finally:
         if partial.is_dir():

@@ -4,16 +4,19 @@ compared with the model before it gets its name."""
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from hornbook.cli import console
+from hornbook.errors import UsageError
 from hornbook.settings import Settings
 
 if TYPE_CHECKING:
     from hornbook.checkpoint.exporting import Exported
+    from hornbook.evals.gate import Gate, Verdict
 
 
 def export(
@@ -38,6 +41,17 @@ def export(
     adapter: Annotated[
         str | None, typer.Option("--adapter", help="Merge this one into it: a folder, or the run that trained it.")
     ] = None,
+    evaluate: Annotated[
+        list[str] | None,
+        typer.Option("--evaluate", metavar="TASKS", help="Ask the model and the copy, as in arc_easy,mine.jsonl."),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Only so many items of each of these tasks.")
+    ] = None,
+    data: Annotated[list[Path] | None, typer.Option("--data", help="A folder with their questions.")] = None,
+    fail_if_worse: Annotated[
+        bool, typer.Option("--fail-if-worse", help="Keep no copy that scores below the model beyond chance.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, ...")] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")] = False,
@@ -53,6 +67,7 @@ def export(
     from hornbook.cli.models import fetch
 
     settings = Settings.load()
+    gate = _gate(evaluate, limit, data, fail_if_worse, settings)
     fetch(settings, model)
     entry = Store(settings).ensure(model)
     began = time.monotonic()
@@ -63,6 +78,14 @@ def export(
         from hornbook import adapt
 
         adapt.load(checkpoint.model, folder)
+    verdicts: list[Verdict] = []
+
+    def check(copy: Path) -> None:
+        if gate is not None:
+            verdicts.append(_weigh(gate, model, adapter, copy, output.name, settings))
+            if fail_if_worse:
+                verdicts[0].check("Take a quantisation of more bits. Nothing was written.")
+
     with console.progress("bytes") as progress:
         done = write(
             checkpoint,
@@ -73,8 +96,9 @@ def export(
             min_top1=min_top1,
             overwrite=overwrite,
             progress=progress,
+            check=check,
         )
-    _tell(done, f"{entry.name}{f' and {adapter}' if adapter else ''}", time.monotonic() - began, as_json)
+    _tell(done, f"{entry.name}{f' and {adapter}' if adapter else ''}", time.monotonic() - began, as_json, verdicts)
 
 
 def merge(
@@ -104,7 +128,33 @@ def merge(
     )
 
 
-def _tell(done: Exported, name: str, seconds: float, as_json: bool) -> None:
+def _gate(
+    tasks: list[str] | None, limit: int | None, data: list[Path] | None, fail_if_worse: bool, settings: Settings
+) -> Gate | None:
+    """Raises UsageError and DataError, before any work, for tasks that there are not."""
+    if not tasks:
+        if fail_if_worse:
+            raise UsageError("--fail-if-worse has nothing to ask", "Name tasks with --evaluate.")
+        return None
+    from hornbook.cli.eval import words
+    from hornbook.evals.data import Data
+    from hornbook.evals.gate import Gate
+    from hornbook.evals.registry import tasks as named
+
+    found = named(words(tasks), Data.load(settings, *(data or [])))
+    for task in found:
+        task.items()
+    return Gate(found, limit)
+
+
+def _weigh(gate: Gate, model: str, adapter: str | None, copy: Path, name: str, settings: Settings) -> Verdict:
+    from hornbook.evals.gate import Candidate
+
+    with console.progress() as progress:
+        return gate.weigh(Candidate(str(copy), name=name), Candidate(model, adapter), settings, progress)
+
+
+def _tell(done: Exported, name: str, seconds: float, as_json: bool, verdicts: Sequence[Verdict]) -> None:
     if as_json:
         drift = done.drift
         console.print_json(
@@ -118,8 +168,11 @@ def _tell(done: Exported, name: str, seconds: float, as_json: bool) -> None:
                     "kl": drift.kl,
                     "perplexity": drift.perplexity and {"before": drift.perplexity[0], "after": drift.perplexity[1]},
                 },
+                **({"evaluation": [one.to_json() for one in verdicts[0].differences]} if verdicts else {}),
             }
         )
         return
     console.say(f"  {done.path} · {done.quantisation} · {console.bytes_text(done.size)} · {seconds:.0f} s")
     console.say(f"  compared with {name}: {done.drift}")
+    for line in [line for verdict in verdicts for line in verdict.lines()]:
+        console.say(f"  {line}")

@@ -135,6 +135,29 @@ class Samples(Strict):
     ask: list[str] = said(list, text="questions of your own, asked as well")
 
 
+class Evaluation(Strict):
+    """What the result is asked when it is made, and whether it has to be as good as another model."""
+
+    tasks: list[str] = said(min_length=1, text="names of tasks, or files of your own (docs/evals.md)")
+    data: list[str] = said(list, text="folders with their questions, looked through before HORNBOOK_DATA")
+    limit: int | None = said(None, ge=1, unit="items", text="of each task that are asked; left out: all")
+    shots: int | None = said(None, ge=0, text="solved examples before each question; left out: the task's own")
+    chat: bool | None = said(None, text="with the model's chat template, or not; left out: the task's own")
+    judge: str | None = said(None, text="the model that judges answers, where a task wants one")
+    baseline: str | None = said(
+        "base",
+        text="what it is compared with: base, the model that it was made of; another model; the folder of an earlier "
+        "evaluation; null: nothing",
+    )
+    fail_if_worse: bool = said(False, text="the work fails where a score is below the baseline's beyond chance")
+
+    @model_validator(mode="after")
+    def _against(self) -> Evaluation:
+        if self.fail_if_worse and self.baseline is None:
+            raise ValueError("fail_if_worse has nothing to compare with: name a baseline")
+        return self
+
+
 class Recipe(Strict):
     """What all recipes share."""
 

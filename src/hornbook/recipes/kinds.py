@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import Field, model_validator
 
 from hornbook.recipes.adapters import Adapter, LowRank
-from hornbook.recipes.config import Continued, Data, Recipe, Source, Strict, Training, said
+from hornbook.recipes.config import Continued, Data, Evaluation, Recipe, Source, Strict, Training, said
 
 
 class Sft(Continued):
@@ -28,6 +28,7 @@ class Sft(Continued):
     learn: Literal["assistant", "last", "all"] = said(
         "assistant", text="every turn of the assistant, its last one, or every token"
     )
+    evaluate: Evaluation | None = said(None, text="what the result is asked, beside the model that it was made of")
 
 
 class Architecture(Strict):
@@ -77,6 +78,14 @@ class Pretrain(New):
     template: str | None = said(
         None, text="give a new model this chat template: chatml, or a file; it can then be tuned"
     )
+    evaluate: Evaluation | None = said(None, text="what the result is asked, beside the model that it was made of")
+
+    @model_validator(mode="after")
+    def _beside_nothing(self) -> Pretrain:
+        asked = self.evaluate
+        if self.model is None and asked is not None and asked.fail_if_worse and asked.baseline == "base":
+            raise ValueError("a new model was made of no other: name a baseline in evaluate")
+        return self
 
 
 class Mlm(New):

@@ -16,8 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from hornbook.errors import StoreError, UsageError
-from hornbook.recipes.config import Recipe
+from hornbook.recipes import gate
+from hornbook.recipes.config import Evaluation, Recipe
 from hornbook.recipes.kinds import settled
 from hornbook.recipes.preview import Preview
 from hornbook.recipes.run import Report, run
@@ -94,7 +97,7 @@ def live(
                 anew=not known,
             )
         else:
-            one = _small(name, stage, place, settings)
+            one = _small(name, stage, place, settings, report, say)
         done[name] = one
         tell(one)
     return list(done.values())
@@ -113,21 +116,28 @@ def _references(stage: Any, done: Mapping[str, Done]) -> list[tuple[str, str]]:
 # -------------------------------------------------------------------------------------------- stages that train nothing
 
 
-def _small(name: str, stage: Merge | Quantise | Evaluate | Chat, folder: Path, settings: Settings) -> Done:
+def _small(
+    name: str,
+    stage: Merge | Quantise | Evaluate | Chat,
+    folder: Path,
+    settings: Settings,
+    report: Report,
+    say: Callable[[str], object],
+) -> Done:
     """Do it, or tell what came of it when it was done."""
     asked = stage.model_dump(mode="json")
     try:
         known = json.loads((folder / NAME).read_text("utf-8"))
     except (OSError, ValueError):
         known = {}
-    if known.get("asked") == asked:
+    if _same(stage, known.get("asked")):
         said = tuple((row[0], row[1]) for row in known["said"])
         return Done(name, stage.recipe, folder / known["result"], known["seconds"], known["figures"], said, anew=False)
     began = time.monotonic()
     try:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        result, figures, replies = _do(stage, folder, settings)
+        result, figures, replies = _do(stage, folder, settings, report, say)
         made = Done(name, stage.recipe, folder / result, time.monotonic() - began, figures, tuple(replies))
         row = {"asked": asked, "result": result, "seconds": made.seconds, "figures": dict(figures), "said": replies}
         (folder / NAME).write_text(json.dumps(row, ensure_ascii=False, indent=2) + "\n", "utf-8")
@@ -136,8 +146,20 @@ def _small(name: str, stage: Merge | Quantise | Evaluate | Chat, folder: Path, s
     return made
 
 
+def _same(stage: Merge | Quantise | Evaluate | Chat, before: Any) -> bool:
+    """Whether that is what was done; settings that a later Hornbook has added are those that they are unsaid."""
+    try:
+        return type(stage).model_validate(before) == stage
+    except ValidationError:
+        return False
+
+
 def _do(
-    stage: Merge | Quantise | Evaluate | Chat, folder: Path, settings: Settings
+    stage: Merge | Quantise | Evaluate | Chat,
+    folder: Path,
+    settings: Settings,
+    report: Report,
+    say: Callable[[str], object],
 ) -> tuple[str, dict[str, float], list[tuple[str, str]]]:
     """-> (name of the result in ``folder``, figures, questions and answers)."""
     from hornbook.checkpoint.loading import load
@@ -152,6 +174,12 @@ def _do(
         case Quantise():
             from hornbook.checkpoint.exporting import export
 
+            scores: dict[str, float] = {}
+
+            def check(copy: Path, stage: Quantise = stage) -> None:
+                if stage.evaluate is not None:
+                    scores.update(_asked(stage, stage.evaluate, copy, folder, settings, report, say))
+
             made = export(
                 load(path, dtype="float32", device="cpu"),
                 folder / "model.gguf",
@@ -159,8 +187,10 @@ def _do(
                 quantise=stage.type,
                 max_kl=stage.max_kl,
                 min_top1=stage.min_top1,
+                check=check,
             )
-            return "model.gguf", {"bytes": float(made.size), "top-1": made.drift.top1, "KL": made.drift.kl}, []
+            figures = {"bytes": float(made.size), "top-1": made.drift.top1, "KL": made.drift.kl, **scores}
+            return "model.gguf", figures, []
         case Evaluate():
             loss = measured(load(path, dtype="float32"), stage)
             return "", {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}, []
@@ -175,6 +205,27 @@ def _do(
                 params = SamplingParams(max_tokens=stage.tokens)
                 replies = [(text, model.chat([Message("user", text)], sampling=params).content) for text in stage.ask]
             return "", {}, replies
+
+
+def _asked(
+    stage: Quantise,
+    wanted: Evaluation,
+    copy: Path,
+    folder: Path,
+    settings: Settings,
+    report: Report,
+    say: Callable[[str], object],
+) -> dict[str, float]:
+    """What the copy scores. Raises GateFailed where it may not be worse and is."""
+    from hornbook.evals.gate import Candidate
+
+    asked = gate.made(wanted, settings)
+    after = Candidate(str(copy), name=f"{stage.model} in {stage.type}")
+    verdict = gate.weighed(asked, wanted, after, stage.model, settings, report, say)
+    gate.page(verdict, folder / gate.PAGE)
+    if wanted.fail_if_worse:
+        verdict.check(f"Take a type of more bits; {folder / gate.PAGE} shows what was lost.")
+    return verdict.scores()
 
 
 def _merge(checkpoint: Checkpoint, stage: Merge, folder: Path) -> tuple[str, dict[str, float], list[tuple[str, str]]]:

@@ -18,6 +18,7 @@ FREE = (
     "training.keep",
     "training.save_every",
     "training.tensorboard",
+    "evaluate",
 )  # what may change when a run is taken up again
 
 

@@ -125,7 +125,7 @@ class _Place:
 
 
 def _paths(given: Mapping[str, Any]) -> Iterator[_Place]:
-    """The paths of the data's sources, and of a template and of models that are said as a path."""
+    """The paths of the data's sources and of a person's own tasks, and of a template and of models that are said as a path."""
     stages = given.get("stages")
     for stage in stages.values() if isinstance(stages, dict) else ():
         if isinstance(stage, dict):
@@ -136,8 +136,18 @@ def _paths(given: Mapping[str, Any]) -> Iterator[_Place]:
         for source in sources if isinstance(sources, list) else ():
             if isinstance(source, dict) and isinstance(source.get("path"), str):
                 yield _Place(source, "path")
+    from hornbook.evals.own import is_own
+
+    evaluate = given.get("evaluate")
+    for key in ("tasks", "data"):
+        held = evaluate.get(key) if isinstance(evaluate, dict) else None
+        several = held if isinstance(held, list) else []
+        for place, value in enumerate(several):
+            if isinstance(value, str) and (key == "data" or is_own(value)):
+                yield _Place(several, place)
     tokenizer = given.get("tokenizer")
-    for holder, key in ((given, "model"), (given, "template"), (tokenizer, "model")):
+    named = ((given, "model"), (given, "template"), (tokenizer, "model"), (evaluate, "baseline"), (evaluate, "judge"))
+    for holder, key in named:
         value = holder.get(key) if isinstance(holder, dict) else None
         if isinstance(value, str) and value.startswith((".", "~")) and isinstance(holder, dict):
             yield _Place(holder, key)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hornbook.errors import StoreError, UsageError
-from hornbook.recipes import forecast
+from hornbook.recipes import forecast, gate
 from hornbook.recipes.config import Recipe, Training
 from hornbook.recipes.job import Job, Place
 from hornbook.recipes.kinds import RECIPES
@@ -53,15 +53,20 @@ def run(
     the first of those that torchrun has started: that one writes, and speaks.
 
     Raises UsageError for another recipe in the folder, a training that would not fit (unless ``force``) or settings that
-    contradict each other; DataError for the data; TrainingError, TrainingStopped and StoreError as `hornbook.train.fit`.
+    contradict each other; DataError for the data; TrainingError, TrainingStopped and StoreError as `hornbook.train.fit`;
+    GateFailed where the result is worse than it may be: the run is kept then.
     """
     from hornbook.train import distributed
 
     training = recipe.training
     with distributed.joined(device=training.device, tensor=training.tensor_parallel) as (team, _):
+        asked = gate.of_recipe(recipe, settings) if team.first else None  # before the work: a task may not be there
         if not team.first:
             show = report = say = _silent
-        return _run(recipe, Place(folder, settings, force, say), show, report, dry, team)
+        outcome = _run(recipe, Place(folder, settings, force, say), show, report, dry, team)
+    if asked is None or outcome is None:
+        return outcome
+    return gate.passed(asked, recipe, outcome, settings, report, say)
 
 
 def _run(

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from hornbook.recipes.config import Source, Strict, said
+from hornbook.recipes.config import Evaluation, Source, Strict, said
 from hornbook.recipes.kinds import Classify, Mlm, Pretrain, Seq2seq, Sft, Span
 
 
@@ -35,6 +35,7 @@ class Quantise(Strict):
     min_top1: float | None = said(
         None, ge=0, le=1, text="the least share of equal first choices, in place of the usual"
     )
+    evaluate: Evaluation | None = said(None, text="what the copy is asked, beside the model, before it counts")
 
 
 class Evaluate(Strict):
