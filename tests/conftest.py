@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from real_browser import chromium  # noqa: F401  (a fixture)
+
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # as the command does: see hornbook.cli._share_the_processors
 if "PYTEST_XDIST_WORKER" in os.environ:

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from browsing import chromium, visit  # noqa: F401  (fixtures)
+from browsing import visit  # noqa: F401  (a fixture)
 from serving import Server, Start, make_home, start
 
 

@@ -45,7 +45,6 @@ def write(folder: Path) -> Path:
 
 def html(history: History) -> str:
     """The page of a run."""
-    name = _text(history.folder.name)
     body = "\n".join(part for part in _parts(history) if part)
     return f"""<!doctype html>
 <html lang="en">
@@ -54,7 +53,7 @@ def html(history: History) -> str:
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
-<title>{name} · a training run</title>
+<title>{escaped(history.folder.name, isolated=False)} · a training run</title>
 <style>{_STYLE}</style>
 </head>
 <body>
@@ -69,14 +68,14 @@ def html(history: History) -> str:
 def _parts(history: History) -> Iterator[str]:
     state = history.state
     about = [str(state.get("recipe") or ""), str(state.get("model") or ""), history.status]
-    yield f"<header><h1>{_text(history.folder.name)}</h1><p>{' · '.join(_text(word) for word in about if word)}</p></header>"
+    yield f"<header><h1>{escaped(history.folder.name)}</h1><p>{' · '.join(escaped(word) for word in about if word)}</p></header>"
     if state.get("error"):
-        yield f'<p class="error" role="note">{_text(state["error"])}</p>'
+        yield f'<p class="error" role="note">{escaped(state["error"])}</p>'
     if history.damaged:
         yield f'<p class="error" role="note">{history.damaged:,} lines of this run could not be read and are left out.</p>'
     yield (
         "<dl>"
-        + "".join(f"<div><dt>{name}</dt><dd>{_text(value)}</dd></div>" for name, value in figures(history))
+        + "".join(f"<div><dt>{name}</dt><dd>{escaped(value)}</dd></div>" for name, value in figures(history))
         + "</dl>"
     )
     for plot in plots(history):
@@ -84,7 +83,7 @@ def _parts(history: History) -> Iterator[str]:
     yield _samples(history.samples)
     yield _section("Data", _value(history.account) if history.account else "")
     recipe = yaml.safe_dump(history.recipe, sort_keys=False, allow_unicode=True) if history.recipe else ""
-    yield _section("Recipe", f'<pre tabindex="0">{_text(recipe)}</pre>' if recipe else "")
+    yield _section("Recipe", f'<pre tabindex="0">{escaped(recipe)}</pre>' if recipe else "")
     yield _section("Environment", _value(history.environment) if history.environment else "")
 
 
@@ -160,7 +159,9 @@ def _plot(plot: Plot) -> str:
         if plot.dots
         else ""
     )
-    return f"<section><h2>{_text(plot.title)}</h2><p class=keys>{key}</p><figure>{plot.svg()}</figure>{table}</section>"
+    return (
+        f"<section><h2>{escaped(plot.title)}</h2><p class=keys>{key}</p><figure>{plot.svg()}</figure>{table}</section>"
+    )
 
 
 def duration(seconds: float) -> str:
@@ -178,12 +179,16 @@ def gigabytes(count: float) -> str:
 # ---------------------------------------------------------------------------------------------------------- texts
 
 
-def _text(value: object) -> str:
-    """Any text as HTML that shows it: escaped, its control characters visible, its direction its own."""
+def escaped(value: object, *, isolated: bool = True) -> str:
+    """Any text as HTML that shows it: escaped, its control characters visible, its direction its own.
+
+    ``isolated``: in an element that says so, which a title cannot hold.
+    """
     shown = str(value)
     if len(shown) > _LONGEST:
         shown = f"{shown[:_LONGEST]}… ({len(shown) - _LONGEST:,} more characters)"
-    return f"<bdi>{escape(''.join(map(_visible, shown)))}</bdi>"
+    text = escape("".join(map(_visible, shown)))
+    return f"<bdi>{text}</bdi>" if isolated else text
 
 
 def _visible(char: str) -> str:
@@ -201,10 +206,10 @@ def _samples(samples: Sequence[Sample]) -> str:
     for prompt, said in list(by_prompt.items())[:_MOST]:
         ends = [said[0], said[-1]] if len(said) > 1 else [said[0]]
         replies = "".join(
-            f"<div><h4>{'before the first step' if one.step == 0 else f'after step {one.step:,}'}</h4><blockquote>{_text(one.reply)}</blockquote></div>"
+            f"<div><h4>{'before the first step' if one.step == 0 else f'after step {one.step:,}'}</h4><blockquote>{escaped(one.reply)}</blockquote></div>"
             for one in ends
         )
-        rows.append(f"<article><h3>{_text(prompt)}</h3><div class=replies>{replies}</div></article>")
+        rows.append(f"<article><h3>{escaped(prompt)}</h3><div class=replies>{replies}</div></article>")
     left = len(by_prompt) - len(rows)
     return _section("What it says", "".join(rows) + (f"<p>… and {left:,} more prompts</p>" if left > 0 else ""))
 
@@ -213,7 +218,7 @@ def _value(value: Any, depth: int = 0) -> str:
     """A tree of JSON as tables; the large ones inside others are folded."""
     if isinstance(value, Mapping) and value and depth < 4:
         rows = "".join(
-            f'<tr><th scope="row">{_text(str(name).replace("_", " "))}</th><td>{_value(inner, depth + 1)}</td></tr>'
+            f'<tr><th scope="row">{escaped(str(name).replace("_", " "))}</th><td>{_value(inner, depth + 1)}</td></tr>'
             for name, inner in list(value.items())[: 5 * _MOST]
         )
         table = f"<table>{rows}</table>"
@@ -231,8 +236,8 @@ def _value(value: Any, depth: int = 0) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, Mapping | list):
-        return _text(value) if value else "none"
-    return f"{value:.6g}" if isinstance(value, float) else _text(value)
+        return escaped(value) if value else "none"
+    return f"{value:.6g}" if isinstance(value, float) else escaped(value)
 
 
 _STYLE = """
