@@ -24,6 +24,19 @@ def test_an_empty_home_is_sound_and_says_what_to_pull(home: Path, capsys: pytest
     assert checks["models"]["remedy"] == checks["model"]["remedy"] == "hornbook pull smollm2:135m"
 
 
+def test_a_machine_that_cannot_contain_programs_is_told_what_would_help(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from hornbook.evals.sandbox import probe
+    from hornbook.evals.sandbox.sandbox import Sandbox
+
+    assert report(capsys, self_test=True)["sandbox"]["state"] in ("ok", "note")
+    monkeypatch.setattr(probe, "best", lambda: Sandbox("none", frozenset({"killing"}), {"bubblewrap": "not here"}))
+    line = report(capsys, self_test=True)["sandbox"]
+    assert line["state"] == "note" and "network" in line["found"] and "bubblewrap: not here" in line["found"]
+    assert line["remedy"]
+
+
 def test_a_home_that_cannot_be_written_is_a_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

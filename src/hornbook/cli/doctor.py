@@ -45,7 +45,11 @@ def doctor(
     settings = Settings.load()
     checks = [*_installed(), *_device(settings), *_store(settings), *_disk(settings)]
     if self_test:
-        checks += [_timed("documents", _documents), _timed("model", lambda: _model(settings))]
+        checks += [
+            _timed("documents", _documents),
+            _timed("sandbox", _sandbox),
+            _timed("model", lambda: _model(settings)),
+        ]
     bad = [check for check in checks if check.state == "bad"]
     if as_json:
         console.print_json({"ok": not bad, "checks": [check._asdict() for check in checks]})
@@ -156,7 +160,7 @@ def _timed(name: str, test: Callable[[], str]) -> Check:
 
 
 class _NotHere(Exception):
-    """The test needs a model that has not been pulled: no failure."""
+    """The test needs what this machine does not have, a model or a sandbox: no failure."""
 
     def __init__(self, what: str, remedy: str) -> None:
         super().__init__(what)
@@ -176,6 +180,18 @@ def _documents() -> str:
         if not passages or any(document.text[p.start : p.end] != p.text for p in passages):
             raise HornbookError("a parsed file does not keep its spans", "Reinstall Hornbook.")
     return f"parsed and cut into {len(passages)} passages"
+
+
+def _sandbox() -> str:
+    """Let a program try to leave, as happens before an evaluation runs what a model wrote."""
+    from hornbook.errors import SandboxError
+    from hornbook.evals.sandbox.sandbox import Sandbox
+
+    try:
+        box = Sandbox.find()
+    except SandboxError as error:
+        raise _NotHere(error.what, error.remedy) from None
+    return f"{box.wall}: programs of a model reach no network, no file and no process of others, and leave none behind"
 
 
 def _model(settings: Settings) -> str:

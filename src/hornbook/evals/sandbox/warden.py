@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 PULSE = 0.02  # seconds between two counts
 PULSES_PER_WALK = 5  # where the folder is no file system of its own, its files are counted one by one
+LONGEST = 1024  # characters of a path: folders in folders beyond it are made to hide something
 PAGE = os.sysconf("SC_PAGE_SIZE")
 TICK = os.sysconf("SC_CLK_TCK")
 NOBODY = 65534  # a user that owns nothing
@@ -304,8 +305,11 @@ class Box:
         used = files = 0
         ahead = [self.order["folder"]]
         while ahead and files <= self.limits.files:
+            place = ahead.pop()
+            if len(place) > LONGEST:
+                return used, self.limits.files + 1
             try:
-                with os.scandir(ahead.pop()) as entries:
+                with os.scandir(place) as entries:
                     for entry in entries:
                         files += 1
                         if entry.is_dir(follow_symlinks=False):
@@ -314,8 +318,8 @@ class Box:
                             used += entry.stat(follow_symlinks=False).st_blocks * 512
             except FileNotFoundError:
                 pass  # gone meanwhile
-            except OSError:  # unreadable, or deeper than paths can be: it may hold anything
-                files = self.limits.files + 1
+            except OSError:  # unreadable: it may hold anything
+                return used, self.limits.files + 1
         return used, files
 
     # the end
