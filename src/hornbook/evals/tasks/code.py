@@ -58,6 +58,7 @@ class Programs(Task):
     Columns of a grade: pass@k, for each k that there are answers for.
     """
 
+    stop: tuple[str, ...]  # what ends an answer in plain text
     graded_by = "sandbox"
 
     def __init__(self, name: str, read: Callable[[], Sequence[Item]], answers: int = 1) -> None:
@@ -115,8 +116,6 @@ class Programs(Task):
         return self.tested(
             item, self.from_chat(item, text) if fenced else self.from_text(item, before(*self.stop)(text))
         )
-
-    stop: tuple[str, ...]  # what ends an answer in plain text
 
     @abstractmethod
     def length(self, chat: bool) -> int:
