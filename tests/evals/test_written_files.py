@@ -168,6 +168,10 @@ def test_solved_puzzles_are_of_the_same_kind_and_are_never_the_one_that_is_asked
         ("cmrc", {"cmrc2018_trial_qa_zh.jsonl": lines({**ZH, "answers": [{"text": 5}]})}, r"the answers \[5\], which are no"),
         ("bbh", {"bbh.jsonl": lines({"task": "chess", "input": "?", "target": "!"})}, "there are no puzzles 'chess'"),
         ("wikitablequestions", {"W/data/pristine-unseen-tables.tsv": TSV}, "csv/1-csv/2.csv is not there"),
+        ("wikitablequestions", {"W/data/pristine-unseen-tables.tsv": TSV.replace("csv/1-csv/2.csv", "../x.csv"), "x.csv": CSV},
+         "its table ../x.csv is not there"),
+        ("wikitablequestions", {"W/data/pristine-unseen-tables.tsv": TSV, "W/csv/1-csv/2.csv": '"Year'},
+         "2.csv: the table cannot be read: unexpected end"),
         ("wikitablequestions", {"W/data/pristine-unseen-tables.tsv": "id\tutterance\nx\n"}, "has 1 columns, not 2"),
     ],
 )  # fmt: skip

@@ -91,10 +91,14 @@ class _Tables:
                 for one in rows(self._data.find("wikitablequestions", "wtq_tables.jsonl", "wtq_tables.jsonl.gz"))
             }
         if place not in self._text:
-            path = row.path.parent.parent / place
-            if not path.is_file():
-                raise DataError(f"{row.place}: its table {path} is not there", _MEND)
-            self._text[place] = _put(_cells(path.read_text("utf-8")), str(path))
+            folder = row.path.parent.parent.resolve()
+            path = (folder / place).resolve()
+            if not path.is_relative_to(folder) or not path.is_file():
+                raise DataError(f"{row.place}: its table {place} is not there, in {folder}", _MEND)
+            try:
+                self._text[place] = _put(_cells(path.read_text("utf-8")), str(path))
+            except UnicodeDecodeError as error:
+                raise DataError(f"{path} cannot be read: {error}", _MEND) from error
         return self._text[place]
 
     def _tagged(self, row: Row) -> list[str] | None:
@@ -131,16 +135,19 @@ def _list(text: str) -> list[str]:
 
 def _cells(text: str) -> Iterator[list[str]]:
     """The rows of a table that writes quotes inside its cells with a backslash."""
-    return csv.reader(io.StringIO(text, newline=""), doublequote=False, escapechar="\\")
+    return csv.reader(io.StringIO(text, newline=""), doublequote=False, escapechar="\\", strict=True)
 
 
 def _put(table: Iterable[Any], place: str) -> str:
     """A table as it is put: a row a line. Raises DataError where it is none."""
     lines = []
-    for cells in table:
-        if not isinstance(cells, list) or not all(isinstance(cell, str) for cell in cells):
-            raise DataError(f"{place}: a row of the table is no list of texts but {cells!r:.60}", _MEND)
-        lines.append(" | ".join(" ".join(cell.split()) for cell in cells))
+    try:
+        for cells in table:
+            if not isinstance(cells, list) or not all(isinstance(cell, str) for cell in cells):
+                raise DataError(f"{place}: a row of the table is no list of texts but {cells!r:.60}", _MEND)
+            lines.append(" | ".join(" ".join(cell.split()) for cell in cells))
+    except csv.Error as error:
+        raise DataError(f"{place}: the table cannot be read: {error}", _MEND) from error
     return "\n".join(lines)
 
 
