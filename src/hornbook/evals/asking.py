@@ -18,6 +18,7 @@ from hornbook.evals.waves import order, waves
 from hornbook.types import Message, Prompt, SamplingParams
 
 AT_ONCE = 16  # chats of a model that renders no ids
+_VERBS: dict[type, str] = {Likelihood: "score", Rolling: "score_text", Writing: "generate"}
 AROUND_CHAT, AROUND_TURN = (
     512,
     32,
@@ -45,20 +46,20 @@ def ask(model: Any, pending: Sequence[Pending], batch: int) -> Iterator[list[tup
             yield list(zip(now, _answers(model, [one.request for one in now]), strict=True))
 
 
-def check_able(model: Any, pending: Sequence[Pending]) -> None:
-    """Whether the model can be asked all this, before anything is. Raises UsageError, RemoteError."""
+def check_able(model: Any, task: Task, requests: Sequence[Request]) -> None:
+    """Whether the model has a verb for what a task asks. Raises UsageError."""
+    for request in requests:
+        if not hasattr(model, _VERBS[type(request)]):
+            what = "writes no text" if isinstance(request, Writing) else "does not tell how likely a text is"
+            raise UsageError(f"{model.name} {what}, which {task.name} asks for", "Name another model, or other tasks.")
+
+
+def check_tells(model: Any, pending: Sequence[Pending]) -> None:
+    """Whether a server tells likelihoods, where they are asked for; it is asked for one. Raises RemoteError."""
     from hornbook.engine.remote import RemoteLLM
 
-    verbs = {Likelihood: "score", Rolling: "score_text", Writing: "generate"}
-    for kind, verb in verbs.items():
-        first = next((one for one in pending if isinstance(one.request, kind)), None)
-        if first is not None and not hasattr(model, verb):
-            what = "writes no text" if kind is Writing else "does not tell how likely a text is"
-            raise UsageError(
-                f"{model.name} {what}, which {first.task.name} asks for", "Name another model, or other tasks."
-            )
-        if first is not None and kind is not Writing and isinstance(model, RemoteLLM):
-            model.score([("The sky is", " blue")])  # raises by name where the server tells no likelihoods
+    if isinstance(model, RemoteLLM) and any(not isinstance(one.request, Writing) for one in pending):
+        model.score([("The sky is", " blue")])
 
 
 # ------------------------------------------------------------------------------------------------- how long it may be
@@ -99,9 +100,10 @@ def fit(
 ) -> tuple[tuple[Request, ...], int]:
     """(what is asked about an item, with how many solved examples). ``fewer``: they may be dropped until it fits.
 
-    Raises ContextTooLong with the numbers where it does not fit.
+    Raises ContextTooLong with the numbers where it does not fit, UsageError where the model cannot be asked that.
     """
     requests = _asked(task, item, setting)
+    check_able(model, task, requests)
     what = next(filter(None, (too_long(model, request) for request in requests)), None)
     if what is None:
         return requests, shots

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from hornbook.errors import DataError, UsageError
-from hornbook.evals.asking import Pending, ask, check_able, fit, shown, without_thought
+from hornbook.evals.asking import Pending, ask, check_tells, fit, shown, without_thought
 from hornbook.evals.ledger import Ledger, grade_key, kept, key_of, restored, trial_key
 from hornbook.evals.metric import Columns, Metric
 from hornbook.evals.outcome import Asked, Figure, Group, Identity, Outcome, Result, Sample, finite
@@ -75,7 +75,7 @@ def run(
             one.key: one for plan in plans for one in plan.pending()
         }  # what is asked twice in the same words: once
         pending = [one for one in distinct.values() if one.key not in ledger]
-        check_able(model, pending)
+        check_tells(model, pending)
         asked = len(pending) + sum(len(plan.untried(ledger)) for plan in plans)
         known = len(distinct) + sum(len(plan.tries) for plan in plans) - asked
         _ask(model, pending, batch, ledger, f"asking {whose.name}", tell)
