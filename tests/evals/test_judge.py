@@ -60,9 +60,10 @@ def judged_by(replies: list[str] | Callable[[str], str]) -> tuple[Means, Scripte
 
 def test_ratings_are_averaged_and_those_that_cannot_be_read_are_counted() -> None:
     means, llm = judged_by(lambda prompt: "Rating: [[7]]" if "q1" in prompt else "hm" if "q2" in prompt else "[[4]]")
-    result = run(
-        ScriptedLLM(lambda prompt: "an answer"), [task(reference=lambda item: str(item.data["right"]))], means=means
-    ).results[0]
+    judged = task(reference=lambda item: str(item.data["right"]))
+    outcome = run(ScriptedLLM(lambda prompt: "an answer"), [judged], means=means)
+    (result,) = outcome.results
+    assert outcome.notes == ("tone: 1 of 3 verdicts could not be read: i2",)
     assert (result.figure("score").value, result.figure("unparsed").value) == (5.5, pytest.approx(1 / 3))
     assert [id for id, bad in zip(result.ids, result.columns["unparsed"], strict=True) if bad] == ["i2"]
     assert not result.figure("score").percent

@@ -14,6 +14,7 @@ from hornbook.engine.scripted import ScriptedLLM
 from hornbook.errors import DataError, UsageError
 from hornbook.evals.data import Data
 from hornbook.evals.registry import tasks
+from hornbook.evals.run import run
 from hornbook.evals.task import Setting, Trial
 from word_embedder import WordEmbedder
 
@@ -112,6 +113,18 @@ def test_malformed_passages_name_file_and_line(tmp_path: Path) -> None:
     (folder / "corpus.jsonl").unlink()
     with pytest.raises(DataError, match=r"has no corpus.jsonl"):
         task(f"retrieval:{folder}")
+
+
+def test_what_is_left_out_is_said_and_the_index_is_made_before_the_first_question(tmp_path: Path, home: Path) -> None:
+    told: list[str] = []
+    outcome = run(
+        WordEmbedder(),
+        [task(f"retrieval:{written(tmp_path / 'c')}")],
+        report=lambda what, done, total: told.append(what),
+    )
+    assert any("2 queries have no relevant passage and are not asked" in note for note in outcome.notes)
+    steps = [what.rpartition(": ")[2] for what in told]
+    assert steps.index("embedding") < steps.index("trying")
 
 
 def test_a_model_that_writes_is_refused_by_name(tmp_path: Path) -> None:

@@ -5,8 +5,8 @@
 
 The forms are those of MT-Bench (Zheng and others, "Judging LLM-as-a-judge with MT-Bench and Chatbot Arena", arXiv 2306.05685),
 in words of our own. A judge prefers what stands first: a pair is won only where both orders say so, and is a tie (one half)
-where they contradict each other. A verdict that cannot be read is no score: such items are counted (``unparsed``), named by
-their ids in the grades, and have no part in the mean.
+where they contradict each other. A verdict that cannot be read is no score: such items are counted (``unparsed``) and named,
+and have no part in the mean.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any, Literal, TypeAlias
 from weakref import WeakValueDictionary
 
 from hornbook.errors import ContextTooLong, UsageError
-from hornbook.evals.metric import Metric
+from hornbook.evals.metric import Columns, Metric
 from hornbook.evals.prompting import Framing, drawn, framed
 from hornbook.evals.task import Answer, Grade, Item, Means, Request, Setting, Task, Writing
 from hornbook.evals.written import written
@@ -40,6 +40,7 @@ _LETTER = re.compile(r"\[\[\s*([ABC])\s*\]\]")
 _THOUGHT = re.compile(r"^.*</think>", re.DOTALL)
 
 _PLAIN = Framing()
+_NAMED = 5  # items that a remark names
 _loaded: WeakValueDictionary[str, Any] = WeakValueDictionary()  # several tasks may name one judge
 
 
@@ -143,6 +144,13 @@ class Judged(Task):
     def target(self, item: Item) -> str:
         given = self.reference or self.against
         return given(item) if given else ""
+
+    def remarks(self, ids: Sequence[str], columns: Columns) -> Sequence[str]:
+        unread = [id for id, bad in zip(ids, columns["unparsed"], strict=True) if bad]
+        if not unread:
+            return ()
+        more = f" and {len(unread) - _NAMED} more" if len(unread) > _NAMED else ""
+        return [f"{len(unread)} of {len(ids)} verdicts could not be read: {', '.join(unread[:_NAMED])}{more}"]
 
     def reward(self, item: Item, text: str) -> float:
         """The lowest where the verdict cannot be read."""

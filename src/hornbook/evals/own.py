@@ -28,7 +28,7 @@ from hornbook.evals.data import Row, rows
 from hornbook.evals.filters import Filter
 from hornbook.evals.judge import CRITERIA, Judged
 from hornbook.evals.metrics import short
-from hornbook.evals.metrics.exact import exact_match
+from hornbook.evals.metrics.exact import exact_match, same_number
 from hornbook.evals.own_rows import Form
 from hornbook.evals.prompting import Framing
 from hornbook.evals.task import Item, Task
@@ -200,22 +200,13 @@ class _Judged(_Own):
 _KINDS: dict[str, type[_Own]] = {"choice": _Choice, "answer": _Answer, "judged": _Judged}
 
 
-def _same_number(text: str, golds: Sequence[str]) -> float:
+def _number(text: str, golds: Sequence[str]) -> float:
     """1.0 where the last number of a text is the last number of a right answer, however it is written."""
-    said = _number(text)
-    return float(said is not None and any(said == _number(gold) for gold in golds))
-
-
-def _number(text: str) -> float | None:
-    bare = re.sub(r"[,$ ]", "", filters.last_number(text)).rstrip(".")
-    try:
-        return float(bare)
-    except ValueError:
-        return None
+    return same_number(filters.last_number(text), [filters.last_number(gold) for gold in golds])
 
 
 _WORTH: dict[str, Worth] = {
-    "exact": short.exact, "f1": short.f1, "contains": short.contains, "same": exact_match(), "number": _same_number,
+    "exact": short.exact, "f1": short.f1, "contains": short.contains, "same": exact_match(), "number": _number,
 }  # fmt: skip
 _MADE: dict[str, Callable[[str], Filter]] = {"regex": filters.regex, "after": filters.after, "before": filters.before}
 

@@ -86,6 +86,8 @@ def run(
             if done is not None:
                 done(results[-1])
         notes = list(_notes(plans, ledger))
+        for plan, result in zip(plans, results, strict=True):
+            notes += (f"{plan.task.name}: {note}" for note in plan.task.remarks(result.ids, result.columns))
     return Outcome(whose, setting, tuple(results), limit, began, clock() - started, asked, known, tuple(notes))
 
 
@@ -152,6 +154,8 @@ class _Plan:
         if not isinstance(task, Trial):
             return
         left = self.untried(ledger)
+        if left:
+            task.prepare(model, lambda what, done, total: tell(f"{task.name}: {what}", done, total))
         for number, place in enumerate(left):
             tell(f"{task.name}: trying", number, len(left))
             answer = dict(task.answer(self.items[place], model, self.setting))

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from hornbook.errors import DataError
-from hornbook.evals.metric import Metric
-from hornbook.types import Message, SamplingParams, Score
+from hornbook.evals.metric import Columns, Metric
+from hornbook.types import Message, Progress, SamplingParams, Score
 
 Question: TypeAlias = "str | tuple[Message, ...]"  # plain text to go on from, or turns that await the assistant's
 
@@ -131,6 +131,11 @@ class Task(ABC):
         """The right answer, as a person who reads a failure wants to see it."""
         return ""
 
+    def remarks(self, ids: Sequence[str], columns: Columns) -> Sequence[str]:
+        """What a reader of the scores has to know, such as what could not be judged. ``ids``: of the items, in the columns'
+        order."""
+        return ()
+
     def reward(self, item: Item, text: str) -> float:
         """What one written answer is worth by the first metric, for training that learns from it. Raises DataError where
         the task is not answered by writing."""
@@ -148,6 +153,10 @@ class Trial(Task):
 
     def requests(self, item: Item, setting: Setting) -> tuple[Request, ...]:
         return ()
+
+    def prepare(self, model: Any, tell: Progress) -> None:
+        """Make what all items need, such as an index. Called before the first of those that are not answered yet."""
+        return
 
     @abstractmethod
     def answer(self, item: Item, model: Any, setting: Setting) -> Mapping[str, Any]:

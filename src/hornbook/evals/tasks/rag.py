@@ -53,7 +53,7 @@ from hornbook.retrieve.index import Index
 from hornbook.retrieve.ingest import document_id
 from hornbook.retrieve.location import index_folder
 from hornbook.settings import Settings
-from hornbook.types import LLM, Document
+from hornbook.types import LLM, Document, Progress
 
 _TABLES = tuple(suffix for suffix in FORMATS if suffix not in TEXT_SUFFIXES)
 _MOST = 0.5  # of the letters of a quote
@@ -106,6 +106,10 @@ class Rag(Trial):
 
     def items(self) -> Sequence[Item]:
         return read_items([self._questions], self._item)
+
+    def prepare(self, model: Any, tell: Progress) -> None:
+        if isinstance(model, LLM):
+            self._opened(tell)
 
     def answer(self, item: Item, model: Any, setting: Setting) -> Mapping[str, Any]:
         if not isinstance(model, LLM):
@@ -220,13 +224,13 @@ class Rag(Trial):
     def _name(self, path: str) -> str:
         return Path(os.path.relpath(path, self._documents.resolve())).as_posix()
 
-    def _opened(self) -> Index:
+    def _opened(self, tell: Progress | None = None) -> Index:
         """The documents' index, the one that ``hornbook ask`` has of them, brought to their state."""
         with self._lock:
             if self._index is None:
                 settings = Settings.load()
                 index = Index.open(index_folder([self._documents], settings), settings=settings)
-                report = index.ingest([self._documents])
+                report = index.ingest([self._documents], progress=tell)
                 if not report.chunks:
                     raise DataError(f"there is nothing in {self._documents} that can be read", "Put documents there.")
                 for item in self.items():

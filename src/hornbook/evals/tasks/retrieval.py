@@ -28,13 +28,13 @@ from hornbook.data.compression import PACKED, inner_suffix
 from hornbook.data.records import Fault, records
 from hornbook.errors import DataError, StoreError, UsageError
 from hornbook.evals.data import Data, field, rows
-from hornbook.evals.metric import Metric
+from hornbook.evals.metric import Columns, Metric
 from hornbook.evals.metrics import ranking
 from hornbook.evals.registry import Kind, Kinds
 from hornbook.evals.task import Grade, Item, Setting, Trial
 from hornbook.retrieve.index import Index, Mode
 from hornbook.settings import Settings
-from hornbook.types import Embedder
+from hornbook.types import Embedder, Progress
 
 DEPTH = 100  # passages of a ranking that are looked at
 _JSONL = (".jsonl", ".ndjson")
@@ -171,6 +171,14 @@ class Retrieval(Trial):
         query = item.data["query"]
         return {"ranking": self._search(self._opened(model), query) if query.strip() else []}
 
+    def prepare(self, model: Any, tell: Progress) -> None:
+        if isinstance(model, Embedder):
+            self._opened(model, tell)
+
+    def remarks(self, ids: Sequence[str], columns: Columns) -> Sequence[str]:
+        without = len(self._collection.queries()) - len(self.items())
+        return [f"{without} queries have no relevant passage and are not asked"] if without else ()
+
     def judge(self, item: Item, answer: Mapping[str, Any]) -> Grade:
         found, relevant = answer["ranking"], item.data["relevant"]
         return {
@@ -195,7 +203,7 @@ class Retrieval(Trial):
                 return [names[number] for number in found[:DEPTH]]
             wanted *= 2
 
-    def _opened(self, embedder: Embedder) -> Index:
+    def _opened(self, embedder: Embedder, tell: Progress | None = None) -> Index:
         """The collection's index with this embedder, made where it is not there yet: it is kept, among the indexes of Hornbook's home."""
         with self._lock:
             if self._index is None or self._index[0] != embedder.fingerprint:
@@ -204,7 +212,7 @@ class Retrieval(Trial):
                 files = _written(self._collection, place / "passages")
                 mark = hashlib.sha256(embedder.fingerprint.encode()).hexdigest()[:12]
                 index = Index.open(place / f"index-{mark}", embedder=embedder, settings=settings)
-                failed = index.ingest(files).failed
+                failed = index.ingest(files, progress=tell).failed
                 if unread := [reason for path, reason in failed if Path(path).stat().st_size]:
                     raise DataError(
                         f"{len(unread)} passages of {self._collection.corpus} cannot be read: {unread[0]}",
