@@ -31,7 +31,9 @@ def test_a_machine_that_cannot_contain_programs_is_told_what_would_help(
     from hornbook.evals.sandbox.sandbox import Sandbox
 
     assert report(capsys, self_test=True)["sandbox"]["state"] in ("ok", "note")
-    monkeypatch.setattr(probe, "best", lambda: Sandbox("none", frozenset({"killing"}), {"bubblewrap": "not here"}))
+    monkeypatch.setattr(
+        probe, "best", lambda: Sandbox("restricted", frozenset({"killing"}), {"bubblewrap": "not here"})
+    )
     line = report(capsys, self_test=True)["sandbox"]
     assert line["state"] == "note" and "network" in line["found"] and "bubblewrap: not here" in line["found"]
     assert line["remedy"]

@@ -37,7 +37,7 @@ def walls(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[dict[str, froze
 
 
 def test_the_first_wall_that_holds_everything_is_taken(walls: Callable[..., None]) -> None:
-    walls({"bubblewrap": ALL - {"memory"}, "namespaces": ALL, "none": ALL})
+    walls({"bubblewrap": ALL - {"memory"}, "namespaces": ALL, "restricted": ALL})
     box = Sandbox.find()
     assert (box.wall, box.missing) == ("namespaces", ())
     assert box.why_not == {"bubblewrap": "does not hold: memory"}
@@ -47,29 +47,29 @@ def test_too_little_is_an_error_that_says_what_why_and_how_to_get_it(
     walls: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    walls({"none": ALL - {"network", "reading"}})
+    walls({"restricted": ALL - {"network", "reading"}})
     with pytest.raises(SandboxError) as caught:
         Sandbox.find()
     assert "network (nothing is reached" in caught.value.what and "reading" in caught.value.what
     assert "bubblewrap is not here" in caught.value.what
     assert "apt install bubblewrap" in caught.value.remedy and "--allow-unsafe-code" in caught.value.remedy
     box = Sandbox.find(allow_unsafe=True)
-    assert (box.wall, box.missing) == ("none", ("network", "reading"))
+    assert (box.wall, box.missing) == ("restricted", ("network", "reading"))
 
 
 def test_the_wall_that_holds_most_is_taken_where_none_holds_all(walls: Callable[..., None]) -> None:
-    walls({"bubblewrap": ALL - {"memory"}, "none": frozenset({"killing"})})
+    walls({"bubblewrap": ALL - {"memory"}, "restricted": frozenset({"killing"})})
     assert Sandbox.find(allow_unsafe=True).wall == "bubblewrap"
 
 
 def test_no_wall_at_all_is_an_error_even_when_allowed(walls: Callable[..., None]) -> None:
     walls({})
-    with pytest.raises(SandboxError, match="none is not here"):
+    with pytest.raises(SandboxError, match="restricted is not here"):
         Sandbox.find(allow_unsafe=True)
 
 
 def test_where_walls_are_unknown_it_is_said(walls: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
-    walls({"none": frozenset({"killing"})})
+    walls({"restricted": frozenset({"killing"})})
     monkeypatch.setattr(probe, "LINUX", False)
     with pytest.raises(SandboxError, match="bubblewrap: needs Linux") as caught:
         Sandbox.find()
@@ -79,10 +79,10 @@ def test_where_walls_are_unknown_it_is_said(walls: Callable[..., None], monkeypa
 def test_a_wall_that_cannot_be_built_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layers, "command", lambda wall, limits, report: ["/bin/sh", "-c", "echo 'no room' >&2; exit 1"])
     with pytest.raises(SandboxError, match="no room"):
-        Sandbox("none", frozenset(), {}).run("pass")
+        Sandbox("restricted", frozenset(), {}).run("pass")
     monkeypatch.setattr(layers, "command", lambda wall, limits, report: ["/not/there"])
     with pytest.raises(SandboxError, match="cannot start"):
-        Sandbox("none", frozenset(), {}).run("pass")
+        Sandbox("restricted", frozenset(), {}).run("pass")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux")
@@ -91,6 +91,18 @@ def test_what_a_program_sees_is_python_and_nothing_of_a_person() -> None:
     assert all(path not in (home, "/", "/etc", os.getcwd()) for path in layers.python_paths())
     assert not any(home.startswith(path + "/") for path in layers.python_paths() if home != "/")
     assert any(os.__file__.startswith(path) for path in layers.python_paths())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it takes from Linux what others do not have")
+def test_a_kernel_without_walls_is_found_out_and_its_limits_still_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on macOS: no Landlock, no filter, no list of processes. What does not hold must not be promised."""
+    without = "from hornbook.evals.sandbox import kernel; kernel.LINUX = False; main(int"
+    monkeypatch.setattr(layers, "BOOT", layers.BOOT.replace("main(int", without))
+    box = Sandbox("restricted", frozenset(), {})
+    assert probe.tried(box) <= {"memory"}
+    assert box.run("while True: pass", seconds=0.3).outcome == "timeout"
+    assert box.run("import os\nwhile True: os.write(1, bytes(1000))", output_bytes=1000).outcome == "output"
+    assert box.run("print(6 * 7)").stdout == "42\n"
 
 
 # A plain user: root's tests start again as nobody, with a Python that nobody may read
@@ -184,14 +196,16 @@ def test_the_filter_lets_programs_work_and_refuses_what_leads_out(machine: str) 
     assert [verdict(machine, number) for number in NUMBERS[machine]] == ["allow"] * 7
     refused = [numbers[column] for numbers in seccomp.REFUSED.values()]
     assert {verdict(machine, number) for number in refused if number is not None} == {"refuse"}
-    clone, socketpair, prlimit, ioctl, personality = (
-        numbers[column]
-        for numbers in (seccomp.CLONE, seccomp.SOCKETPAIR, seccomp.PRLIMIT64, seccomp.IOCTL, seccomp.PERSONALITY)
+    clone, socketpair, prlimit, ioctl, fcntl, personality = (
+        getattr(seccomp, name)[column] for name in ("CLONE", "SOCKETPAIR", "PRLIMIT64", "IOCTL", "FCNTL", "PERSONALITY")
     )
     assert [verdict(machine, clone, flags) for flags in (17, 0x3D0F00, 0x10000011)] == ["allow", "allow", "refuse"]
     assert [verdict(machine, socketpair, family) for family in (1, 2)] == ["allow", "refuse"]
     assert [verdict(machine, prlimit, who) for who in (0, 1)] == ["allow", "refuse"]
     assert [verdict(machine, ioctl, 1, what) for what in (0x5401, 0x5412, 0x541C)] == ["allow", "refuse", "refuse"]
+    assert [verdict(machine, ioctl, 1, 0x8901, signals=may) for may in (True, False)] == ["allow", "refuse"]
+    assert [verdict(machine, fcntl, 1, 8, signals=may) for may in (True, False)] == ["allow", "refuse"]
+    assert [verdict(machine, fcntl, 1, what, signals=False) for what in (1, 3)] == ["allow", "allow"]
     assert [verdict(machine, personality, what) for what in (0, 0xFFFFFFFF, 0x40000)] == ["allow", "allow", "refuse"]
 
 

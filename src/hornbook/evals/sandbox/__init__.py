@@ -1,7 +1,7 @@
 """Programs that a model wrote, run where they can harm nothing: ``sandbox.Sandbox`` is the door, docs/sandbox.md the map.
 
     sandbox.py     the host's side: find what this machine can isolate, start, read, end
-    layers.py      the walls there are, best first: bubblewrap, namespaces of our own, none
+    layers.py      the walls there are, best first: bubblewrap, namespaces of our own, an ordinary process
     probe.py       a wall is believed when a program that tries it was held
     warden.py      the process inside that starts the program, counts what it uses, kills all of it
     limits.py      what a program may use

@@ -2,7 +2,7 @@
 
 bubblewrap   a small program made for this; allowed even where distributions forbid user namespaces to others
 namespaces   the same walls, built by ourselves
-none         no walls: Landlock and a filter of system calls where the kernel has them, limits, a count, a kill
+restricted   no walls: an ordinary process that gave up what the kernel lets it give up (Landlock, a filter of calls)
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from hornbook.evals.sandbox import warden
 from hornbook.evals.sandbox.limits import Limits
 from hornbook.evals.sandbox.namespaces import DEVICE_LINKS, DEVICES, INSIDE_USER
 
-Wall: TypeAlias = Literal["bubblewrap", "namespaces", "none"]
-WALLS: tuple[Wall, ...] = ("bubblewrap", "namespaces", "none")
+Wall: TypeAlias = Literal["bubblewrap", "namespaces", "restricted"]
+WALLS: tuple[Wall, ...] = ("bubblewrap", "namespaces", "restricted")
 
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/nix/store", "/gnu/store")
 SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/localtime", "/etc/alternatives")

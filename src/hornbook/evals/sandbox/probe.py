@@ -25,34 +25,50 @@ PROMISES = {
     "killing": "nothing of it runs on when it has ended",
 }
 
-# Says as JSON what it could not do. The folder holds a file "secret"; a server listens on the port; the process is ours.
+# Says as JSON what it could not do. The folder holds a file "secret" and a socket "door"; a server listens on the port; the process is ours.
 TRIES = """
 import json, os, socket, sys, time
 folder, port, pid, memory = sys.stdin.read().split("\\n")
 held = {}
 
-def held_back(name, attempt):
-    try:
-        attempt()
-        held[name] = False
-    except (OSError, MemoryError):
-        held[name] = True
+def held_back(name, *attempts):
+    held[name] = True
+    for attempt in attempts:
+        try:
+            attempt()
+            held[name] = False
+        except (OSError, MemoryError):
+            pass
+
+def connect():
+    with socket.socket() as tcp:
+        tcp.settimeout(1)
+        tcp.connect(("127.0.0.1", int(port)))
+
+def send():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        udp.sendto(b"", ("127.0.0.1", int(port)))
+
+def speak():
+    with socket.socket(socket.AF_UNIX) as door:
+        door.connect(folder + "/door")
 
 def signal_somebody():
     if os.getpid() != int(pid) and os.path.exists("/proc/self/stat") and not os.path.exists(f"/proc/{pid}/stat"):
         raise ProcessLookupError
     os.kill(int(pid), 0)
 
-held_back("network", lambda: socket.create_connection(("127.0.0.1", int(port)), timeout=1))
-held_back("reading", lambda: open(folder + "/secret").read())
-held_back("writing", lambda: open(folder + "/written", "w").close())
+secret = folder + "/secret"
+held_back("network", connect, send, speak)
+held_back("reading", lambda: open(secret).read(), lambda: os.listdir(folder))
+held_back("writing", lambda: open(folder + "/new", "w"), lambda: os.chmod(secret, 0o666), lambda: os.truncate(secret, 0))
 held_back("processes", signal_somebody)
 held_back("memory", lambda: bytearray(int(memory)))
 print(json.dumps(held), flush=True)
 if os.fork() == 0:
     os.setsid()
     if os.fork() == 0:
-        time.sleep(3)
+        time.sleep(5)
     os._exit(0)
 """
 MEMORY_MB = 128
@@ -71,7 +87,7 @@ def _best(user: int) -> Sandbox:
     found: list[Sandbox] = []
     why_not: dict[str, str] = {}
     for wall in WALLS:
-        if not LINUX and wall != "none":
+        if not LINUX and wall != "restricted":
             why_not[wall] = "needs Linux"
             continue
         try:
@@ -96,9 +112,15 @@ def tried(box: Sandbox) -> frozenset[str]:
     with (
         tempfile.TemporaryDirectory(prefix="hornbook-probe-") as folder,
         socket.create_server(("127.0.0.1", 0)) as server,
+        socket.socket(socket.AF_UNIX) as door,
     ):
         os.chmod(folder, 0o777)
-        Path(folder, "secret").write_text("secret")
+        secret = Path(folder, "secret")
+        secret.write_text("secret")
+        secret.chmod(0o666)
+        door.bind(f"{folder}/door")
+        door.listen()
+        os.chmod(f"{folder}/door", 0o777)
         port = server.getsockname()[1]
         given = "\n".join([folder, str(port), str(os.getpid()), str(2 * MEMORY_MB << 20)])
         run = box.run(TRIES, stdin=given, memory_mb=MEMORY_MB)
@@ -107,8 +129,6 @@ def tried(box: Sandbox) -> frozenset[str]:
                 f"a first program failed behind {box.wall}: {(run.stderr or run.outcome).strip()[-200:]}"
             )
         held = {name for name, kept in json.loads(run.stdout).items() if kept}
-        if Path(folder, "written").exists():
-            held.discard("writing")
     return frozenset(held if run.left_running else {*held, "killing"})
 
 

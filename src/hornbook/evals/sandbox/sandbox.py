@@ -32,7 +32,8 @@ Outcome: TypeAlias = Literal["ok", "failed", "timeout", "memory", "processes", "
 
 PROGRAM = "main.py"  # the program's own name in its folder
 FOLDER = "/tmp/work"  # its folder, where it has a /tmp of its own
-GRACE = 10.0  # seconds that a warden may take beyond the program's time before it is taken for lost
+LAST_WORDS = 2.0  # seconds in which the pipes of the dead must close
+GRACE = 30.0  # seconds that a warden may take beyond the program's time before it is taken for lost
 OF_LIMIT: dict[str, Outcome] = {
     "seconds": "timeout", "cpu": "timeout", "memory": "memory", "processes": "processes", "disk": "disk",
 }  # fmt: skip
@@ -138,7 +139,7 @@ class Sandbox:
             "files": {name: _encoded(data) for name, data in {**_within(files or {}), PROGRAM: program}.items()},
             "stdin": _encoded(stdin),
         }
-        if self.wall != "none":
+        if self.wall != "restricted":
             return self._run(order, limits, FOLDER)
         folder = tempfile.mkdtemp(prefix="hornbook-")
         try:
@@ -199,8 +200,8 @@ class Wire:
         os.close(self.report)
 
     def send(self, order: dict[str, Any]) -> None:
-        data = marshal.dumps(order)
-        data = len(data).to_bytes(8, "big") + data
+        message = marshal.dumps(order)
+        data = memoryview(len(message).to_bytes(8, "big") + message)
         try:
             while data:
                 data = data[self.order.write(data) :]
@@ -208,13 +209,15 @@ class Wire:
             pass  # the warden ended before it had read all: what it said of that comes with its output
 
     def receive(self) -> Run:
-        deadline = time.monotonic() + self.limits.seconds + GRACE
-        flooded = self._read(deadline)
-        said = bytes(self.kept[self.report])
-        if not said.endswith(b"\n"):
+        began = time.monotonic()
+        flooded = self._read(began + self.limits.seconds + GRACE)
+        said = self.kept[self.report].decode(errors="replace")
+        if said == "began\n":  # and then it was killed: by a kernel that is out of memory, or by what the program found
+            return self._run(-9, "none", time.monotonic() - began, False, flooded)
+        if not said.endswith("\n"):
             last = self.kept[self.err].decode(errors="replace").strip().rpartition("\n")[2]
             raise SandboxError(f"the sandbox broke: {last or 'it said nothing'}", "See docs/sandbox.md: what it needs.")
-        kind, _, rest = said.decode(errors="replace").strip().partition(" ")
+        kind, _, rest = said.removeprefix("began\n").strip().partition(" ")
         if kind == "error":
             raise SandboxError(f"the sandbox could not be set up: {rest}", "See docs/sandbox.md: what it needs.")
         code, why, seconds, full = rest.split()
@@ -237,7 +240,7 @@ class Wire:
                     if not data:
                         waiter.unregister(key.fd)
                         if key.fd == self.report:  # all is dead by now, and so the pipes close at once
-                            deadline = min(deadline, time.monotonic() + 0.5)
+                            deadline = min(deadline, time.monotonic() + LAST_WORDS)
                         continue
                     if key.fd != self.report:
                         flooded = flooded or len(data) > room

@@ -42,13 +42,16 @@ REFUSED: dict[str, tuple[int | None, int | None]] = {
     "semget": (64, 190), "msgget": (68, 186), "mq_open": (240, 180), "remap_file_pages": (216, 234),
 }  # fmt: skip
 
-# Where no wall stands between the program and its user's files, what Landlock lets pass: others' modes, owners, dates
+# Where no wall stands between the program and its user's files and processes, what Landlock lets pass: modes, owners
+# and dates of the ones, priority and processors of the others
 ATTRIBUTES: dict[str, tuple[int | None, int | None]] = {
     "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452), "chown": (92, None),
     "fchown": (93, 55), "lchown": (94, None), "fchownat": (260, 54), "utime": (132, None), "utimes": (235, None),
     "futimesat": (261, None), "utimensat": (280, 88), "truncate": (76, 45), "setxattr": (188, 5),
     "lsetxattr": (189, 6), "fsetxattr": (190, 7), "removexattr": (197, 14), "lremovexattr": (198, 15),
     "fremovexattr": (199, 16), "setxattrat": (463, 463), "removexattrat": (466, 466),
+    "setpriority": (141, 140), "ioprio_set": (251, 30), "sched_setaffinity": (203, 122), "sched_setparam": (142, 118),
+    "sched_setscheduler": (144, 119), "sched_setattr": (314, 274),
 }  # fmt: skip
 # ... and between it and the processes of its user
 SIGNALS: dict[str, tuple[int | None, int | None]] = {
@@ -56,12 +59,14 @@ SIGNALS: dict[str, tuple[int | None, int | None]] = {
     "rt_tgsigqueueinfo": (297, 240), "pidfd_send_signal": (424, 424),
 }  # fmt: skip
 CLONE, CLONE3 = (56, 220), 435
-SOCKETPAIR, PRLIMIT64, IOCTL, PERSONALITY = (53, 199), (302, 261), (16, 29), (135, 92)
+SOCKETPAIR, PRLIMIT64, IOCTL, FCNTL, PERSONALITY = (53, 199), (302, 261), (16, 29), (72, 25), (135, 92)
 NAMESPACES = (
     kernel.CLONE_NEWNS | kernel.CLONE_NEWCGROUP | kernel.CLONE_NEWUTS | kernel.CLONE_NEWIPC
     | kernel.CLONE_NEWUSER | kernel.CLONE_NEWPID | kernel.CLONE_NEWNET
 )  # fmt: skip
-TIOCSTI, TIOCLINUX = 0x5412, 0x541C  # ioctls that type into the terminal of whoever started us
+TYPING = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX: ioctls that type into the terminal of whoever started us
+OWNING = (0x8901, 0x8902)  # FIOSETOWN, SIOCSPGRP: ioctls that name who gets a signal when a pipe has data
+F_OWNING = (8, 15)  # F_SETOWN, F_SETOWN_EX: fcntl's way to the same
 AF_UNIX = 1
 
 EPERM, ENOSYS = 1, 38
@@ -87,7 +92,7 @@ def supported() -> bool:
 def program(machine: str, *, attributes: bool, signals: bool) -> list[tuple[int, int, int, int]]:
     """The filter as instructions (code, steps when true, steps when false, operand).
 
-    ``attributes``: may it change those of files? ``signals``: may it send any?
+    ``attributes``: may it change those of files and processes? ``signals``: may it send any?
     """
     column = list(ARCHITECTURE).index(machine)
     word = {name: 16 + 8 * place for place, name in enumerate(("first", "second", "third"))}  # low half, little-endian
@@ -106,20 +111,21 @@ def program(machine: str, *, attributes: bool, signals: bool) -> list[tuple[int,
         if number is not None:
             code += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _refuse(EPERM))]
 
-    def when(call: tuple[int, int], argument: str, test: int, value: int, *, refuse: bool) -> None:
-        """For one call: refuse it (or: only then allow it) when its argument passes the test."""
-        true, false = (_refuse(EPERM), ALLOW) if refuse else (ALLOW, _refuse(EPERM))
-        code.extend([(_EQUAL, 0, 4, call[column]), (_LOAD, 0, 0, word[argument])])
-        code.extend([(test, 0, 1, value), (_RETURN, 0, 0, true), (_RETURN, 0, 0, false)])
+    def when(call: tuple[int, int], argument: str, test: int, *values: int, met: int, else_: int) -> None:
+        """For one call: ``met`` when its argument passes the test with any of the values, ``else_`` otherwise."""
+        code.extend([(_EQUAL, 0, 2 * len(values) + 2, call[column]), (_LOAD, 0, 0, word[argument])])
+        for value in values:
+            code.extend([(test, 0, 1, value), (_RETURN, 0, 0, met)])
+        code.append((_RETURN, 0, 0, else_))
 
-    when(CLONE, "first", _ANY_BIT, NAMESPACES, refuse=True)
-    when(SOCKETPAIR, "first", _EQUAL, AF_UNIX, refuse=False)  # a pipe of two ends: asyncio and multiprocessing use it
-    when(PRLIMIT64, "first", _EQUAL, 0, refuse=False)  # a process's own limits only
-    code += [(_EQUAL, 0, 5, IOCTL[column]), (_LOAD, 0, 0, word["second"])]
-    code += [(_EQUAL, 1, 0, TIOCSTI), (_EQUAL, 0, 1, TIOCLINUX), (_RETURN, 0, 0, _refuse(EPERM))]
-    code += [(_RETURN, 0, 0, ALLOW)]
-    code += [(_EQUAL, 0, 5, PERSONALITY[column]), (_LOAD, 0, 0, word["first"])]
-    code += [(_EQUAL, 1, 0, 0), (_EQUAL, 0, 1, 0xFFFFFFFF), (_RETURN, 0, 0, ALLOW), (_RETURN, 0, 0, _refuse(EPERM))]
+    refuse = _refuse(EPERM)
+    when(CLONE, "first", _ANY_BIT, NAMESPACES, met=refuse, else_=ALLOW)
+    when(SOCKETPAIR, "first", _EQUAL, AF_UNIX, met=ALLOW, else_=refuse)  # a pipe with two ends, which asyncio needs
+    when(PRLIMIT64, "first", _EQUAL, 0, met=ALLOW, else_=refuse)  # a process's own limits only
+    when(PERSONALITY, "first", _EQUAL, 0, 0xFFFFFFFF, met=ALLOW, else_=refuse)
+    when(IOCTL, "second", _EQUAL, *TYPING, *(() if signals else OWNING), met=refuse, else_=ALLOW)
+    if not signals:
+        when(FCNTL, "second", _EQUAL, *F_OWNING, met=refuse, else_=ALLOW)
     return [*code, (_RETURN, 0, 0, ALLOW)]
 
 

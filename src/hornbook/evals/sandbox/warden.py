@@ -39,10 +39,13 @@ READ = os.O_RDONLY | os.O_CLOEXEC
 
 
 def main(report: int) -> None:
-    """Carry out one order; say on the pipe ``report`` how it went, in one line."""
+    """Carry out one order; say on the pipe ``report`` that the program began, and how it ended or why it could not."""
     try:
         os.set_inheritable(report, False)
-        answer = "done " + Box(marshal.loads(_exactly(int.from_bytes(_exactly(8), "big")))).run()
+        box = Box(marshal.loads(_exactly(int.from_bytes(_exactly(8), "big"))))
+        box.set_up()
+        os.write(report, b"began\n")
+        answer = "done " + box.run()
     except Exception as error:  # whatever it is, the host must learn it
         answer = f"error {type(error).__name__}: {error}".replace("\n", " ")
     os.write(report, answer.encode() + b"\n")
@@ -66,13 +69,13 @@ class Box:
     def __init__(self, order: dict[str, Any]) -> None:
         self.order = order
         self.limits = Limits(**order["limits"])
-        self.apart = order["wall"] != "none"  # are all processes that can be seen here the program's?
+        self.apart = order["wall"] != "restricted"  # are all processes that can be seen here the program's?
         self.cpu = 0.0  # seconds, of all that ended
         self.status: int | None = None
         self.pulses = 0
 
-    def run(self) -> str:
-        """ "exit-code why seconds full": the limit that it met or "none"; whether its folder is "full" or "roomy"."""
+    def set_up(self) -> None:
+        """Enter the walls, lay out the folder."""
         for number in range(1, signal.NSIG):
             with suppress(OSError, ValueError):  # SIGKILL, SIGSTOP, and those of the C library
                 signal.signal(number, signal.SIG_DFL)  # process 1 gets no signal that it has no handler for
@@ -85,6 +88,9 @@ class Box:
             if not self.apart:
                 kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
         self._lay_out()
+
+    def run(self) -> str:
+        """The program's whole life: "exit-code limit seconds full". The limit that it met or "none"; "full" or "roomy"."""
         began = time.monotonic()
         self.child = self._start()
         try:
@@ -158,6 +164,9 @@ class Box:
     def _become_program(self) -> None:
         os.setsid()
         os.dup2(self.input, 0)
+        if kernel.LINUX:
+            with suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
+                score.write("1000")  # should the machine itself run out of memory, this goes first
         os.chdir(self.order["folder"])
         right: int | None = None
         if self._drops():
@@ -210,7 +219,8 @@ class Box:
         waiter = select.poll()
         waiter.register(0, select.POLLIN)
         if kernel.LINUX:
-            waiter.register(os.pidfd_open(self.child), select.POLLIN)
+            with suppress(OSError):  # Linux before 5.3: the end is seen a pulse later
+                waiter.register(os.pidfd_open(self.child), select.POLLIN)
         while True:
             left = deadline - time.monotonic()
             if left <= 0:
