@@ -177,6 +177,8 @@ PUNKT = {
     "Ph.D. students. M.B.A. too.": 2,
     "The end . Of it .": 2,
     "So am I. And so is he.": 2,
+    "OK. According to A. Turing, b. Then go.": 3,
+    "Johnson & Sons Inc. According to them.": 2,
 }
 
 
