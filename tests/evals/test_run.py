@@ -209,6 +209,25 @@ def test_solved_examples_are_dropped_where_that_is_asked_for_and_how_many_is_sai
     assert all(context.count("=") == 4 for context, _ in model.scored)
 
 
+class Shown(Words):
+    """With solved examples of three words each."""
+
+    def examples(self) -> list[Item]:
+        return [Item(f"e{n}", {"word": f"other{n}"}) for n in range(9)]
+
+
+def test_an_answer_needs_room_too() -> None:
+    wide, little = SamplingParams(max_tokens=10), SamplingParams(max_tokens=1)
+    setting = Setting(shots=4)  # of three words each; the question has two
+    outcome = run(Remembering(context_length=16), [Shown(3, sampling=wide)], setting=setting)
+    assert outcome.notes == ("words: the model's context leaves 3 of 3 answers less room than the task gives them",)
+    assert not run(Remembering(context_length=16), [Shown(3, sampling=little)], setting=setting).notes
+    fitted = run(Remembering(context_length=16), [Shown(3, sampling=wide)], setting=setting, fit_shots=True)
+    assert set(fitted.results[0].fewer.values()) == {1} and "room" not in fitted.notes[0]
+    never = run(Remembering(context_length=8), [Shown(3, sampling=wide)], setting=setting, fit_shots=True)
+    assert set(never.results[0].fewer.values()) == {0} and "less room" in never.notes[1]
+
+
 def test_where_not_even_the_question_fits_dropping_does_not_help() -> None:
     with pytest.raises(ContextTooLong, match="item w0: the prompt has 2 tokens; .* holds 2, one of which") as told:
         run(Remembering(context_length=2), [Words()], fit_shots=True)

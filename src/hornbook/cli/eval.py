@@ -23,7 +23,7 @@ def _ends(incomplete: str) -> list[str]:
 def eval(
     models: Annotated[
         list[str] | None,
-        typer.Argument(metavar="MODEL [OTHER]", help="As run takes them, or a server's address; two are compared."),
+        typer.Argument(metavar="MODEL", help="As run takes it, or a server's address; two are compared."),
     ] = None,
     tasks: Annotated[
         list[str] | None,

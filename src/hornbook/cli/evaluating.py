@@ -13,9 +13,10 @@ from typing import Any
 from hornbook.cli import console
 from hornbook.cli.models import fetch
 from hornbook.cli.score_table import compared, scores
-from hornbook.errors import UsageError
+from hornbook.errors import RemoteError, UsageError
 from hornbook.evals import folder as folders
 from hornbook.evals.compare import Difference, compare, worse
+from hornbook.evals.ledger import FILE as ANSWERS
 from hornbook.evals.outcome import FILE, Outcome
 from hornbook.evals.run import run
 from hornbook.evals.shown import chance, number
@@ -108,8 +109,9 @@ class Evaluating:
                     outcome = replace(
                         outcome, notes=(*self._trained_on(source, adapter, outcome, progress), *outcome.notes)
                     )
-            except KeyboardInterrupt:
-                console.say(f"  what was answered is kept in {folder}; the same command goes on from there")
+            except (KeyboardInterrupt, RemoteError):
+                if _has_answers(folder / ANSWERS):
+                    console.say(f"  what was answered is kept in {folder}; the same command goes on from there")
                 raise
         folders.write(outcome, folder, samples=self.log_samples)
         return outcome, folder
@@ -129,14 +131,12 @@ class Evaluating:
 
         paths = [] if is_remote(source) else [Store(self.settings).get(source).path]
         paths += [] if adapter is None else [adapter_folder(adapter, self.settings)]
+        runs = [made_by for path in paths if (made_by := run_of(path.absolute())) is not None]
+        if not runs:
+            return []
         asked = {result.task: set(result.ids) for result in outcome.results}
         items = {task.name: [item for item in task.items() if item.id in asked[task.name]] for task in self.tasks}
-        return [
-            note
-            for path in paths
-            if (made_by := run_of(path.absolute())) is not None
-            for note in warnings(made_by, items, progress)
-        ]
+        return [note for made_by in runs for note in warnings(made_by, items, progress)]
 
     # --- two models
 
@@ -212,6 +212,15 @@ def is_run(baseline: str) -> bool:
     """Whether that is what an earlier run has left, and not a model."""
     path = Path(baseline).expanduser()
     return (path / FILE).is_file() or (path.suffix == ".json" and path.is_file())
+
+
+def _has_answers(path: Path) -> bool:
+    """Beyond the first line, which says whose they are."""
+    try:
+        with path.open("rb") as file:
+            return sum(1 for _, _ in zip(range(2), file, strict=False)) == 2
+    except OSError:
+        return False
 
 
 def _check_asked(before: Outcome, after: Outcome) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 from hornbook.engine.thinking import PAIRS
 from hornbook.errors import ContextTooLong, UsageError
@@ -65,57 +65,79 @@ def check_tells(model: Any, pending: Sequence[Pending]) -> None:
 # ------------------------------------------------------------------------------------------------- how long it may be
 
 
-def too_long(model: Any, request: Request) -> str | None:
-    """What is too long for the model's context, in words and numbers; None: it fits.
+def room(model: Any, request: Request) -> int:
+    """How many tokens of the model's context are left: behind a prompt for the answer, behind a context and its longest
+    continuation. Below zero: it is longer than the context.
 
-    Counted only where it could be too long, for a token is a byte at least. A whole text (Rolling) always fits: it is read
-    in windows.
+    Counted only where it may be little, for a token is a byte at least; else it is that much or more. A whole text (Rolling)
+    always fits: it is read in windows.
     """
     if isinstance(request, Rolling):
-        return None
-    if isinstance(request, Writing):
-        texts, own = [""], 1  # the answer's first token needs a place
-        said, question = "the prompt has", request.prompt
-    else:
-        texts, own = list(request.continuations), 0
-        said, question = "context and continuation have", request.context
-    most = model.context_length - own
-    context = _text(request)
-    longest = max(texts, key=len, default="")
+        return 0
+    question, context = _question(request), _text(request)
+    continuations = request.continuations if isinstance(request, Likelihood) else ()
+    longest = max(continuations, key=len, default="")
     around = 0 if isinstance(question, str) else AROUND_CHAT + AROUND_TURN * len(question)
-    if len((context + longest).encode("utf-8", "replace")) + around <= most:
-        return None
+    most = len((context + longest).encode("utf-8", "replace")) + around
+    if model.context_length - most >= _wanted(request):
+        return int(model.context_length - most)
     if isinstance(question, str):
-        count = max(model.count_tokens(context + text) for text in dict.fromkeys((longest, *texts[:1])))
+        count = max(model.count_tokens(context + text) for text in dict.fromkeys((longest, *continuations[:1])))
+        if isinstance(request, Writing):
+            count += bool(getattr(getattr(model, "tokenizer", None), "add_bos", False))
     else:
         count = _length(model, model.render(question)) + (model.count_tokens(longest) if longest else 0)
-    if count <= most:
-        return None
-    one = ", one of which the answer needs" if own else ""
-    return f"{said} {count:,} tokens; the context of {model.name} holds {model.context_length:,}{one}"
+    return int(model.context_length - count)
 
 
-def fit(
-    model: Any, task: Task, item: Item, setting: Setting, shots: int, fewer: bool
-) -> tuple[tuple[Request, ...], int]:
-    """(what is asked about an item, with how many solved examples). ``fewer``: they may be dropped until it fits.
+def _wanted(request: Request) -> int:
+    """The room that an answer may take."""
+    return request.sampling.max_tokens if isinstance(request, Writing) else 0
+
+
+class Fitted(NamedTuple):
+    """What is asked about an item, with how many solved examples. ``cramped``: an answer has less room than it may take."""
+
+    requests: tuple[Request, ...]
+    shots: int
+    cramped: bool
+
+
+def fit(model: Any, task: Task, item: Item, setting: Setting, shots: int, fewer: bool) -> Fitted:
+    """``fewer``: solved examples may be dropped until the item, and an answer of full length, fits.
 
     Raises ContextTooLong with the numbers where it does not fit, UsageError where the model cannot be asked that.
     """
-    requests = _asked(task, item, setting)
-    check_able(model, task, requests)
-    what = next(filter(None, (too_long(model, request) for request in requests)), None)
-    if what is None:
-        return requests, shots
-    for fewer_shots in range(shots - 1, -1, -1) if fewer else ():
-        fewer_requests = _asked(task, item, replace(setting, shots=fewer_shots))
-        if not any(too_long(model, request) for request in fewer_requests):
-            return fewer_requests, fewer_shots
+    found: list[Fitted] = []  # what fits, if with little room for an answer
+    what = ""
+    for count in range(shots, -1, -1) if fewer else (shots,):
+        requests = _asked(task, item, setting if count == shots else replace(setting, shots=count))
+        if count == shots:
+            check_able(model, task, requests)
+        rooms = [room(model, request) for request in requests]
+        short = [at for at, request in enumerate(requests) if rooms[at] < isinstance(request, Writing)]
+        cramped = any(left < _wanted(request) for left, request in zip(rooms, requests, strict=True))
+        if not cramped:
+            return Fitted(requests, count, False)
+        if not short:
+            found.append(Fitted(requests, count, True))
+        what = what or next((_said(model, requests[at], rooms[at]) for at in short), "")
+    if found:
+        return found[-1]
     if fewer or not shots:
         remedy = "Take a model with a longer context, or leave the task out."
     else:
         remedy = f"--fit-shots drops some of its {shots} solved examples, and says how many; or say --shots yourself."
     raise ContextTooLong(f"{task.name}, item {item.id}: {what}", remedy)
+
+
+def _said(model: Any, request: Request, left: int) -> str:
+    """What is too long, in words and numbers."""
+    writing = isinstance(request, Writing)
+    said = "the prompt has" if writing else "context and continuation have"
+    one = ", one of which the answer needs" if writing else ""
+    length = model.context_length
+    return f"{said} {length - left:,} tokens; the context of {model.name} holds {length:,}{one}"
 
 
 def _asked(task: Task, item: Item, setting: Setting) -> tuple[Request, ...]:

@@ -122,6 +122,7 @@ class _Plan:
     items: Sequence[Item]
     asked: list[tuple[Request, ...]]
     fewer: dict[str, int] = field(default_factory=dict)
+    cramped: int = 0  # items whose answer may be cut off by the context
 
     @cached_property
     def keys(self) -> list[tuple[str, ...]]:
@@ -252,8 +253,9 @@ def _plan(
     plan = _Plan(task, setting, shots, items, [])
     for number, item in enumerate(items):
         tell(f"{task.name}: reading", number, len(items))
-        requests, had = fit(model, task, item, setting, shots, fit_shots)
+        requests, had, cramped = fit(model, task, item, setting, shots, fit_shots)
         plan.asked.append(requests)
+        plan.cramped += cramped
         if had < shots:
             plan.fewer[item.id] = had
     return plan
@@ -314,6 +316,11 @@ def _notes(plans: Sequence[_Plan], ledger: Ledger) -> Iterator[str]:
             yield (
                 f"{plan.task.name}: {len(plan.fewer)} of {len(plan.items)} items were asked with fewer than {plan.shots} "
                 f"solved examples, down to {min(plan.fewer.values())}, for the model's context holds no more"
+            )
+        if plan.cramped:
+            yield (
+                f"{plan.task.name}: the model's context leaves {plan.cramped} of {len(plan.items)} answers less room than the "
+                "task gives them"
             )
         empty = sum(_wrote_nothing(keys, asked, ledger) for keys, asked in zip(plan.keys, plan.asked, strict=True))
         if empty:
