@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import uuid
@@ -37,19 +38,20 @@ def box(request: pytest.FixtureRequest) -> Sandbox:
 
 
 @pytest.fixture
-def outside(box: Sandbox, tmp_path: Path) -> Iterator[Path]:
-    """A folder of this machine that anybody may write to, with a secret in it, as a home folder has."""
+def outside(box: Sandbox) -> Iterator[Path]:
+    """A folder of this machine that anybody may read and write, with a secret in it, as a home folder has."""
     if box.missing:
         pytest.skip(f"{box.wall} does not hold {', '.join(box.missing)} on this machine")
-    folder = tmp_path / "home"
-    (folder / ".ssh").mkdir(parents=True)
-    (folder / ".ssh" / "id_rsa").write_text("the secret")
-    for path in (folder, *folder.rglob("*"), *list(tmp_path.parents)[:2], tmp_path):
-        path.chmod(0o777)
-    yield folder
-    assert (folder / ".ssh" / "id_rsa").read_text() == "the secret"
-    assert [path.name for path in folder.rglob("*")] == [".ssh", "id_rsa"]
-    assert folder.stat().st_mode & 0o777 == 0o777
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place, "home")
+        (folder / ".ssh").mkdir(parents=True)
+        (folder / ".ssh" / "id_rsa").write_text("the secret")
+        for path in (Path(place), folder, *folder.rglob("*")):
+            path.chmod(0o777)
+        yield folder
+        assert (folder / ".ssh" / "id_rsa").read_text() == "the secret"
+        assert [path.name for path in folder.rglob("*")] == [".ssh", "id_rsa"]
+        assert folder.stat().st_mode & 0o777 == 0o777
 
 
 # Each line of these programs is tried by itself; what it raises is printed, or what it got hold of
@@ -116,7 +118,7 @@ def test_a_signal_that_ends_it_is_its_exit_code(box: Sandbox) -> None:
 
 def test_ordinary_programs_run(box: Sandbox) -> None:
     program = """
-import asyncio, json, math, random, subprocess, sys, tempfile, threading, concurrent.futures, multiprocessing
+import asyncio, getpass, json, math, random, socket, subprocess, sys, tempfile, threading, concurrent.futures, multiprocessing
 async def one():
     await asyncio.sleep(0.01)
     return 1
@@ -127,6 +129,13 @@ with tempfile.NamedTemporaryFile("w+") as file:
     file.write("x")
 with concurrent.futures.ThreadPoolExecutor(4) as pool:
     print(sum(pool.map(math.sqrt, [1, 4, 9])))
+assert len(open("/dev/urandom", "rb").read(8)) == 8
+open("/dev/null", "w").write("x")
+assert getpass.getuser() == "nobody"
+if WALLS:
+    assert socket.gethostname() == "sandbox"
+    with multiprocessing.Pool(2) as pool:
+        assert pool.map(abs, [-1, 2]) == [1, 2]
 random.seed(0)
 print(json.dumps({"hash": hash("角") == hash("角"), "random": random.randrange(100)}))
 try:
@@ -135,7 +144,7 @@ try:
 except ImportError:
     print(2500.0)
 """
-    run = box.run(program)
+    run = box.run(program.replace("WALLS", str(box.wall != "restricted")))
     assert run.stdout.split() == ["thread", "child", "6.0", '{"hash":', "true,", '"random":', "49}", "2500.0"], run
     assert run.outcome == "ok"
 

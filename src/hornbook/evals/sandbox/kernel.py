@@ -58,6 +58,10 @@ def unshare(flags: int) -> None:
     _checked(_libc.unshare(flags), "unshare")
 
 
+def sethostname(name: str) -> None:
+    _checked(_libc.sethostname(name.encode(), ctypes.c_size_t(len(name))), "sethostname")
+
+
 def mount(source: str, target: str, kind: str, flags: int = 0, data: str = "") -> None:
     given = (source.encode(), target.encode(), kind.encode(), ctypes.c_ulong(flags), data.encode())
     _checked(_libc.mount(*given), f"mount {target}")

@@ -18,7 +18,7 @@ from typing import Literal, TypeAlias
 import hornbook
 from hornbook.evals.sandbox import warden
 from hornbook.evals.sandbox.limits import Limits
-from hornbook.evals.sandbox.namespaces import DEVICE_LINKS, DEVICES, INSIDE_USER
+from hornbook.evals.sandbox.namespaces import DEVICE_LINKS, DEVICES, HOST, INSIDE_USER
 
 Wall: TypeAlias = Literal["bubblewrap", "namespaces", "restricted"]
 WALLS: tuple[Wall, ...] = ("bubblewrap", "namespaces", "restricted")
@@ -96,6 +96,7 @@ def command(wall: Wall, limits: Limits, report: int) -> list[str]:
         arguments += ["--ro-bind", path, path]
     for path, target in links():
         arguments += ["--symlink", target, path]
+    arguments += ["--dir", "/dev", "--hostname", HOST]
     for name in DEVICES:
         arguments += ["--dev-bind", f"/dev/{name}", f"/dev/{name}"]
     for path, target in DEVICE_LINKS:

@@ -29,6 +29,7 @@ DEVICE_LINKS = (
     ("/dev/shm", "/tmp"),  # semaphores and shared memory count as files of the folder
 )
 
+HOST = "sandbox"  # what the machine is called inside
 INSIDE_USER = 1000  # who the program believes to be; the number means nothing outside
 
 
@@ -80,6 +81,7 @@ def _wait_for(child: int) -> None:
 
 def _build_root(paths: Sequence[str], links: Sequence[tuple[str, str]], limits: Limits) -> None:
     """Twice another root: first an empty one that has the old root beneath it, then what stood up in it."""
+    kernel.sethostname(HOST)
     kernel.mount("none", "/", "", MS_REC | MS_PRIVATE)
     kernel.mount("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,mode=755")
     os.mkdir("/tmp/old")

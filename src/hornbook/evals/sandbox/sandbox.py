@@ -273,7 +273,13 @@ def _environment(folder: str) -> dict[str, str]:
     """All that a program finds in its environment. A fixed hash seed: the same program does the same twice."""
     one = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
     return {
-        **{"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": folder, "TMPDIR": folder, "LANG": "C.UTF-8"},
+        **{
+            "PATH": "/usr/local/bin:/usr/bin:/bin",
+            "HOME": folder,
+            "TMPDIR": folder,
+            "USER": "nobody",
+            "LANG": "C.UTF-8",
+        },
         **{"PYTHONHASHSEED": "0", "PYTHONUTF8": "1"},
         **one,
     }
