@@ -13,11 +13,12 @@ from typing import Any
 from hornbook.cli import console
 from hornbook.cli.models import fetch
 from hornbook.cli.score_table import compared, scores
-from hornbook.errors import RemoteError, UsageError
+from hornbook.errors import RemoteError
+from hornbook.evals import baseline as baselines
 from hornbook.evals import folder as folders
 from hornbook.evals.compare import Difference, compare, worse
 from hornbook.evals.ledger import FILE as ANSWERS
-from hornbook.evals.outcome import FILE, Outcome
+from hornbook.evals.outcome import Outcome
 from hornbook.evals.run import run
 from hornbook.evals.shown import chance, number
 from hornbook.evals.task import Means, Setting, Task
@@ -53,7 +54,11 @@ class Evaluating:
 
     def carry_out(self, sources: Sequence[str], baseline: str | None, fail_if_worse: bool) -> int:
         """-> the exit code. Raises what opening models, reading questions and asking raise."""
-        earlier = None if baseline is None or not is_run(baseline) else self._earlier(Path(baseline).expanduser())
+        earlier = (
+            None
+            if baseline is None or not baselines.is_run(baseline)
+            else baselines.earlier(Path(baseline).expanduser(), self.tasks)
+        )
         others = [] if baseline is None or earlier is not None else [baseline]
         fetch(self.settings, *sources, *others, *([] if self.judge is None else [self.judge]))
         apart = len(sources) + len(others) > 1
@@ -70,7 +75,7 @@ class Evaluating:
         pair = None if earlier is None and len(outcomes) < 2 else (earlier or outcomes[0], outcomes[-1])
         found: tuple[Difference, ...] = ()
         if pair is not None:
-            _check_asked(*pair)
+            baselines.check_asked(*pair)
             found = compare(*pair, common=True)
         lost = worse(found) if baseline is not None else []
         page = self._page(ran, pair, found)
@@ -140,18 +145,6 @@ class Evaluating:
 
     # --- two models
 
-    def _earlier(self, path: Path) -> Outcome:
-        """The results of an earlier run, of these tasks. Raises UsageError where it has not all of them, DataError."""
-        outcome = Outcome.read(path).with_metrics({task.name: task.metrics for task in self.tasks})
-        names = [task.name for task in self.tasks]
-        there = {result.task: result for result in outcome.results}
-        if missing := [name for name in names if name not in there]:
-            raise UsageError(
-                f"{path} has no results of {', '.join(missing)}: there are {', '.join(there)}",
-                "Name tasks that it has, or the model itself as the baseline.",
-            )
-        return replace(outcome, results=tuple(there[name] for name in names))
-
     def _page(
         self, ran: Sequence[tuple[Outcome, Path]], pair: tuple[Outcome, Outcome] | None, found: Sequence[Difference]
     ) -> Path:
@@ -208,12 +201,6 @@ class Evaluating:
                 console.say(f"  nowhere worse than {pair[0].model.name} beyond chance")
 
 
-def is_run(baseline: str) -> bool:
-    """Whether that is what an earlier run has left, and not a model."""
-    path = Path(baseline).expanduser()
-    return (path / FILE).is_file() or (path.suffix == ".json" and path.is_file())
-
-
 def _has_answers(path: Path) -> bool:
     """Beyond the first line, which says whose they are."""
     try:
@@ -221,18 +208,6 @@ def _has_answers(path: Path) -> bool:
             return sum(1 for _, _ in zip(range(2), file, strict=False)) == 2
     except OSError:
         return False
-
-
-def _check_asked(before: Outcome, after: Outcome) -> None:
-    """Raises UsageError where the baseline lacks items that were asked now; those that it has beyond them are left out."""
-    known = {result.task: set(result.ids) for result in before.results}
-    for result in after.results:
-        if lacking := [id for id in result.ids if id not in known.get(result.task, set())]:
-            raise UsageError(
-                f"{before.model.name} was not asked {len(lacking):,} of {result.items:,} items of {result.task}, "
-                f"such as {lacking[0]}",
-                "Ask as few with --limit, or name the model itself as the baseline.",
-            )
 
 
 def _summary(outcome: Outcome) -> str:

@@ -14,10 +14,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hornbook.errors import GateFailed, UsageError
+from hornbook.errors import GateFailed
+from hornbook.evals import baseline as baselines
 from hornbook.evals import folder as folders
 from hornbook.evals.compare import Difference, compare, worse
-from hornbook.evals.outcome import FILE, Outcome
+from hornbook.evals.outcome import Outcome
 from hornbook.evals.run import run
 from hornbook.evals.shown import chance, error, number
 from hornbook.evals.task import Means, Setting, Task
@@ -86,18 +87,19 @@ class Gate:
         self, after: Candidate, before: Candidate | Path | None, settings: Settings, report: Progress | None = None
     ) -> Verdict:
         """Ask both and compare. ``before``: a path of results, an earlier run's. Raises what opening models, reading
-        questions and asking raise, and UsageError where earlier results lack a task."""
+        questions and asking raise, and UsageError where earlier results lack a task or an item."""
         with ExitStack() as stack:
             judge = stack.enter_context(closing(self._open(Candidate(self.judge), settings))) if self.judge else None
             means = Means(judge)
             earlier: Outcome | None = None
             if isinstance(before, Path):
-                earlier = self._earlier(before)
+                earlier = baselines.earlier(before, self.tasks)
             elif before is not None:
                 earlier = self._asked(before, means, settings, report)
             now = self._asked(after, means, settings, report)
         if earlier is None:
             return Verdict(now)
+        baselines.check_asked(earlier, now)
         found = compare(earlier, now, common=True)
         return Verdict(now, earlier, found, tuple(worse(found)))
 
@@ -123,19 +125,3 @@ class Gate:
         from hornbook.llm import load
 
         return load(one.source, adapter=one.adapter, device=self.device, settings=settings)
-
-    def _earlier(self, path: Path) -> Outcome:
-        outcome = Outcome.read(path).with_metrics({task.name: task.metrics for task in self.tasks})
-        there = {result.task: result for result in outcome.results}
-        if missing := [task.name for task in self.tasks if task.name not in there]:
-            raise UsageError(
-                f"{path} has no results of {', '.join(missing)}: there are {', '.join(there)}",
-                "Name tasks that it has, or a model as the baseline.",
-            )
-        return replace(outcome, results=tuple(there[task.name] for task in self.tasks))
-
-
-def is_run(baseline: str) -> bool:
-    """Whether that is what an earlier run has left, and not a model."""
-    path = Path(baseline).expanduser()
-    return (path / FILE).is_file() or (path.suffix == ".json" and path.is_file())

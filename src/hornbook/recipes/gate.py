@@ -60,7 +60,8 @@ def weighed(
     gate: Gate, wanted: Evaluation, after: Candidate, base: str | None, settings: Settings, report: Report, say: Say
 ) -> Verdict:
     """``base``: the model that the other one was made of, if it was."""
-    from hornbook.evals.gate import Candidate, is_run
+    from hornbook.evals.baseline import is_run
+    from hornbook.evals.gate import Candidate
 
     named = base if wanted.baseline == BASE else wanted.baseline
     before: Candidate | Path | None = None
