@@ -13,6 +13,7 @@ import pytest
 from made_outcomes import HOSTILE, choices, outcome
 
 from hornbook.errors import DataError, StoreError
+from hornbook.evals.outcome import Asked
 from hornbook.evals.report import html, write
 from real_browser import SCREENS, serious
 
@@ -134,6 +135,12 @@ def counts(page: Any, text: str) -> None:
     page.locator(f"#count:text-is('{text}')").wait_for()
 
 
+def unfold(page: Any) -> None:
+    """Open the first item."""
+    page.locator(".item > summary").first.click()
+    page.wait_for_selector(".item[open] .inside")
+
+
 def test_a_person_finds_why_an_item_failed(opened: Opened) -> None:
     made = outcome("m", 0)
     page = opened(made)
@@ -145,7 +152,7 @@ def test_a_person_finds_why_an_item_failed(opened: Opened) -> None:
     assert ids(page) == wrong and page.inner_text("#count") == f"{len(wrong)} of 60 items"
     page.select_option("#group", "历史")
     assert set(ids(page)) == {id for id in wrong if int(id.split("-")[1]) % 3 == 0}
-    page.locator(".item summary").first.click()
+    unfold(page)
     inside = page.locator(".item .inside").first
     said = inside.inner_text()
     assert "which of these is number" in said and "about gravity" not in said
@@ -171,21 +178,38 @@ def test_search_looks_at_what_is_an_item_s_own(opened: Opened) -> None:
 def test_answers_of_every_kind_are_shown(opened: Opened) -> None:
     page = opened(outcome("m", 0), address="#task=reading&search=reading-4")
     assert ids(page) == ["reading-4"], "an address leads to what was looked at"
-    page.locator(".item summary").click()
+    unfold(page)
     said = page.locator(".inside").inner_text()
     assert "system\nBe brief.\nuser\n请问第 4 个问题" in re.sub(r"\n+", "\n", said) and "(nothing)" in said
     page.fill("#search", "")
     page.select_option("#task", label="perplexity:tales")
     counts(page, "5 items")
     assert page.locator("#show option").count() == 1, "no item of it is right or wrong"
-    page.locator(".item summary").first.click()
+    unfold(page)
     assert "of 200 tokens" in page.locator(".inside").first.inner_text()
     page.select_option("#task", label="rag")
-    page.locator(".item summary").first.click()
+    unfold(page)
     assert '"path": "b.pdf"' in page.locator(".inside").inner_text() and "Where does it stand?" in page.inner_text(
         ".inside"
     )
     assert "task=rag" in page.url
+
+
+def test_prompts_that_are_chosen_between_stand_in_one_table(opened: Opened) -> None:
+    """As WinoGrande puts it: the same end after two beginnings."""
+    result = choices(0, items=3)
+    asked = tuple(
+        Asked("likelihood", f"It fell because the {what}", (" was weak.",), ({"logprob": logprob, "is_greedy": False, "tokens": 3},))
+        for what, logprob in (("shelf", -4.5), ("book", -3.25))
+    )  # fmt: skip
+    samples = [replace(one, asked=asked, target="It fell because the shelf") for one in result.samples]
+    page = opened(outcome("m", 0, replace(result, samples=tuple(samples), shots=0)))
+    unfold(page)
+    rows = page.locator(".inside .options tbody tr").all_inner_texts()
+    assert [row.split("\t") for row in rows] == [
+        ["It fell because the shelf was weak. ✓", "-4.5", "3"], ["It fell because the book was weak.", "-3.25", "3"]
+    ]  # fmt: skip
+    assert page.locator(".inside tr:has(.likeliest)").inner_text().startswith("It fell because the book")
 
 
 def test_two_models_stand_side_by_side_with_what_flipped(opened: Opened) -> None:
@@ -196,15 +220,13 @@ def test_two_models_stand_side_by_side_with_what_flipped(opened: Opened) -> None
     assert ids(page)[: len(lost)] == lost, "what was lost comes first"
     page.get_by_role("link", name=f"{len(lost)} items").first.click()
     counts(page, f"{len(lost)} of 60 items")
-    assert (
-        ids(page) == lost
-        and page.locator(".item .marks").first.inner_text().replace("\n", "") == "✓old: right.✗new: wrong."
-    )
-    page.locator(".item summary").first.click()
+    assert ids(page) == lost
+    assert page.locator(".item .marks").first.inner_text().replace("\n", "") == "✓old: right.✗new: wrong."
+    unfold(page)
     assert page.locator(".options thead").inner_text().split("\t")[1:3] == ["old", "new"]
     page.select_option("#task", label="reading")
     page.select_option("#show", "all")
-    page.locator(".item summary").first.click()
+    unfold(page)
     assert page.locator(".inside .sides h4").all_inner_texts() == ["old", "new"]
 
 
@@ -245,7 +267,7 @@ def test_hostile_texts_are_shown_and_do_nothing(opened: Opened) -> None:
     page = opened(outcome(HOSTILE, 0, hostile))
     page.fill("#search", "quiz-3 onerror")
     counts(page, "1 of 60 items")
-    page.locator(".item summary").click()
+    unfold(page)
     assert "</script><script>document.title='taken'" in page.locator(".inside").inner_text()
     assert "taken'" in page.title() and page.title() != "taken" and page.locator("img").count() == 0
 
@@ -256,8 +278,7 @@ def test_it_is_readable_in_both_themes_and_on_a_phone(opened: Opened, theme: str
     long = outcome("a-model-with-a-very-long-name-" * 3, 0)
     for name, outcomes in (("one", [outcome("smollm2:135m", 0)]), ("two", [long, outcome("gemma3:270m", 1)])):
         page = opened(*outcomes, theme=theme, width=width)
-        page.locator(".item summary").first.click()
-        page.wait_for_selector(".inside")
+        unfold(page)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         if (name, theme, width) in (("one", "dark", 360), ("two", "light", 360), ("two", "dark", 1100)):
             assert serious(page) == []

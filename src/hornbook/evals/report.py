@@ -219,7 +219,9 @@ def _differences(outcomes: Sequence[Outcome], differences: Sequence[Difference])
     for one in differences:
         sure = one.p <= _CERTAIN
         good = (one.value > 0) == one.higher_is_better
-        verdict = ("better" if good else "worse") if sure else "within chance"
+        verdict = (
+            "too few items" if one.stderr is None else ("better" if good else "worse") if sure else "within chance"
+        )
         rows.append(
             _row(
                 ("task", escaped(one.task) if one.task != said else f'<span class="again">{escaped(one.task)}</span>'),
@@ -229,7 +231,7 @@ def _differences(outcomes: Sequence[Outcome], differences: Sequence[Difference])
                 ("drawn", _apart(one, widest) if one.percent and widest else ""),
                 ("value", f"<b>{number(one.value, one.percent, signed=True)}</b>"),
                 ("interval", interval(one.low, one.high, one.percent, signed=True)),
-                ("about", f'<span class="{verdict.split()[0] if sure else "even"}">{verdict}</span>, p {chance(one.p)}'),
+                ("about", f'<span class="{verdict if sure else "even"}">{verdict}</span>, p {chance(one.p)}'),
             )
         )  # fmt: skip
         said = one.task

@@ -36,5 +36,5 @@ def name(metric: str, higher_is_better: bool) -> str:
 
 
 def _four(value: float) -> str:
-    text = f"{value:.4g}"
+    text = f"{value:#.4g}".rstrip(".")
     return f"{value:,.0f}" if "e+" in text and abs(value) < 1e12 else text

@@ -171,6 +171,8 @@
     const sides = item.asked;
     const first = sides.find((ones) => ones) || [];
     const likeliest = sides.map((ones) => Math.max(...(ones || []).filter((one) => one.kind === "likelihood").flatMap((one) => one.answers.map((answer) => answer[0] ?? -Infinity))));
+    if (first.length > 1 && first.every((one) => one.kind === "likelihood" && one.options.length === 1 && typeof one.prompt === "string"))
+      return completions(sides, first, likeliest, item);
     return first.flatMap((one, number) => {
       const all = sides.map((ones) => (ones ? ones[number] : null));
       const nodes = prompts(all);
@@ -212,16 +214,32 @@
     return element("div", { class: "sides" }, ...sides);
   }
 
+  // Several prompts of which each has one continuation: the prompts are what is chosen between.
+  function completions(sides, first, likeliest, item) {
+    const beginning = first[0].begins === undefined ? [] : prompts([{ ...first[0], prompt: "" }]);
+    const texts = first.map((one) => ({ before: one.prompt, option: one.options[0] }));
+    const answers = sides.map((ones) => first.map((_, number) => ones?.[number]?.answers[0]));
+    return [...beginning, likelihoods(texts, answers, likeliest, item)];
+  }
+
   function options(one, all, likeliest, item) {
-    const right = new Set([item.target || "", ...(item.target || "").split(" | ")].map((text) => text.trim()));
+    const answers = all.map((side) => one.options.map((_, number) => side?.answers[number]));
+    return likelihoods(one.options.map((option) => ({ before: "", option })), answers, likeliest, item);
+  }
+
+  // A table of what was compared; answers: of each model, of each text.
+  function likelihoods(texts, answers, likeliest, item) {
+    const target = (item.target || "").trim();
+    const right = new Set([target, ...target.split(" | ").map((text) => text.trim())].filter(Boolean));
     const head = element("tr", {}, element("th", { scope: "col", class: "text" }, "continuation"), ...models.map((name, model) => element("th", { scope: "col", class: two ? ["head-first", "head-second"][model] : "" }, visible(two ? name : "log-probability"))), element("th", { scope: "col" }, "tokens"));
-    const rows = one.options.map((option, number) => {
-      const answers = all.map((side) => (side ? side.answers[number] : null));
-      const cells = answers.map((answer, model) => element("td", answer && answer[0] === likeliest[model] ? { class: "likeliest", title: "the likeliest" } : {}, answer ? digits(answer[0]) : "–"));
-      const known = answers.filter((answer) => answer);
-      const tokens = [...new Set(known.map((answer) => answer[2]))].join(" / ");
-      const good = right.has(option.trim()) && option.trim() !== "";
-      return element("tr", {}, element("td", { class: good ? "text right" : "text" }, ...marked(option), good ? element("span", { "aria-label": "right", role: "img" }, " ✓") : null), ...cells, element("td", {}, tokens));
+    const rows = texts.map(({ before, option }, number) => {
+      const here = answers.map((each) => each[number]);
+      const cells = here.map((answer, model) => element("td", answer && answer[0] === likeliest[model] ? { class: "likeliest", title: "the likeliest" } : {}, answer ? digits(answer[0]) : "–"));
+      const tokens = [...new Set(here.filter(Boolean).map((answer) => answer[2]))].join(" / ");
+      const good = right.has(option.trim()) || right.has(before.trim()) || right.has((before + option).trim());
+      const text = element("td", { class: good ? "text right" : "text" }, before ? element("span", { class: "before" }, ...marked(before)) : null, ...marked(option));
+      if (good) text.append(element("span", { "aria-label": "right", role: "img" }, " ✓"));
+      return element("tr", {}, text, ...cells, element("td", {}, tokens));
     });
     return element("table", { class: "options" }, element("thead", {}, head), element("tbody", {}, ...rows));
   }
