@@ -8,7 +8,7 @@ from typing import Any
 from hornbook.engine.scripted import ScriptedLLM
 from hornbook.errors import UsageError
 from hornbook.evals.metric import Metric
-from hornbook.evals.prompting import drawn, framed
+from hornbook.evals.prompting import framed
 from hornbook.evals.task import Answer, Grade, Item, Likelihood, Means, Request, Rolling, Setting, Task, Trial, Writing
 from hornbook.types import SamplingParams, Score
 
@@ -148,8 +148,3 @@ class Remembering(ScriptedLLM):
         self.waves.append(len(several))
         self.written += several
         return super().generate(prompts, sampling)
-
-
-def shown(task: Task, item: Item, count: int) -> list[str]:
-    """The ids of the solved examples before an item."""
-    return [example.id for example in drawn(task, item, Setting(shots=count))]
