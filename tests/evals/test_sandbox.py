@@ -97,6 +97,12 @@ def test_input_ends_and_the_folder_holds_only_the_programs_own(box: Sandbox) -> 
     assert run.stdout == "['', ['main.py']] False\n"
 
 
+def test_nothing_of_ours_is_open(box: Sandbox) -> None:
+    """Neither a pipe of the warden nor a folder from outside."""
+    tries = "import os\nfor n in range(256):\n  try: os.fstat(n); print(n)\n  except OSError: pass"
+    assert box.run(tries).stdout.split() == ["0", "1", "2"]
+
+
 def test_a_file_can_be_imported_and_written(box: Sandbox) -> None:
     run = box.run(
         "import helper; open('out', 'w').write('x' * helper.n); print(len(open('out').read()))",
@@ -228,21 +234,22 @@ print("done")
     assert not running(marker)
 
 
-def test_nothing_outlives_a_host_that_is_killed(box: Sandbox) -> None:
+@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
+def test_nothing_outlives_its_host(box: Sandbox, blow: signal.Signals) -> None:
     marker = uuid.uuid4().hex
     inner = (
         f"import os, sys; os.execv(sys.executable, [sys.executable, '-c', 'import time; time.sleep(60)', '{marker}'])"
     )
     host = (
         "from hornbook.evals.sandbox.sandbox import Sandbox\n"
-        f"Sandbox({box.wall!r}, frozenset(), {{}}).run({inner!r}, seconds=50)"
+        f"Sandbox({box.wall!r}, frozenset(), {{}}).run_many([{inner!r}] * 5, workers=2, seconds=50)"
     )
-    process = subprocess.Popen([sys.executable, "-c", host])
+    process = subprocess.Popen([sys.executable, "-c", host], stderr=subprocess.DEVNULL)
     until = time.monotonic() + 20
-    while len(running(marker)) < 2 and time.monotonic() < until:  # the host itself, and the program
+    while len(running(marker)) < 3 and time.monotonic() < until:  # the host itself, and two programs
         time.sleep(0.02)
-    process.kill()
-    process.wait()
+    process.send_signal(blow)
+    process.wait(timeout=20)
     while running(marker) and time.monotonic() < until:
         time.sleep(0.02)
     assert not running(marker)

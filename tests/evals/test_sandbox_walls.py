@@ -105,6 +105,14 @@ def test_a_kernel_without_walls_is_found_out_and_its_limits_still_hold(monkeypat
     assert box.run("print(6 * 7)").stdout == "42\n"
 
 
+def test_a_python_that_must_be_told_where_its_library_lies_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = os.path.join(sys.base_prefix, "lib")
+    monkeypatch.setenv("LD_LIBRARY_PATH", f"/somebody/else:{own}")
+    assert layers.libraries() == {"LD_LIBRARY_PATH": own}
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/somebody/else")
+    assert layers.libraries() == {}
+
+
 # A plain user: root's tests start again as nobody, with a Python that nobody may read
 
 

@@ -63,6 +63,13 @@ def _outermost(paths: list[str]) -> tuple[str, ...]:
     return tuple(kept)
 
 
+def libraries() -> dict[str, str]:
+    """What the loader must be told, where this Python finds its own library only by being told (LD_LIBRARY_PATH)."""
+    told = os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)
+    seen = [path for path in told if any(Path(path).is_relative_to(place) for place in places())]
+    return {"LD_LIBRARY_PATH": os.pathsep.join(seen)} if seen else {}
+
+
 def links() -> tuple[tuple[str, str], ...]:
     """Those of ``python_paths`` that are links (``/lib`` -> ``usr/lib``), which stay links inside."""
     return tuple((path, os.readlink(path)) for path in python_paths() if os.path.islink(path))

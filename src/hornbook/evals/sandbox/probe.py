@@ -7,7 +7,6 @@ import os
 import shutil
 import socket
 import tempfile
-import threading
 from functools import cache
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from hornbook.errors import SandboxError
 from hornbook.evals.sandbox.kernel import LINUX
 from hornbook.evals.sandbox.layers import WALLS
 from hornbook.evals.sandbox.sandbox import Sandbox
+from hornbook.forking import lock
 
 PROMISES = {
     "network": "nothing is reached, not even this machine",
@@ -73,7 +73,7 @@ if os.fork() == 0:
 """
 MEMORY_MB = 128
 
-_lock = threading.Lock()
+_lock = lock()
 
 
 def best() -> Sandbox:

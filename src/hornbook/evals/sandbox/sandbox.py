@@ -13,6 +13,7 @@ import marshal
 import os
 import re
 import selectors
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,7 @@ import time
 import uuid
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, TypedDict, Unpack
 
@@ -54,6 +56,10 @@ class Run:
     @property
     def ok(self) -> bool:
         return self.outcome == "ok"
+
+
+# Of the thread of one of many programs: a pipe that is closed when nobody wants their results any more
+_ending: ContextVar[int | None] = ContextVar("ending", default=None)
 
 
 class Options(TypedDict, total=False):
@@ -145,27 +151,39 @@ class Sandbox:
         try:
             return self._run(order, limits, folder)
         finally:
-            _remove(folder)
+            try:
+                _remove(folder)
+            except OSError:  # what still runs, where killing does not hold, may write while we remove
+                shutil.rmtree(folder, ignore_errors=True)
 
     def run_many(self, programs: Iterable[str], workers: int | None = None, **options: Unpack[Options]) -> list[Run]:
         """Each program by itself, ``workers`` at a time (None: one a processor), results in the order of programs."""
-        with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        ending, end = os.pipe()
+        pool = ThreadPoolExecutor(workers or os.cpu_count(), initializer=_ending.set, initargs=(ending,))
+        try:
             return list(pool.map(lambda program: self.run(program, **options), programs))
+        finally:  # after a Control-C, or one that could not be started, the others are not waited for
+            os.close(end)
+            pool.shutdown(cancel_futures=True)
+            os.close(ending)
 
     def _run(self, order: dict[str, Any], limits: Limits, folder: str) -> Run:
         order |= {"folder": folder, "environment": _environment(folder)}
-        report, reports = os.pipe()
+        report = reports = -1
         try:
+            report, reports = os.pipe()
             command = layers.command(self.wall, limits, reports)
             warden = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=(reports,),
-                start_new_session=True, cwd="/", env={}, bufsize=0,
+                start_new_session=True, cwd="/", env=layers.libraries(), bufsize=0,
             )  # fmt: skip
         except OSError as error:
-            os.close(report)
+            if report >= 0:
+                os.close(report)
             raise SandboxError(f"the sandbox cannot start: {error}", "Free some processes, files or memory.") from error
         finally:
-            os.close(reports)
+            if reports >= 0:
+                os.close(reports)
         with Wire(warden, report, limits) as wire:
             wire.send(order)
             return wire.receive()
@@ -230,12 +248,19 @@ class Wire:
         with selectors.DefaultSelector() as waiter:
             for place in self.kept:
                 waiter.register(place, selectors.EVENT_READ)
-            while waiter.get_map():
+            ending = _ending.get()
+            if ending is not None:
+                waiter.register(ending, selectors.EVENT_READ)
+            while waiter.get_map().keys() - {ending}:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     self.left_running = True
                     break
                 for key, _ in waiter.select(left):
+                    if key.fd == ending:
+                        waiter.unregister(ending)
+                        self.order.close()
+                        continue
                     data = os.read(key.fd, 1 << 16)
                     if not data:
                         waiter.unregister(key.fd)
@@ -282,6 +307,7 @@ def _environment(folder: str) -> dict[str, str]:
         },
         **{"PYTHONHASHSEED": "0", "PYTHONUTF8": "1"},
         **one,
+        **layers.libraries(),
     }
 
 
