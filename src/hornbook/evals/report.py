@@ -371,6 +371,6 @@ def _explained(two: bool) -> str:
     return (
         "<section><details><summary>How to read these numbers</summary><p>Shares are shown times a hundred. What follows ± is one "
         "standard error. The 95 % interval holds the score that the model would get on endlessly many items of the same kind, "
-        "in 95 of 100 evaluations: Wilson’s for shares of right answers, Student’s for other means, by resampling the items "
+        "in 95 of 100 evaluations: Wilson’s for shares, Student’s for other means, by resampling the items "
         f"for everything else. ↓: less is better.</p>{apart if two else ''}</details></section>"
     )

@@ -1,9 +1,10 @@
 """A score with its uncertainty: what the same model would get on other questions of the same kind.
 
-    the metric is                standard error                        95% interval
-    the mean of 0 and 1          sample deviation / sqrt(N)            Wilson's score interval (JASA 22, 1927)
-    the mean of other numbers    sample deviation / sqrt(N)            Student's t
-    anything else                of 2,000 bootstrap resamples          BCa bootstrap (hornbook.evals.bootstrap)
+    the metric is                  standard error                    95% interval
+    the mean of 0 and 1            sample deviation / sqrt(N)        Wilson's score interval (JASA 22, 1927)
+    the mean of shares in [0, 1]   sample deviation / sqrt(N)        Wilson's, of as many items as would be as uncertain
+    the mean of other numbers      sample deviation / sqrt(N)        Student's t
+    anything else                  of 2,000 bootstrap resamples      BCa bootstrap (hornbook.evals.bootstrap)
 
 The standard errors of means are those of lm-evaluation-harness, also for a total over groups (pooled within the groups).
 Nothing here is random from run to run: the resamples are drawn with a fixed seed.
@@ -68,14 +69,14 @@ def by_group(metric: Metric, columns: Columns, groups: Sequence[str], *, seed: i
     }
 
 
-def wilson(share: float, items: float) -> tuple[float, float]:
-    """The shares of a population that would give this one in so many items (0/1 each) without surprise.
+def wilson(share: float, items: float, width: float = _Z) -> tuple[float, float]:
+    """The shares of a population that would give this one in so many items without surprise.
 
     Unlike share ± 2 errors it stays inside [0, 1] and holds for few items and near its ends (Brown, Cai & DasGupta,
-    Interval Estimation for a Binomial Proportion, 2001).
+    Interval Estimation for a Binomial Proportion, 2001). ``width``: in standard errors.
     """
-    middle = (share + _Z**2 / (2 * items)) / (1 + _Z**2 / items)
-    half = _Z / (1 + _Z**2 / items) * math.sqrt(share * (1 - share) / items + _Z**2 / (4 * items**2))
+    middle = (share + width**2 / (2 * items)) / (1 + width**2 / items)
+    half = width / (1 + width**2 / items) * math.sqrt(share * (1 - share) / items + width**2 / (4 * items**2))
     # At either end the formula gives the end itself, but for the rounding.
     return 0.0 if share == 0 else middle - half, 1.0 if share == 1 else middle + half
 
@@ -88,19 +89,18 @@ def _mean(column: Column, groups: Column | None, percent: bool) -> Estimate:
     if not math.isfinite(value):
         return Estimate(value, None, None, None, items)
     stderr, freedom = _error(column, groups)
-    low: float | None = None
-    high: float | None = None
-    if np.isin(column, (0.0, 1.0)).all():
-        # What groups save is told as more items than there are (the effective sample size of Korn & Graubard, 1998).
-        plain = value * (1 - value) / max(1, items - 1)  # the squared error without groups
-        saved = plain / stderr**2 if stderr and groups is not None else 1.0
-        low, high = wilson(value, items * saved)
-    elif stderr is not None:
-        half = student(0.5 + LEVEL / 2, freedom) * stderr
-        low, high = value - half, value + half
-        if percent and column.min() >= 0 and column.max() <= 1:
-            low, high = max(low, 0.0), min(high, 1.0)
-    return Estimate(value, stderr, low, high, items)
+    right_or_wrong = bool(np.isin(column, (0.0, 1.0)).all())
+    if stderr is None:
+        low, high = wilson(value, 1) if right_or_wrong else (None, None)
+        return Estimate(value, None, low, high, items)
+    width = _Z if right_or_wrong else student(0.5 + LEVEL / 2, freedom)
+    if right_or_wrong or (percent and column.min() >= 0 and column.max() <= 1):
+        # Grades between 0 and 1 vary less than right and wrong, and what groups explain is no uncertainty: either is told
+        # as more items than there are, as surveys do (Franco et al., J. Survey Statistics and Methodology 7, 2019).
+        plain = value * (1 - value) / (items - 1)  # the squared error of as many right and wrong answers without groups
+        alike = items * plain / stderr**2 if stderr else items
+        return Estimate(value, stderr, *wilson(value, alike, width), items)
+    return Estimate(value, stderr, value - width * stderr, value + width * stderr, items)
 
 
 def _error(column: Column, groups: Column | None) -> tuple[float | None, int]:
