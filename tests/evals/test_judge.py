@@ -135,7 +135,7 @@ def test_a_judge_must_be_named_and_must_write(monkeypatch: pytest.MonkeyPatch) -
         task().equip(Means(judge=WordEmbedder()))
     named: list[str] = []
     monkeypatch.setattr(
-        "hornbook.llm.load", lambda name: named.append(name) or ScriptedLLM(lambda prompt: "[[5]]", name=name)
+        "hornbook.llm.load", lambda name, settings: named.append(name) or ScriptedLLM(lambda prompt: "[[5]]", name=name)
     )
     several = [task(judge="big"), task(judge="big")]
     for one in several:

@@ -110,6 +110,7 @@ def test_an_earlier_evaluation_may_be_the_baseline(
     [
         (["evaluate.tasks=[arc_eesy]"], "there is no task 'arc_eesy'"),
         (["evaluate.tasks=[none.jsonl]"], "none.jsonl is not there"),
+        (["evaluate.tasks=[tone.yaml]"], "tone needs a judge"),
         (["evaluate.tasks=[]"], "evaluate.tasks: "),
         (["evaluate.tasks=[boolq]", "evaluate.baselin=x"], "there is no setting 'evaluate.baselin'"),
         (
@@ -119,8 +120,10 @@ def test_an_earlier_evaluation_may_be_the_baseline(
     ],
 )
 def test_a_gate_that_cannot_be_is_refused_before_any_work(
-    tiny_llm_path: Path, chats: Path, tmp_path: Path, words: list[str], said: str
+    tiny_llm_path: Path, chats: Path, tmp_path: Path, words: list[str], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tone.yaml").write_text("kind: judged\nitems: [{question: Say hello.}]\n")
     with pytest.raises((UsageError, DataError), match=said):
         carry_out(asked(tiny_llm_path, chats, *words), tmp_path / "run", tmp_path)
     assert not (tmp_path / "run").exists()

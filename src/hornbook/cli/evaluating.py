@@ -67,7 +67,7 @@ class Evaluating:
             judge = None
             if self.judge is not None:
                 judge = stack.enter_context(closing(self._open(self.judge, None)))
-            means = Means(judge, self.unsafe_code)
+            means = Means(judge, self.unsafe_code, self.settings)
             for place, source in enumerate([*others, *sources]):
                 adapter = self.opening.adapter if place == len(others) else None
                 ran.append(self._one(source, adapter, means, [folder for _, folder in ran] if apart else None))

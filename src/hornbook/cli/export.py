@@ -142,9 +142,9 @@ def _gate(
     from hornbook.evals.registry import tasks as named
 
     found = named(words(tasks), Data.load(settings, *(data or [])))
-    for task in found:
-        task.items()
-    return Gate(found, limit)
+    gate = Gate(found, limit)
+    gate.check()
+    return gate
 
 
 def _weigh(gate: Gate, model: str, adapter: str | None, copy: Path, name: str, settings: Settings) -> Verdict:

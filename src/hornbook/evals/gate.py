@@ -14,10 +14,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hornbook.errors import GateFailed
+from hornbook.errors import GateFailed, UsageError
 from hornbook.evals import baseline as baselines
 from hornbook.evals import folder as folders
 from hornbook.evals.compare import Difference, compare, worse
+from hornbook.evals.judge import Judged
 from hornbook.evals.outcome import Outcome
 from hornbook.evals.run import run
 from hornbook.evals.shown import chance, error, number
@@ -83,6 +84,16 @@ class Gate:
     judge: str | None = None
     device: str = "auto"
 
+    def check(self) -> None:
+        """Whether all that it takes is there, before the work that it is to judge. Raises DataError for questions that are not,
+        UsageError for a judge that nobody has named and a sandbox that would not hold."""
+        for task in self.tasks:
+            task.items()
+            if not isinstance(task, Judged):
+                task.equip(Means())
+            elif not (self.judge or task.named):
+                raise UsageError(f"{task.name} needs a judge", "Name a model, in the task's file or beside its name.")
+
     def weigh(
         self, after: Candidate, before: Candidate | Path | None, settings: Settings, report: Progress | None = None
     ) -> Verdict:
@@ -90,7 +101,7 @@ class Gate:
         questions and asking raise, and UsageError where earlier results lack a task or an item."""
         with ExitStack() as stack:
             judge = stack.enter_context(closing(self._open(Candidate(self.judge), settings))) if self.judge else None
-            means = Means(judge)
+            means = Means(judge, settings=settings)
             earlier: Outcome | None = None
             if isinstance(before, Path):
                 earlier = baselines.earlier(before, self.tasks)

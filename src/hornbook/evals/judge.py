@@ -99,7 +99,7 @@ class Judged(Task):
         else:
             self.metrics = (Metric("wins"), Metric("consistent"), unparsed)
         self._read, self._read_examples = items, examples
-        self._named = judge
+        self.named = judge
         self._judge: LLM | None = None
 
     def items(self) -> Sequence[Item]:
@@ -118,12 +118,12 @@ class Judged(Task):
 
     def equip(self, means: Means) -> None:
         """Raises UsageError where no judge was named, or one that cannot write."""
-        chosen = means.judge or self._named
+        chosen = means.judge or self.named
         if not chosen:
             raise UsageError(
                 f"{self.name} needs a judge", "Name a model with --judge, or as judge: in the task's file."
             )
-        model = _model(chosen) if isinstance(chosen, str) else chosen
+        model = _model(chosen, means) if isinstance(chosen, str) else chosen
         if not isinstance(model, LLM):
             raise UsageError(
                 f"{getattr(model, 'name', chosen)} cannot write, and so not judge", "Name a model that can."
@@ -202,10 +202,10 @@ class Judged(Task):
             return ""
 
 
-def _model(name: str) -> Any:
+def _model(name: str, means: Means) -> Any:
     from hornbook.llm import load
 
     model = _loaded.get(name)
     if model is None:
-        model = _loaded[name] = load(name)
+        model = _loaded[name] = load(name, settings=means.settings)
     return model

@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 
 from hornbook.errors import DataError
 from hornbook.evals.metric import Columns, Metric
+from hornbook.settings import Settings
 from hornbook.types import Message, Progress, SamplingParams, Score
 
 Question: TypeAlias = "str | tuple[Message, ...]"  # plain text to go on from, or turns that await the assistant's
@@ -79,10 +80,12 @@ class Writing:
 @dataclass(frozen=True, slots=True)
 class Means:
     """What a grade may take beside the answers. ``judge``: an LLM that was named for it; ``unsafe_code``: the person has said
-    that code which a model wrote may run where nothing keeps it apart."""
+    that code which a model wrote may run where nothing keeps it apart; ``settings``: of this call, by which what a task opens
+    itself is opened (None: those of the environment)."""
 
     judge: Any = None
     unsafe_code: bool = False
+    settings: Settings | None = None
 
 
 Request: TypeAlias = "Likelihood | Rolling | Writing"

@@ -27,16 +27,16 @@ def of_recipe(recipe: Recipe, settings: Settings) -> Gate | None:
 
 
 def made(wanted: Evaluation, settings: Settings, device: str = "auto") -> Gate:
-    """Its tasks are there when this returns. Raises UsageError, DataError."""
+    """All that it takes is there when this returns. Raises UsageError, DataError."""
     from hornbook.evals.data import Data
     from hornbook.evals.gate import Gate
     from hornbook.evals.registry import tasks
     from hornbook.evals.task import Setting
 
     found = tasks(wanted.tasks, Data.load(settings, *wanted.data))
-    for task in found:
-        task.items()
-    return Gate(found, wanted.limit, Setting(wanted.shots, chat=wanted.chat), wanted.judge, device)
+    gate = Gate(found, wanted.limit, Setting(wanted.shots, chat=wanted.chat), wanted.judge, device)
+    gate.check()
+    return gate
 
 
 def passed(gate: Gate, recipe: Recipe, outcome: Outcome, settings: Settings, report: Report, say: Say) -> Outcome:

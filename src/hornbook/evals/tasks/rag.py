@@ -46,7 +46,7 @@ from hornbook.evals.metric import Column, Columns, Metric
 from hornbook.evals.metrics import short
 from hornbook.evals.own_rows import texts
 from hornbook.evals.registry import Kind, Kinds
-from hornbook.evals.task import Grade, Item, Setting, Trial
+from hornbook.evals.task import Grade, Item, Means, Setting, Trial
 from hornbook.evals.written import read_items
 from hornbook.rag.ask import ask
 from hornbook.retrieve.index import Index
@@ -94,6 +94,7 @@ class Rag(Trial):
         self._rows: dict[str, str] = {}  # of each item: file and line
         self._gold: dict[str, list[list[dict[str, Any]]]] = {}  # of each item: where its quotes stand
         self._lock = threading.Lock()
+        self._settings: Settings | None = None
 
     @cached_property
     def version(self) -> str:  # type: ignore[override]
@@ -103,6 +104,9 @@ class Rag(Trial):
             said.update(str(path.relative_to(self._documents)).encode("utf-8", "surrogateescape"))
             said.update(path.read_bytes())
         return f"1-{said.hexdigest()[:12]}"
+
+    def equip(self, means: Means) -> None:
+        self._settings = means.settings
 
     def items(self) -> Sequence[Item]:
         return read_items([self._questions], self._item)
@@ -228,7 +232,7 @@ class Rag(Trial):
         """The documents' index, the one that ``hornbook ask`` has of them, brought to their state."""
         with self._lock:
             if self._index is None:
-                settings = Settings.load()
+                settings = self._settings or Settings.load()
                 index = Index.open(index_folder([self._documents], settings), settings=settings)
                 report = index.ingest([self._documents], progress=tell)
                 if not report.chunks:

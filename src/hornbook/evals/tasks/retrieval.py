@@ -31,7 +31,7 @@ from hornbook.evals.data import Data, field, rows
 from hornbook.evals.metric import Columns, Metric
 from hornbook.evals.metrics import ranking
 from hornbook.evals.registry import Kind, Kinds
-from hornbook.evals.task import Grade, Item, Setting, Trial
+from hornbook.evals.task import Grade, Item, Means, Setting, Trial
 from hornbook.retrieve.index import Index, Mode
 from hornbook.settings import Settings
 from hornbook.types import Embedder, Progress
@@ -153,10 +153,14 @@ class Retrieval(Trial):
         self._mode: Mode = mode
         self._index: tuple[str, Index] | None = None
         self._lock = threading.Lock()
+        self._settings: Settings | None = None
 
     @property
     def version(self) -> str:  # type: ignore[override]
         return f"1-{self._collection.digest}"
+
+    def equip(self, means: Means) -> None:
+        self._settings = means.settings
 
     def items(self) -> Sequence[Item]:
         queries, judged = self._collection.queries(), self._collection.judged()
@@ -207,7 +211,7 @@ class Retrieval(Trial):
         """The collection's index with this embedder, made where it is not there yet: it is kept, among the indexes of Hornbook's home."""
         with self._lock:
             if self._index is None or self._index[0] != embedder.fingerprint:
-                settings = Settings.load()
+                settings = self._settings or Settings.load()
                 place = settings.indexes / f"eval-{self._collection.folder.name}-{self._collection.digest}"
                 files = _written(self._collection, place / "passages")
                 mark = hashlib.sha256(embedder.fingerprint.encode()).hexdigest()[:12]
