@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hornbook.errors import SandboxError
-from hornbook.evals.sandbox import layers, probe, seccomp
+from hornbook.evals.sandbox import landlock, layers, probe, seccomp
 from hornbook.evals.sandbox.sandbox import Sandbox
 
 ALL = frozenset(probe.PROMISES)
@@ -163,6 +163,18 @@ else:
         pytest.skip(first)
     assert first.split() == ["held", *sorted(ALL)], done.stderr
     assert rest == ["True False", "memory", "disk"]
+
+
+@pytest.mark.skipif(not landlock.version() or not seccomp.supported(), reason="what is left in a container needs both")
+def test_a_container_without_rights_and_namespaces_still_contains_programs() -> None:
+    box = ["bwrap", "--unshare-user", "--disable-userns", "--cap-drop", "ALL", "--dev-bind", "/", "/"]
+    try:
+        subprocess.run([*box, "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no bubblewrap that could play the container: {error}")
+    look = "from hornbook.evals.sandbox.sandbox import Sandbox; box = Sandbox.find(); print(box.wall, *box.why_not)"
+    done = subprocess.run([*box, sys.executable, "-c", look], capture_output=True, text=True)
+    assert done.stdout == "restricted bubblewrap namespaces\n", done.stderr
 
 
 # The filter, interpreted as the kernel does: it must be right on machines that no test here runs on

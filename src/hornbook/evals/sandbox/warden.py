@@ -111,7 +111,8 @@ class Box:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             with open(path, "xb") as file:
                 file.write(data)
-        if self._drops():
+        self.drops = self._can_be_nobody(folder)
+        if self.drops:
             for parent, _, names in os.walk(folder):
                 for path in (parent, *(os.path.join(parent, name) for name in names)):
                     os.chown(path, NOBODY, NOBODY)
@@ -123,10 +124,15 @@ class Box:
             self.input = os.open(path, READ)
             os.unlink(path)
 
-    def _drops(self) -> bool:
-        """Can the program be another user than root? A container's root may be root of very little."""
-        rights = (kernel.CAP_CHOWN, kernel.CAP_SETGID, kernel.CAP_SETUID)
-        return kernel.LINUX and os.geteuid() == 0 and kernel.has_right(*rights)
+    def _can_be_nobody(self, folder: str) -> bool:
+        """Can the program be another user than root? A container's root may have few rights, or be its only user."""
+        if not kernel.LINUX or os.geteuid() != 0 or not kernel.has_right(kernel.CAP_SETGID, kernel.CAP_SETUID):
+            return False
+        try:
+            os.chown(folder, NOBODY, NOBODY)
+        except OSError:
+            return False
+        return True
 
     def _only_root_reads_python(self) -> bool:
         """Does Python lie in root's home folder, say? Where there are walls, the paths to it were made anew."""
@@ -169,7 +175,7 @@ class Box:
                 score.write("1000")  # should the machine itself run out of memory, this goes first
         os.chdir(self.order["folder"])
         right: int | None = None
-        if self._drops():
+        if self.drops:
             if self._only_root_reads_python():
                 right = kernel.CAP_DAC_READ_SEARCH  # to read what Landlock leaves it; its writing is nobody's
                 kernel.prctl(kernel.PR_SET_KEEPCAPS, 1)
