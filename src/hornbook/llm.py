@@ -318,7 +318,7 @@ class LocalLLM:
         stay before the continuation's own. An empty context is the model's begin token.
         Raises ContextTooLong before any work where a text does not fit.
         """
-        return self.score_ids([joined(self.tokenizer, *pair) for pair in pairs])
+        return self.score_ids(joined(self.tokenizer, pairs))
 
     def score_text(self, texts: Sequence[str]) -> list[Score]:
         """How likely each whole text is: every token once, the first after the model's begin token. A text longer than the

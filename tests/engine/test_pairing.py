@@ -50,6 +50,6 @@ def test_a_text_that_goes_on_gets_no_space_before_it(shared: Path, tmp_path: Pat
     assert "".join(map(tokenizer.token, going_on(tokenizer, "sat"))) == "sat"
     assert "".join(map(tokenizer.token, going_on(tokenizer, " sat"))) == "▁sat"
     assert going_on(tokenizer, "") == []
-    ids, start = joined(tokenizer, [1, 5, 6], "sat")
+    (ids, start), (begun, one) = joined(tokenizer, [([1, 5, 6], "sat"), ([], "sat")])
     assert (ids[:start], ids[start:]) == ([1, 5, 6], going_on(tokenizer, "sat"))
-    assert joined(tokenizer, [], "sat")[0][0] == tokenizer.bos_id
+    assert (begun[0], one) == (tokenizer.bos_id, 1)

@@ -11,7 +11,7 @@ Tokenised as lm-evaluation-harness does it, so that likelihoods can be compared.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from hornbook.errors import UsageError
@@ -23,11 +23,21 @@ if TYPE_CHECKING:
 _ANCHOR = "\n"  # no vocabulary's tokens reach from the end of a line into a word
 
 
-def joined(tokenizer: Tokenizer, context: Prompt, continuation: str) -> tuple[list[int], int]:
-    """(ids of both, where the continuation begins). No context: the model's begin token.
+def joined(tokenizer: Tokenizer, pairs: Sequence[tuple[Prompt, str]]) -> list[tuple[list[int], int]]:
+    """(ids of both, where the continuation begins) for each context and its continuation. No context: the model's begin token.
 
     A context of text and its continuation are tokenised as one text; to one of ids the continuation's own are added.
     """
+    texts = {text for context, tail in pairs if isinstance(context, str) for text in (context.rstrip(), context + tail)}
+    encoded = dict(
+        zip(texts, tokenizer.encode_batch([*texts]), strict=True)
+    )  # a context once for all its continuations
+    return [_joined(tokenizer, context, continuation, encoded) for context, continuation in pairs]
+
+
+def _joined(
+    tokenizer: Tokenizer, context: Prompt, continuation: str, encoded: Mapping[str, list[int]]
+) -> tuple[list[int], int]:
     if not isinstance(context, str):
         before = [int(id) for id in context] or begin_of(tokenizer)
         return [*before, *going_on(tokenizer, continuation)], len(before)
@@ -35,8 +45,7 @@ def joined(tokenizer: Tokenizer, context: Prompt, continuation: str) -> tuple[li
     if not bare:
         begin = begin_of(tokenizer)
         return [*begin, *tokenizer.encode(context + continuation, add_special=False)], len(begin)
-    whole = tokenizer.encode(context + continuation)
-    start = len(tokenizer.encode(bare))
+    whole, start = encoded[context + continuation], len(encoded[bare])
     if start >= len(whole) and continuation:  # the continuation melted into the context's last token
         first = tokenizer.encode(context)
         return [*first, *tokenizer.encode(continuation, add_special=False)], len(first)
