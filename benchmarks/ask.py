@@ -16,7 +16,6 @@ Intervals are Wilson's, 95%.
 from __future__ import annotations
 
 import json
-import math
 import random
 import sys
 from collections.abc import Iterable, Sequence
@@ -28,6 +27,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 import planted
 
 import hornbook
+from hornbook.evals.statistics import wilson as bounds
+from hornbook.evals.tasks.rag import spans
 from hornbook.rag import prompt
 from hornbook.rag.ask import retrieve
 from hornbook.rag.evidence import gather, widen
@@ -53,21 +54,11 @@ class Decision:
     quote: str
 
 
-def gold_span(document: Document, passage: str) -> tuple[int, int] | None:
-    """Where the passage stands in the parsed document, whatever the format did to spaces, line ends and markup."""
-    kept = [(place, char) for place, char in enumerate(document.text) if char.isalnum()]
-    at = "".join(char for _, char in kept).find("".join(char for char in passage if char.isalnum()))
-    if at < 0:
-        return None
-    length = sum(char.isalnum() for char in passage)
-    return kept[at][0], kept[at + length - 1][0] + 1
-
-
 def inside(question: planted.Question, document: Document, start: int, end: int, *, share: float = 1.0) -> bool:
     """Whether ``share`` of the span's letters lie in the gold passage of the question."""
     if not question.answerable or Path(document.path).name != question.file:
         return False
-    gold = gold_span(document, question.passage)
+    gold = next(iter(spans(document, question.passage)), None)
     if gold is None:
         raise AssertionError(f"{question.id}: its passage is not in {document.path}")
     letters = [place for place in range(start, end) if document.text[place].isalnum()]
@@ -100,10 +91,8 @@ def wilson(hits: int, of: int) -> str:
     """``87.5% (80.1 to 92.4; 35 of 40)``."""
     if not of:
         return "none"
-    z, p = 1.96, hits / of
-    middle = (p + z * z / (2 * of)) / (1 + z * z / of)
-    half = z * math.sqrt(p * (1 - p) / of + z * z / (4 * of * of)) / (1 + z * z / of)
-    return f"{100 * p:.1f}% ({100 * (middle - half):.1f} to {100 * (middle + half):.1f}; {hits} of {of})"
+    low, high = bounds(hits / of, of)
+    return f"{100 * hits / of:.1f}% ({100 * low:.1f} to {100 * high:.1f}; {hits} of {of})"
 
 
 def rate(flags: Iterable[bool]) -> str:

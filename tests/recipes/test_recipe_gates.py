@@ -14,9 +14,11 @@ from hornbook.evals.gate import Candidate, Gate
 from hornbook.evals.outcome import FILE, Outcome
 from hornbook.evals.own import read as own_tasks
 from hornbook.recipes.config import Recipe
+from hornbook.recipes.life import live
 from hornbook.recipes.outcome import Outcome as Run
 from hornbook.recipes.reading import read
 from hornbook.recipes.run import run
+from hornbook.recipes.stages import Life
 from hornbook.settings import Settings
 
 
@@ -145,3 +147,28 @@ def test_files_of_ones_own_count_from_the_recipe(tmp_path: Path) -> None:
     told = recipe.evaluate
     assert told.tasks == ["boolq", str(tmp_path / "mine.yaml")] and told.data == [str(tmp_path / "questions")]
     assert (told.baseline, told.judge) == (str(tmp_path / "before"), "smollm2:135m")
+
+
+@pytest.mark.parametrize("type", ["F32", "Q4_0"])
+def test_a_quantised_copy_counts_only_where_it_lost_nothing(
+    type: str, tiny_llm_path: Path, questions: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "life.yaml"
+    path.write_text(
+        f"recipe: life\nstages:\n  small:\n    recipe: quantise\n    model: {tiny_llm_path}\n    type: {type}\n    max_kl: 9\n"
+        f"    min_top1: 0.0\n    evaluate: {{tasks: [{questions}], fail_if_worse: true}}\n"
+    )
+    chain = read(str(path))
+    assert isinstance(chain, Life)
+    silent: Any = lambda *_: None  # noqa: E731
+    more: dict[str, Any] = {"show": silent, "report": silent, "say": silent, "tell": silent}
+    folder, settings = tmp_path / "life", Settings(home=tmp_path)
+    if type == "Q4_0":
+        with pytest.raises(GateFailed, match=r"tiny-llm0 in Q4_0 is worse than .*: mine acc 100\.00 -> ") as caught:
+            live(chain, folder, settings=settings, **more)
+        assert "evaluation.html shows what was lost" in caught.value.remedy
+        assert [one.name for one in (folder / "small").iterdir()] == ["evaluation.html"]
+        return
+    (done,) = live(chain, folder, settings=settings, **more)
+    assert done.figures["mine acc"] == 1 and done.result.is_file() and done.anew
+    assert [one.anew for one in live(chain, folder, settings=settings, **more)] == [False]
