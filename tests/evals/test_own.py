@@ -265,3 +265,5 @@ def test_yaml_can_ask_a_judge(tmp_path: Path) -> None:
     assert isinstance(task, Judged) and prompt_of(task) == (Message("user", "Say hello."),)
     with pytest.raises(UsageError, match="tone needs a judge"):
         run(ScriptedLLM("hello"), [task])
+    with pytest.raises(UsageError, match="has 0 solved examples"):  # nobody knows a right answer
+        prompt_of(task, Setting(shots=1))

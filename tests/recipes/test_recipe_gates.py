@@ -49,8 +49,8 @@ def chats(tmp_path: Path) -> Path:
 
 
 def asked(model: Path, chats: Path, *words: str) -> Recipe:
-    given = [f"model={model}", f"data.train.0.path={chats}", "data.validation=0", "data.context=64", "adapter.rank=2"]
-    recipe = read("sft", [*given, "training.steps=1", "training.tokens=128", "samples.prompts=0", *words])
+    given = [f"model={model}", f"data.train.0.path={chats}", "data.validation=0", "data.context=200", "adapter.rank=2"]
+    recipe = read("sft", [*given, "training.steps=1", "training.tokens=400", "samples.prompts=0", *words])
     assert isinstance(recipe, Recipe)
     return recipe
 
@@ -88,6 +88,23 @@ def test_a_result_that_lost_what_it_had_fails_and_is_kept(
     assert (tmp_path / "run" / "model" / "config.json").is_file() and (tmp_path / "run" / "evaluation.html").is_file()
     other = recipe.model_copy(update={"evaluate": None})
     assert carry_out(other, tmp_path / "run", tmp_path)[0].name  # without the gate it is the same run
+
+
+def test_a_result_that_was_trained_on_the_questions_gets_a_warning(
+    tiny_llm_path: Path, chats: Path, tmp_path: Path
+) -> None:
+    asked_for = "Which of the fourteen bridges of the old town was built by the brothers after the second flood?"
+    with chats.open("a") as file:
+        row = {"messages": [{"role": "user", "content": asked_for}, {"role": "assistant", "content": "The third."}]}
+        file.write(json.dumps(row) + "\n")
+    (tmp_path / "mine.jsonl").write_text(json.dumps({"question": asked_for, "answer": "the third"}) + "\n")
+    recipe = asked(
+        tiny_llm_path, chats, f"evaluate.tasks=[{tmp_path / 'mine.jsonl'}]", "evaluate.baseline=null"
+    )  # fmt: skip
+    said = carry_out(recipe, tmp_path / "run", tmp_path)[1]
+    assert any(
+        "note: mine: at least 1 of 1 items stand in the data that the model was trained on" in line for line in said
+    )
 
 
 def test_an_earlier_evaluation_may_be_the_baseline(

@@ -22,6 +22,7 @@ from hornbook.evals.outcome import Outcome
 from hornbook.evals.run import run
 from hornbook.evals.shown import chance, number
 from hornbook.evals.task import Means, Setting, Task
+from hornbook.evals.trained_on import remarks
 from hornbook.settings import Settings
 
 
@@ -112,7 +113,8 @@ class Evaluating:
                         report=progress,
                     )
                     outcome = replace(
-                        outcome, notes=(*self._trained_on(source, adapter, outcome, progress), *outcome.notes)
+                        outcome,
+                        notes=(*remarks(source, adapter, outcome, self.tasks, self.settings, progress), *outcome.notes),
                     )
             except (KeyboardInterrupt, RemoteError):
                 if _has_answers(folder / ANSWERS):
@@ -126,22 +128,6 @@ class Evaluating:
 
         opening = self.opening
         return load(source, device=opening.device, dtype=opening.dtype, adapter=adapter, settings=self.settings)
-
-    def _trained_on(self, source: str, adapter: str | None, outcome: Outcome, progress: Any) -> list[str]:
-        """Warnings where the model is one of our runs', or has an adapter of one, that was trained on the questions."""
-        from hornbook.checkpoint.lora import adapter_folder
-        from hornbook.checkpoint.store import Store
-        from hornbook.engine.remote import is_remote
-        from hornbook.evals.trained_on import run_of, warnings
-
-        paths = [] if is_remote(source) else [Store(self.settings).get(source).path]
-        paths += [] if adapter is None else [adapter_folder(adapter, self.settings)]
-        runs = [made_by for path in paths if (made_by := run_of(path.absolute())) is not None]
-        if not runs:
-            return []
-        asked = {result.task: set(result.ids) for result in outcome.results}
-        items = {task.name: [item for item in task.items() if item.id in asked[task.name]] for task in self.tasks}
-        return [note for made_by in runs for note in warnings(made_by, items, progress)]
 
     # --- two models
 

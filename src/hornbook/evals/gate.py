@@ -23,6 +23,7 @@ from hornbook.evals.outcome import Outcome
 from hornbook.evals.run import run
 from hornbook.evals.shown import chance, error, number
 from hornbook.evals.task import Means, Setting, Task
+from hornbook.evals.trained_on import remarks
 from hornbook.settings import Settings
 from hornbook.types import Progress
 
@@ -46,7 +47,7 @@ class Verdict:
     lost: tuple[tuple[Difference, float], ...] = ()
 
     def lines(self) -> list[str]:
-        """For a person: a line for each task, by the metric that it is known by."""
+        """For a person: a line for each task, by the metric that it is known by; and what has to be known of the answers."""
         told = []
         for result in self.after.results:
             figure = result.figure()
@@ -56,7 +57,7 @@ class Verdict:
             p = next((p for one, p in self.lost if one is pair), None)
             verdict = f", worse: p {chance(p)}" if p is not None else ""
             told.append(f"{result.task} {figure.name} {was}{now} ({result.items:,} items){verdict}")
-        return told
+        return [*told, *(f"note: {note}" for note in self.after.notes)]
 
     def scores(self) -> dict[str, float]:
         """The value of each task by its first metric."""
@@ -129,6 +130,8 @@ class Gate:
                 means=means,
                 report=report,
             )
+            seen = remarks(one.source, one.adapter, outcome, self.tasks, settings, report)
+            outcome = replace(outcome, notes=(*seen, *outcome.notes))
         folders.write(outcome, folder)
         return outcome
 

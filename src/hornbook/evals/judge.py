@@ -134,7 +134,8 @@ class Judged(Task):
 
     def requests(self, item: Item, setting: Setting) -> tuple[Request, ...]:
         shown = drawn(self, item, setting)
-        prompt = framed(self, item, setting, self.question, self.target, self.framing, examples=shown)
+        solution = self.reference or self.target
+        prompt = framed(self, item, setting, self.question, solution, self.framing, examples=shown)
         return (Writing(prompt, self.sampling),)
 
     def grade(self, item: Item, answers: Sequence[Answer]) -> Grade:

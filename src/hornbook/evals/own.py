@@ -183,6 +183,8 @@ class _Judged(_Own):
     def task(self, name: str, folder: Path, files: Sequence[Path] = ()) -> Task:
         given = self.model_copy(update={"name": self.name or name})
         common = given._common(folder, files)
+        if given.reference is None:
+            common["examples"] = None  # nobody knows their answers
         return Judged(
             given.name,
             question=lambda item: str(item.data["question"]),

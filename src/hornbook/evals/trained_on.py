@@ -19,7 +19,9 @@ from hornbook.data.read import Source, files
 from hornbook.data.records import FORMATS, Fault, records
 from hornbook.data.texts import strings
 from hornbook.errors import HornbookError
-from hornbook.evals.task import Item
+from hornbook.evals.outcome import Outcome
+from hornbook.evals.task import Item, Task
+from hornbook.settings import Settings
 from hornbook.types import Progress
 
 RECIPE = "recipe.yaml"
@@ -30,6 +32,29 @@ def run_of(path: Path) -> Path | None:
     """The run that made a model or an adapter, by where that lies."""
     near = [path, *path.parents][:4]
     return next((folder for folder in near if (folder / RECIPE).is_file() and (folder / "state.json").is_file()), None)
+
+
+def remarks(
+    source: str,
+    adapter: str | None,
+    outcome: Outcome,
+    tasks: Sequence[Task],
+    settings: Settings,
+    report: Progress | None = None,
+) -> list[str]:
+    """Warnings where a model is one of our runs', or has an adapter of one, that was trained on what it was asked."""
+    from hornbook.checkpoint.lora import adapter_folder
+    from hornbook.checkpoint.store import Store
+    from hornbook.engine.remote import is_remote
+
+    paths = [] if is_remote(source) else [Store(settings).get(source).path]
+    paths += [] if adapter is None else [adapter_folder(adapter, settings)]
+    runs = [made_by for path in paths if (made_by := run_of(path.absolute())) is not None]
+    if not runs:
+        return []
+    asked = {result.task: set(result.ids) for result in outcome.results}
+    items = {task.name: [item for item in task.items() if item.id in asked[task.name]] for task in tasks}
+    return [note for made_by in runs for note in warnings(made_by, items, report)]
 
 
 def warnings(run: Path, items: Mapping[str, Sequence[Item]], report: Progress | None = None) -> list[str]:
