@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from hornbook.errors import SandboxError, UsageError
-from hornbook.evals.sandbox import probe
+from hornbook.evals.sandbox import kernel, probe, warden
 from hornbook.evals.sandbox.layers import WALLS
 from hornbook.evals.sandbox.sandbox import Sandbox
 
@@ -253,6 +253,21 @@ def test_nothing_outlives_its_host(box: Sandbox, blow: signal.Signals) -> None:
     while running(marker) and time.monotonic() < until:
         time.sleep(0.02)
     assert not running(marker)
+
+
+def test_the_kernel_refuses_one_process_too_many(box: Sandbox) -> None:
+    if box.wall == "restricted" or kernel.version() < warden.NPROC_IN_BOX:
+        pytest.skip("the kernel counts all processes of a user together here")
+    program = """
+import os, time
+for n in range(1, 50):
+    try:
+        if os.fork() == 0: time.sleep(60)
+    except BlockingIOError:
+        print(n); break
+"""
+    assert box.run(program, processes=7).stdout == "7\n"  # itself and six more
+    assert [run.stdout for run in box.run_many([program] * 3, workers=3, processes=5)] == ["5\n"] * 3  # each for itself
 
 
 BOMBS = {
@@ -506,10 +521,13 @@ def test_many_run_at_once_and_come_back_in_order(box: Sandbox) -> None:
         {"files": {"../x": ""}},
         {"files": {"/etc/x": ""}},
         {"files": {"main.py": ""}},
+        {"files": {".stdin": ""}},
+        {"files": {"big": bytes(40 << 20)}},
+        {"stdin": "x" * 600_000, "disk_mb": 1},
         {"files": {"a\0b": ""}},
         {"files": {"": ""}},
     ],
-    ids=str,
+    ids=lambda options: str(options)[:40],
 )
 def test_what_cannot_be_meant_is_refused(options: dict[str, object]) -> None:
     with pytest.raises(UsageError):

@@ -31,6 +31,12 @@ CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+def version() -> tuple[int, int]:
+    """Of the kernel: (6, 12)."""
+    parts = "".join(letter if letter.isdigit() else " " for letter in os.uname().release).split()
+    return int(parts[0]), int(parts[1])
+
+
 def _checked(result: int, what: str) -> int:
     if result < 0:
         number = ctypes.get_errno()

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, TypedDict, Unpack
 
 from hornbook.errors import SandboxError, UsageError
-from hornbook.evals.sandbox import layers
+from hornbook.evals.sandbox import layers, warden
 from hornbook.evals.sandbox.layers import Wall
 from hornbook.evals.sandbox.limits import Limits
 
@@ -145,6 +145,11 @@ class Sandbox:
             "files": {name: _encoded(data) for name, data in {**_within(files or {}), PROGRAM: program}.items()},
             "stdin": _encoded(stdin),
         }
+        given = sum(map(len, order["files"].values())) + len(order["stdin"])
+        if given > limits.disk // 2:
+            raise UsageError(
+                f"{given:,} bytes of files and input for disk_mb={disk_mb}", "Allow at least twice as much."
+            )
         if self.wall != "restricted":
             return self._run(order, limits, FOLDER)
         folder = tempfile.mkdtemp(prefix="hornbook-")
@@ -173,7 +178,7 @@ class Sandbox:
         try:
             report, reports = os.pipe()
             command = layers.command(self.wall, limits, reports)
-            warden = subprocess.Popen(
+            process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=(reports,),
                 start_new_session=True, cwd="/", env=layers.libraries(), bufsize=0,
             )  # fmt: skip
@@ -184,7 +189,7 @@ class Sandbox:
         finally:
             if reports >= 0:
                 os.close(reports)
-        with Wire(warden, report, limits) as wire:
+        with Wire(process, report, limits) as wire:
             wire.send(order)
             return wire.receive()
 
@@ -192,12 +197,12 @@ class Sandbox:
 class Wire:
     """The host's end of one run: an order goes out, output and a report come in."""
 
-    def __init__(self, warden: subprocess.Popen[bytes], report: int, limits: Limits) -> None:
-        self.warden = warden
+    def __init__(self, process: subprocess.Popen[bytes], report: int, limits: Limits) -> None:
+        self.process = process
         self.limits = limits
         self.report = report
-        assert warden.stdin and warden.stdout and warden.stderr
-        self.order, self.out, self.err = warden.stdin, warden.stdout.fileno(), warden.stderr.fileno()
+        assert process.stdin and process.stdout and process.stderr
+        self.order, self.out, self.err = process.stdin, process.stdout.fileno(), process.stderr.fileno()
         self.kept = {self.out: bytearray(), self.err: bytearray(), report: bytearray()}
         self.left_running = False  # does anything still hold the pipes when all should be dead?
 
@@ -208,11 +213,11 @@ class Wire:
         """Whatever happened, a Control-C too: the warden kills all when its order pipe closes; wait for that."""
         self.order.close()
         try:
-            self.warden.wait(timeout=GRACE)
+            self.process.wait(timeout=GRACE)
         except subprocess.TimeoutExpired:
-            self.warden.kill()
-            self.warden.wait()
-        for stream in (self.warden.stdout, self.warden.stderr):
+            self.process.kill()
+            self.process.wait()
+        for stream in (self.process.stdout, self.process.stderr):
             if stream:
                 stream.close()
         os.close(self.report)
@@ -322,7 +327,7 @@ def _check(limits: Limits) -> None:
 def _within(files: Mapping[str, str | bytes]) -> Mapping[str, str | bytes]:
     for name in files:
         parts = name.split("/")
-        if name == PROGRAM or "\0" in name or any(part in ("", ".", "..") for part in parts):
+        if name in (PROGRAM, warden.STDIN) or "\0" in name or any(part in ("", ".", "..") for part in parts):
             raise UsageError(
                 f"{name!r} is no name for a file of a program", "Name files beneath its folder: data/a.csv"
             )

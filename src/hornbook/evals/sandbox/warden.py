@@ -35,6 +35,7 @@ TICK = os.sysconf("SC_CLK_TCK")
 NOBODY = 65534  # a user that owns nothing
 NPROC_IN_BOX = (5, 14)  # from this Linux on, RLIMIT_NPROC counts in each user namespace for itself
 BRAKE = 256  # tasks of a user beyond which the kernel refuses more, where it counts all of a user's together
+STDIN = ".stdin"  # the name of the program's input, until it is opened
 READ = os.O_RDONLY | os.O_CLOEXEC
 
 
@@ -118,7 +119,7 @@ class Box:
                     os.chown(path, NOBODY, NOBODY)
         self.input = os.open(os.devnull, READ)
         if self.order["stdin"]:
-            path = os.path.join(folder, ".stdin")
+            path = os.path.join(folder, STDIN)
             with open(path, "xb") as file:
                 file.write(self.order["stdin"])
             self.input = os.open(path, READ)
@@ -171,6 +172,7 @@ class Box:
         os.setsid()
         os.dup2(self.input, 0)
         if kernel.LINUX:
+            kernel.prctl(kernel.PR_SET_DUMPABLE, 1)  # or its own /proc/self would not be its own
             with suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
                 score.write("1000")  # should the machine itself run out of memory, this goes first
         os.chdir(self.order["folder"])
@@ -199,11 +201,10 @@ class Box:
         """How many tasks the kernel should allow: exact in a user namespace of its own, else a brake."""
         if not kernel.LINUX:
             return None
-        version = tuple(int(part) for part in os.uname().release.split(".")[:2])
-        if self.apart and version >= NPROC_IN_BOX:
+        if self.apart and kernel.version() >= NPROC_IN_BOX:
             user, group = os.geteuid(), os.getegid()
             with suppress(OSError):  # then the watch counts, as it does everywhere
-                kernel.prctl(kernel.PR_SET_DUMPABLE, 1)  # /proc/self would be root's, after root became another user
+                kernel.prctl(kernel.PR_SET_DUMPABLE, 1)  # again: becoming another user took it away
                 kernel.unshare(kernel.CLONE_NEWUSER)
                 namespaces.be_user("self", user, group, self.proc)
                 return self.limits.processes
