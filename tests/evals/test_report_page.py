@@ -64,7 +64,7 @@ def test_differences_are_told_with_their_verdict() -> None:
     a, b = outcome("a", 1), outcome("b", 0)
     seen = Elements(html(a, b)).text
     assert "b is worse than a at quiz, beyond chance (one-sided, corrected for 4 tasks)." in seen
-    assert re.search(r"quizacc58\.3326\.67−31\.67−\d+\.\d+ … −\d+\.\d+worse, p < 0\.001", seen)
+    assert re.search(r"quizacc58\.3326\.67−31\.67−\d+\.\d+ … −\d+\.\d+worse p < 0\.001", seen)
     assert "quiz, acc: 0 items better, 19 items worse, of 60" in seen
     assert "b is worse than a nowhere beyond chance" in Elements(html(b, a)).text.replace("a is", "b is").replace(
         "than b", "than a"
@@ -284,6 +284,13 @@ def test_it_is_readable_in_both_themes_and_on_a_phone(opened: Opened, theme: str
             assert serious(page) == []
         SCREENS.mkdir(parents=True, exist_ok=True)
         page.screenshot(path=str(SCREENS / f"evaluation-{name}-{theme}-{width}.png"))
+
+
+def test_no_width_between_lets_anything_stand_out(opened: Opened) -> None:
+    page = opened(outcome("SmolLM2-135M-Instruct.Q4_1.gguf", 0), outcome("gemma-3-270m-q4_k_m.gguf", 1))
+    for width in (320, 480, 700, 710, 800, 1050, 1060, 1300):
+        page.set_viewport_size({"width": width, "height": 600})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 def test_it_prints_its_scores_and_what_is_open(opened: Opened) -> None:

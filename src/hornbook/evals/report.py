@@ -113,7 +113,7 @@ def _head(outcomes: Sequence[Outcome]) -> Iterator[str]:
     names = [one.model.name for one in outcomes]
     last = outcomes[-1]
     tasks, items = len(last.results), sum(one.items for one in last.results)
-    about = [f"{tasks} task{'s' * (tasks != 1)}", f"{items:,} item{'s' * (items != 1)}"]
+    about = [f"{tasks} task{'s' * (tasks != 1)}", _count(items)]
     if last.limit is not None:
         about.append(f"at most {last.limit:,} of each task")
     about += [last.began.replace("T", " ").removesuffix("+00:00") + " UTC"] if last.began else []
@@ -195,12 +195,16 @@ def _scores(outcome: Outcome) -> str:
 
 
 def _asked(result: Result) -> str:
-    told = [f"{result.items:,} items"]
+    told = [_count(result.items)]
     if result.shots:
         told.append(f"{result.shots} shot{'s' * (result.shots != 1)}")
     if result.chat:
         told.append("chat")
     return ", ".join(told)
+
+
+def _count(items: int) -> str:
+    return f"{items:,} item{'s' * (items != 1)}"
 
 
 def _value(figure: Figure) -> str:
@@ -231,7 +235,7 @@ def _differences(outcomes: Sequence[Outcome], differences: Sequence[Difference])
                 ("drawn", _apart(one, widest) if one.percent and widest else ""),
                 ("value", f"<b>{number(one.value, one.percent, signed=True)}</b>"),
                 ("interval", interval(one.low, one.high, one.percent, signed=True)),
-                ("about", f'<span class="{verdict if sure else "even"}">{verdict}</span>, p {chance(one.p)}'),
+                ("about", f'<span class="{verdict if sure else "even"}">{verdict}</span><br> p {chance(one.p)}'),
             )
         )  # fmt: skip
         said = one.task
@@ -259,7 +263,7 @@ def _flipped(one: Difference, shown: bool) -> str:
         return ""
 
     def items(count: int, show: str) -> str:
-        text = f"{count:,} item{'s' * (count != 1)}"
+        text = _count(count)
         to = escaped(f"#task={quote(one.task, errors='replace')}&show={show}", isolated=False)
         return f'<a href="{to}">{text}</a>' if shown and count else text
 
@@ -333,7 +337,7 @@ def _groups(task: str, results: Sequence[Result | None], models: Sequence[str]) 
                 ("task", escaped(group)),
                 ("drawn", _bars(known) if len(known) == len(models) else ""),
                 *values,
-                ("about", f"{items:,} items"),
+                ("about", _count(items)),
             )
         )
     heads = ("group", "", *(_whose(models) if len(models) > 1 else ("value",)), "")
