@@ -105,6 +105,30 @@ def test_a_kernel_without_walls_is_found_out_and_its_limits_still_hold(monkeypat
     assert box.run("print(6 * 7)").stdout == "42\n"
 
 
+@pytest.mark.skipif(not landlock.version() or not seccomp.supported(), reason="nothing to take away")
+@pytest.mark.parametrize(
+    ("gone", "lost"),
+    [
+        ("landlock.version = lambda: 0", {"reading", "writing"}),  # signals are the filter's then
+        ("seccomp.supported = lambda: False", {"network", "writing"}),  # UDP, Unix sockets; modes of files
+    ],
+    ids=["Landlock", "the filter of calls"],
+)
+def test_older_kernels_lose_what_they_lose_and_walls_make_up_for_it(
+    gone: str, lost: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without = f"from hornbook.evals.sandbox import landlock, seccomp; {gone}; main(int"
+    monkeypatch.setattr(layers, "BOOT", layers.BOOT.replace("main(int", without))
+    held = probe.tried(Sandbox("restricted", frozenset(), {}))
+    if gone.startswith("seccomp") and os.geteuid() == 0:
+        lost = lost - {"writing"}  # modes of root's files are not nobody's to change
+    assert held == ALL - lost
+    try:
+        assert probe.tried(Sandbox("namespaces", frozenset(), {})) == ALL
+    except SandboxError as error:
+        pytest.skip(error.what)
+
+
 def test_a_python_that_must_be_told_where_its_library_lies_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     own = os.path.join(sys.base_prefix, "lib")
     monkeypatch.setenv("LD_LIBRARY_PATH", f"/somebody/else:{own}")
