@@ -16,6 +16,7 @@ from hornbook.evals.data import Data
 from hornbook.evals.registry import tasks
 from hornbook.evals.run import run
 from hornbook.evals.task import Setting, Trial
+from hornbook.evals.tasks.retrieval import Collection
 from word_embedder import WordEmbedder
 
 PASSAGES = {
@@ -156,6 +157,28 @@ def test_the_chinese_collection(shared: Path, home: Path) -> None:
     some = items[::10]
     values = [one.judge(item, one.answer(item, WordEmbedder(), Setting()))["ndcg@10"] for item in some]
     assert 0.96 < sum(values) / len(values) <= 1
+
+
+def test_a_title_that_begins_its_text_is_not_said_twice(tmp_path: Path) -> None:
+    folder = written(tmp_path / "c")
+    rows = [("A wing .", "A wing . It lifts."), ("Wing", "Wings lift."), ("", "None.")]
+    lines = (json.dumps({"_id": str(at), "title": title, "text": text}) for at, (title, text) in enumerate(rows))
+    (folder / "corpus.jsonl").write_text("\n".join(lines), "utf-8")
+    assert [one.text for one in Collection(folder).passages()] == ["A wing . It lifts.", "Wing\n\nWings lift.", "None."]
+
+
+def test_a_ranking_goes_on_until_a_hundred_passages(tmp_path: Path, home: Path) -> None:
+    """Long passages have many chunks each, so that the first search finds few of them."""
+    folder = tmp_path / "long"
+    folder.mkdir()
+    words = " ".join(f"word{n} egg." for n in range(400))
+    corpus = ({"_id": f"p{at}", "text": f"{words} tail{at}"} for at in range(12))
+    (folder / "corpus.jsonl").write_text("\n".join(map(json.dumps, corpus)), "utf-8")
+    (folder / "queries.jsonl").write_text(json.dumps({"_id": "q", "text": "egg tail7"}), "utf-8")
+    (folder / "qrels.tsv").write_text("q\tp7\t1\n", "utf-8")
+    one = task(f"retrieval_sparse:{folder}")
+    found = one.answer(one.items()[0], WordEmbedder(), Setting())["ranking"]
+    assert found[0] == "p7" and sorted(found) == sorted(f"p{at}" for at in range(12))
 
 
 def test_cranfield_counts_its_codes_1_to_4_alike(shared: Path) -> None:

@@ -37,8 +37,11 @@ from hornbook.settings import Settings
 from hornbook.types import Embedder, Progress
 
 DEPTH = 100  # passages of a ranking that are looked at
+_FEW = 50  # chunks that the first search asks for: for so many, all searches rank alike
+_FORM = b"1"  # of passages as they are written for the index: counts up where it changes
 _JSONL = (".jsonl", ".ndjson")
 _QRELS = ("qrels.tsv", "qrels/test.tsv", "qrels/dev.tsv", "qrels/train.tsv")
+_ENDS = (".", "!", "?", "。", "！", "？")
 _CODES = "cranfield_code"  # of the Cranfield collection: 1 to 4, of which 1 is the best answer, and -1 for none
 
 
@@ -64,7 +67,7 @@ class Collection:
     @cached_property
     def digest(self) -> str:
         """Of all three files: other passages are another collection."""
-        said = hashlib.sha256()
+        said = hashlib.sha256(_FORM)
         for path in (self.corpus, self.queries_file, self.qrels):
             with open(str(path), "rb") as file:
                 said.update(hashlib.file_digest(file, "sha256").digest())
@@ -74,8 +77,10 @@ class Collection:
         for row in rows([self.corpus]):
             title = row.value.get("title") or ""
             text = field(row, "text", str)
-            # cranfield's texts begin with their title
-            whole = text if not title or text.startswith(title) else f"{title}\n\n{text}"
+            said = (
+                bool(title) and text.startswith(title) and title.endswith(_ENDS)
+            )  # cranfield's begin with their title
+            whole = text if said or not title else f"{title}\n\n{text}"
             yield Passage(_name(row.value, row.place), whole.strip())
 
     @cached_property
@@ -197,15 +202,20 @@ class Retrieval(Trial):
         return ", ".join(ranking.ranked(item.data["relevant"]))
 
     def _search(self, index: Index, query: str) -> list[str]:
-        """The ``DEPTH`` best passages by name: as many chunks as it takes."""
+        """The ``DEPTH`` best passages by name: as many chunks as it takes.
+
+        A search for more looks at more candidates, which moves what is fused: the first are those of a search for few, as
+        a person makes it, and the rest follow.
+        """
         names = self._collection.names
-        wanted = DEPTH
+        found: dict[int, None] = {}
+        wanted = _FEW
         while True:
             hits = index.search(query, wanted, mode=self._mode)
-            found = list(dict.fromkeys(int(Path(hit.document.path).stem) for hit in hits))
+            found |= dict.fromkeys(int(Path(hit.document.path).stem) for hit in hits)
             if len(found) >= DEPTH or len(hits) < wanted:
-                return [names[number] for number in found[:DEPTH]]
-            wanted *= 2
+                return [names[number] for number in list(found)[:DEPTH]]
+            wanted *= 4
 
     def _opened(self, embedder: Embedder, tell: Progress | None = None) -> Index:
         """The collection's index with this embedder, made where it is not there yet: it is kept, among the indexes of Hornbook's home."""
