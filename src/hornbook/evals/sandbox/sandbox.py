@@ -152,14 +152,12 @@ class Sandbox:
             )
         if self.wall != "restricted":
             return self._run(order, limits, FOLDER)
-        folder = tempfile.mkdtemp(prefix="hornbook-")
+        # made and removed by the warden, so that none is left of a host that was killed; the name cannot be guessed
+        folder = os.path.join(tempfile.gettempdir(), f"hornbook-{uuid.uuid4().hex}")
         try:
             return self._run(order, limits, folder)
         finally:
-            try:
-                _remove(folder)
-            except OSError:  # what still runs, where killing does not hold, may write while we remove
-                shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)  # a warden that was killed could not
 
     def run_many(self, programs: Iterable[str], workers: int | None = None, **options: Unpack[Options]) -> list[Run]:
         """Each program by itself, ``workers`` at a time (None: one a processor), results in the order of programs."""
@@ -337,24 +335,3 @@ def _within(files: Mapping[str, str | bytes]) -> Mapping[str, str | bytes]:
 def _encoded(data: str | bytes) -> bytes:
     """Half of a surrogate pair, which models do write, is left for Python to refuse."""
     return data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
-
-
-def _remove(folder: str) -> None:
-    """A folder that its program may have tried to keep: rights taken away, folders in folders beyond any path's length.
-
-    What lies in a subfolder is lifted to the top before the subfolder goes, so that no path is longer than two names.
-    """
-    waiting = [folder]
-    while waiting:
-        place = waiting.pop()
-        os.chmod(place, 0o700)
-        with os.scandir(place) as entries:
-            for entry in list(entries):
-                if entry.is_dir(follow_symlinks=False):
-                    os.chmod(entry.path, 0o700)  # a folder that may not be written cannot be moved
-                    lifted = f"{folder}-{uuid.uuid4().hex}"
-                    os.rename(entry.path, lifted)
-                    waiting.append(lifted)
-                else:
-                    os.unlink(entry.path)
-        os.rmdir(place)

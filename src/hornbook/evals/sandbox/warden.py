@@ -88,25 +88,32 @@ class Box:
             self.proc = os.open("/proc", READ | os.O_DIRECTORY)
             if not self.apart:
                 kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
-        self._lay_out()
+        try:
+            self._lay_out()
+        except BaseException:
+            self._clear()
+            raise
 
     def run(self) -> str:
         """The program's whole life: "exit-code limit seconds full". The limit that it met or "none"; "full" or "roomy"."""
         began = time.monotonic()
-        self.child = self._start()
         try:
-            why = self._watch(began + self.limits.seconds)
-            seconds = time.monotonic() - began
+            self.child = self._start()
+            try:
+                why = self._watch(began + self.limits.seconds)
+                seconds = time.monotonic() - began
+            finally:
+                self._kill_all()
+            code = -signal.SIGKILL if self.status is None else os.waitstatus_to_exitcode(self.status)
+            return f"{int(code)} {why} {seconds:.6f} {'full' if self._disk(0.98) else 'roomy'}"
         finally:
-            self._kill_all()
-        code = -signal.SIGKILL if self.status is None else os.waitstatus_to_exitcode(self.status)
-        return f"{int(code)} {why} {seconds:.6f} {'full' if self._disk(0.98) else 'roomy'}"
+            self._clear()
 
     # the folder
 
     def _lay_out(self) -> None:
         folder = self.order["folder"]
-        os.makedirs(folder, exist_ok=True)
+        os.mkdir(folder, 0o700)
         for name, data in self.order["files"].items():
             path = os.path.join(folder, name)
             os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -124,6 +131,30 @@ class Box:
                 file.write(self.order["stdin"])
             self.input = os.open(path, READ)
             os.unlink(path)
+
+    def _clear(self) -> None:
+        """Remove the folder where it is one of the machine's own: here, so that it goes even when the host was killed.
+
+        Its program may have tried to keep it: rights taken away, folders in folders beyond any path's length. What lies
+        in a subfolder is lifted out before the subfolder goes, so that no path is ever longer than two names.
+        """
+        waiting = [] if self.apart else [self.order["folder"]]
+        lifted = 0
+        while waiting:
+            place = waiting.pop()
+            with suppress(OSError):  # where killing does not hold, what still runs may be writing
+                os.chmod(place, 0o700)
+                with os.scandir(place) as entries:
+                    inside = list(entries)
+                for entry in inside:
+                    if entry.is_dir(follow_symlinks=False):
+                        os.chmod(entry.path, 0o700)  # a folder that may not be written cannot be moved
+                        lifted += 1
+                        waiting.append(f"{self.order['folder']}-{lifted}")
+                        os.rename(entry.path, waiting[-1])
+                    else:
+                        os.unlink(entry.path)
+                os.rmdir(place)
 
     def _can_be_nobody(self, folder: str) -> bool:
         """Can the program be another user than root? A container's root may have few rights, or be its only user."""
