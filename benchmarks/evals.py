@@ -110,12 +110,9 @@ def golden(models: Sequence[str], kinds: Sequence[str], work: Path) -> None:
     for model in models:
         folder, found = folder_of(model, work), {}
         for kind in kinds:
-            given, whole = samples.sample(DATA, kind, WRITTEN), samples.sample(DATA, kind)
-            if _kept(model, kind, len(whole), work).exists():
-                judged = samples.of_the_shortest(kind, whole, _theirs(model, folder, kind, whole, work), WRITTEN)
-            else:
-                judged = samples.of_the_shortest(kind, given, _theirs(model, folder, kind, given, work), WRITTEN)
-            found[kind] = judged
+            given = samples.sample(DATA, kind, WRITTEN)
+            judged = _theirs(model, folder, kind, given, work)
+            found[kind] = samples.of_the_shortest(kind, given, judged, WRITTEN)
         path = GOLDEN / f"harness-{model.replace(':', '-')}.json"
         path.write_text(json.dumps(found, ensure_ascii=False, separators=(",", ":")) + "\n", "utf-8")
 
@@ -128,7 +125,9 @@ def _theirs(model: str, folder: Path, kind: str, given: Sequence[dict[str, Any]]
     """What the harness finds; kept in the work folder."""
     import harness_samples as samples
 
-    kept = _kept(model, kind, len(given), work)
+    kept, whole = _kept(model, kind, len(given), work), samples.sample(DATA, kind)
+    if len(whole) > len(given) and _kept(model, kind, len(whole), work).exists():
+        return samples.of_the_shortest(kind, whole, _theirs(model, folder, kind, whole, work), len(given))
     if not kept.exists():
         began = time.monotonic()
         found = samples.judged_by_harness(samples.reference(folder, batch_size=16), samples.theirs(DATA, kind, given))
@@ -190,8 +189,10 @@ def speed(models: Sequence[str], limit: int, work: Path, write: bool) -> None:
 def _once(program: str, model: Path, limit: int, batch: int = 0) -> dict[str, Any]:
     """A program's run over all kinds, in a process of its own."""
     command = [sys.executable, __file__, "once", program, str(model), str(limit), str(batch)]
-    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return dict(json.loads(said.strip().splitlines()[-1]))
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-3000:]}")
+    return dict(json.loads(done.stdout.strip().splitlines()[-1]))
 
 
 def once(program: str, model: Path, limit: int, batch: int) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import json
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def _piqa(given: dict[str, Any], number: int) -> dict[str, Any]:
 
 def _winogrande(given: dict[str, Any], number: int) -> dict[str, Any]:
     first, second = given["context_options"]
-    same = next(at for at in range(len(first)) if first[at] != second[at])
+    same = len(commonprefix([first, second]))  # one of them may begin with all of the other
     start = first.rfind(" ", 0, same) + 1  # the options are whole words
     options = {"option1": first[start:], "option2": second[start:]}
     sentence = f"{first[:start]}_ {given['continuation']}"

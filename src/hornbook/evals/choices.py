@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from hornbook.errors import DataError
 from hornbook.evals.data import Data, Row, field
 from hornbook.evals.metric import Metric
 from hornbook.evals.prompting import Framing, drawn, framed, in_chat
-from hornbook.evals.task import Answer, Grade, Item, Likelihood, Question, Request, Setting, Task
+from hornbook.evals.task import Answer, Grade, Item, Likelihood, Question, ReadOnce, Request, Setting
 from hornbook.evals.written import Reader, read_items
 from hornbook.types import Score
 
@@ -53,7 +52,7 @@ def cut(row: Row, name: str, before: str = "", after: str = "") -> str:
 _MEND = "Mend the row, or take the file the task is made for."
 
 
-class MultipleChoice(Task):
+class MultipleChoice(ReadOnce):
     """A task with some options for each item, one or several of which are right.
 
     items     the items, read when they are first asked for
@@ -85,20 +84,6 @@ class MultipleChoice(Task):
         self.metrics = tuple(metrics)
         self.question, self.options, self.gold, self.framing, self.in_order = question, options, gold, framing, in_order
         self._read, self._read_examples = items, examples
-
-    def items(self) -> Sequence[Item]:
-        return self._items
-
-    def examples(self) -> Sequence[Item]:
-        return self._examples
-
-    @cached_property
-    def _items(self) -> tuple[Item, ...]:
-        return tuple(self._read())
-
-    @cached_property
-    def _examples(self) -> tuple[Item, ...]:
-        return tuple(self._read_examples()) if self._read_examples else ()
 
     def requests(self, item: Item, setting: Setting) -> tuple[Request, ...]:
         context = self.context(item, setting, self.question(item))

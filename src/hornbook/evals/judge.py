@@ -15,14 +15,13 @@ import hashlib
 import math
 import re
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from typing import Any, Literal, TypeAlias
 from weakref import WeakValueDictionary
 
 from hornbook.errors import ContextTooLong, UsageError
 from hornbook.evals.metric import Columns, Metric
 from hornbook.evals.prompting import Framing, drawn, framed
-from hornbook.evals.task import Answer, Grade, Item, Means, Request, Setting, Task, Writing
+from hornbook.evals.task import Answer, Grade, Item, Means, ReadOnce, Request, Setting, Writing
 from hornbook.evals.written import written
 from hornbook.types import LLM, Message, SamplingParams
 
@@ -61,7 +60,7 @@ def verdict(text: str) -> Verdict | None:
     return found[-1] if found else None
 
 
-class Judged(Task):
+class Judged(ReadOnce):
     """A task whose written answers a model judges.
 
     question   what is put            reference  a right answer, where there is one
@@ -101,20 +100,6 @@ class Judged(Task):
         self._read, self._read_examples = items, examples
         self.named = judge
         self._judge: LLM | None = None
-
-    def items(self) -> Sequence[Item]:
-        return self._items
-
-    def examples(self) -> Sequence[Item]:
-        return self._examples
-
-    @cached_property
-    def _items(self) -> tuple[Item, ...]:
-        return tuple(self._read())
-
-    @cached_property
-    def _examples(self) -> tuple[Item, ...]:
-        return tuple(self._read_examples()) if self._read_examples else ()
 
     def equip(self, means: Means) -> None:
         """Raises UsageError where no judge was named, or one that cannot write."""

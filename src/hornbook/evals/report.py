@@ -11,18 +11,16 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 from urllib.parse import quote
 
-from hornbook.errors import StoreError
 from hornbook.evals.compare import Difference, compare, worse
 from hornbook.evals.outcome import Figure, Outcome, Result
 from hornbook.evals.report_items import embedded, known_by
 from hornbook.evals.shown import chance, error, interval, name, number
-from hornbook.train.report import duration, escaped
+from hornbook.train.report import duration, escaped, put
 
 _CERTAIN = 0.05  # a difference with a p above is no difference to speak of
 _FOLDED = 12  # groups beyond this are folded
@@ -33,19 +31,7 @@ def write(path: Path, *outcomes: Outcome, differences: Sequence[Difference] | No
 
     ``differences``: of ``compare``, where they are known already.
     """
-    partial = path.with_name(f".{path.name}.partial")
-    page = html(*outcomes, differences=differences)
-    try:
-        partial.write_text(page, "utf-8", errors="replace")
-        os.replace(partial, path)
-    except OSError as error:
-        raise StoreError(
-            f"{path} cannot be written: {error.strerror or error}",
-            "Check the folder's permissions and the disk's space.",
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)
-    return path
+    return put(path, html(*outcomes, differences=differences))
 
 
 def html(*outcomes: Outcome, differences: Sequence[Difference] | None = None) -> str:

@@ -11,8 +11,9 @@ index) is a Trial and is given the model itself.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeAlias
 
 from hornbook.errors import DataError
@@ -149,6 +150,27 @@ class Task(ABC):
                 "Take a task that is answered by writing, such as gsm8k.",
             )
         return value
+
+
+class ReadOnce(Task):
+    """A task whose items and solved examples are read when they are first asked for, and then kept."""
+
+    _read: Callable[[], Iterable[Item]]
+    _read_examples: Callable[[], Iterable[Item]] | None = None
+
+    def items(self) -> Sequence[Item]:
+        return self._items
+
+    def examples(self) -> Sequence[Item]:
+        return self._examples
+
+    @cached_property
+    def _items(self) -> tuple[Item, ...]:
+        return tuple(self._read())
+
+    @cached_property
+    def _examples(self) -> tuple[Item, ...]:
+        return tuple(self._read_examples()) if self._read_examples else ()
 
 
 class Trial(Task):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias
 
@@ -16,7 +15,7 @@ from hornbook.evals.data import Row, rows
 from hornbook.evals.filters import Filter, verbatim
 from hornbook.evals.metric import Metric
 from hornbook.evals.prompting import Framing, drawn, framed
-from hornbook.evals.task import Answer, Grade, Item, Request, Setting, Task, Writing
+from hornbook.evals.task import Answer, Grade, Item, ReadOnce, Request, Setting, Writing
 from hornbook.types import SamplingParams
 
 Reader: TypeAlias = Callable[[Row, str], "Item | Iterable[Item] | None"]  # see read_items
@@ -34,7 +33,7 @@ class Measure:
     filter: Filter = verbatim
 
 
-class Written(Task):
+class Written(ReadOnce):
     """A task with one written answer to each item.
 
     items      the items, read when they are first asked for
@@ -70,23 +69,8 @@ class Written(Task):
         self.metrics = tuple(Metric(measure.name) for measure in measures)
         self.measures, self.question, self.golds, self.framing = tuple(measures), question, golds, framing
         self.sampling = SamplingParams(temperature=0.0, max_tokens=max_tokens, stop=tuple(stop))
-        self._solution, self._read, self._read_examples, self._fixed = solution, items, examples, fixed
-
-    def items(self) -> Sequence[Item]:
-        return self._items
-
-    def examples(self) -> Sequence[Item]:
-        return self._examples
-
-    @cached_property
-    def _items(self) -> tuple[Item, ...]:
-        return tuple(self._read())
-
-    @cached_property
-    def _examples(self) -> tuple[Item, ...]:
-        if self._fixed is not None:
-            return tuple(self._fixed)
-        return tuple(self._read_examples()) if self._read_examples else ()
+        self._solution, self._read, self._fixed = solution, items, fixed is not None
+        self._read_examples = examples if fixed is None else lambda: fixed
 
     def solution(self, item: Item) -> str:
         """The answer of a solved example, as it goes before a question."""
@@ -97,7 +81,7 @@ class Written(Task):
         return self.framing
 
     def requests(self, item: Item, setting: Setting) -> tuple[Request, ...]:
-        shown = drawn(self, item, setting, first=self._fixed is not None)
+        shown = drawn(self, item, setting, first=self._fixed)
         prompt = framed(self, item, setting, self.question, self.solution, self.around(item), examples=shown)
         return (Writing(prompt, self.sampling),)
 

@@ -27,9 +27,12 @@ _MOST = 40  # entries of a list, prompts of the samples
 
 def write(folder: Path) -> Path:
     """Write a run's page, whole or not at all; -> its path. Raises UsageError for a folder of no run, StoreError."""
-    path = folder / NAME
-    partial = folder / f".{NAME}.partial"
-    page = html(read(folder))
+    return put(folder / NAME, html(read(folder)))
+
+
+def put(path: Path, page: str) -> Path:
+    """Write a page, whole or not at all; -> its path. Raises StoreError."""
+    partial = path.with_name(f".{path.name}.partial")
     try:
         partial.write_text(page, "utf-8", errors="replace")
         os.replace(partial, path)
