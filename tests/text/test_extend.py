@@ -146,7 +146,7 @@ def test_a_model_learns_new_tokens_faster_from_their_pieces_than_from_chance(tok
         resize(copy, new, start=start, generator=torch.Generator().manual_seed(3))  # type: ignore[arg-type]
         learn(copy, windows(ids, 16, 64), 8, 2e-3)
         found[start] = nats_a_letter(copy, new.tokenizer, held_out)
-    assert found["pieces"] < min(found["mean"], found["random"]) - 0.02, found
+    assert found["pieces"] < min(found["mean"], found["random"]) - 0.01, found
 
 
 def test_the_extended_model_opens_in_transformers_with_equal_ids_and_logits(
