@@ -82,7 +82,7 @@ def test_a_loaded_model_answers_as_the_trained_one(
         assert [token.id for token in llm.stream(PROMPT, GREEDY)] == expected
         assert ("attached" in llm.runs_on) == (kind in ("prompt", "bottleneck"))
         (score,) = llm.score([("The licence ", "grants you")])
-        ids, start = joined(llm.tokenizer, "The licence ", "grants you")
+        ((ids, start),) = joined(llm.tokenizer, [("The licence ", "grants you")])
         with torch.no_grad():
             logits = model(torch.tensor([ids])).logits
         assert logits is not None
