@@ -132,7 +132,8 @@ async function reply(parent, question) {
   changes += 1;
   if (thread.get().id !== id) return;
   const more = [begun.question, begun.reply].filter(Boolean);
-  change({ messages: [...thread.get().messages, ...more], leaf: begun.reply.id, title: thread.get().title || (question ?? "") });
+  const others = thread.get().messages.filter((one) => !more.some((other) => other.id === one.id)); // a look at the list may have seen them
+  change({ messages: [...others, ...more], leaf: begun.reply.id, title: thread.get().title || (question ?? "") });
   announce(t("reply.begun"));
   watch(id);
   refresh();
