@@ -156,17 +156,18 @@ def test_a_tokenizer_without_a_mask_and_rows_without_room_are_refused(
 
 
 def test_a_tiny_bert_learns_both_tasks_from_real_text(table: Table, tokenizer: Tokenizer) -> None:
-    """After some dozens of steps it tells hidden tokens, and strangers, better."""
+    """After some dozens of steps it tells hidden tokens, and strangers, better. The second comes at once, after a long rest at
+    chance: here between steps 70 and 90, with other seeds or another processor's roundings up to 120."""
     config = ModelConfig(
         vocab_size=tokenizer.vocab_size, layers=2, width=64, heads=4, kv_heads=4, head_width=16, feedforward_width=128,
         context_length=48, causal=False, positions="learned", token_types=2, embedding_norm=True, norm="layer",
         norm_placement="post", qkv_bias=True, attention_output_bias=True, feedforward_bias=True, gated=False,
         activation="gelu", tied_head=True, head_bias=True, head_transform=True, pooler=True, next_sentence=True,
     )  # fmt: skip
-    feed = masked(table, tokenizer, length=48, tokens=24 * 48, seed=0, next_sentence=True)
-    model = initialise(Transformer(config), generator=torch.Generator().manual_seed(0))
+    feed = masked(table, tokenizer, length=48, tokens=24 * 48, seed=2, next_sentence=True)
+    model = initialise(Transformer(config), generator=torch.Generator().manual_seed(2))
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
-    steps = train(model, feed, masked_lm_and_next_sentence(), optimizer, steps=120, clip=1.0).steps
+    steps = train(model, feed, masked_lm_and_next_sentence(), optimizer, steps=180, clip=1.0).steps
 
     def mean(part: str, taken: slice) -> float:
         values = [step.parts[part] for step in steps[taken]]
