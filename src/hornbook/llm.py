@@ -11,13 +11,13 @@ open another. What carries special tokens is ids, and ``render(messages)`` makes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hornbook.engine.pairing import begin_of, joined, related, whole_of, windows
+from hornbook.engine.pairing import begin_of, in_order, joined, related, whole_of, windows
 from hornbook.engine.prompts import (
     PLAIN_STOP,
     as_prompts,
@@ -31,7 +31,7 @@ from hornbook.engine.prompts import (
 from hornbook.engine.remote import RemoteLLM, is_remote
 from hornbook.engine.scripted import ScriptedLLM
 from hornbook.engine.tool_calls import plan_tools
-from hornbook.errors import HornbookError, ModelClosed, UsageError
+from hornbook.errors import ModelClosed, UsageError
 from hornbook.settings import Settings
 from hornbook.types import Completion, Message, Progress, Prompt, SamplingParams, Score, Token
 
@@ -211,20 +211,31 @@ class LocalLLM:
 
         Raises ContextTooLong or UsageError before any work; GenerationError where a prompt's logits are unusable.
         """
-        from hornbook.engine.requests import Request
+        several = as_prompts(prompts)
+        each = self.generate_each(several, sampling, adapter=adapter, priority=priority, deadline=deadline)
+        return [one for answers in in_order(each) for one in answers]
+
+    def generate_each(
+        self,
+        prompts: Sequence[Prompt],
+        sampling: SamplingParams | None = None,
+        *,
+        adapter: str | None = None,
+        priority: int = 0,
+        deadline: float | None = None,
+    ) -> Iterator[tuple[int, list[Completion]]]:
+        """As ``generate``; (place of the prompt, its completions) as soon as they are whole. Closing it stops the rest."""
+        from hornbook.engine.requests import Request, token_of
 
         params = sampling or SamplingParams()
-        ids = [self.encode(prompt) for prompt in as_prompts(prompts)]
+        ids = [self.encode(prompt) for prompt in prompts]
         answers: list[list[list[Token]]] = [[[] for _ in range(params.n)] for _ in ids]
         adapter = self.adapter if adapter is None else adapter
         with closing(self._ask([Request(prompt, params, priority, deadline, adapter) for prompt in ids])) as events:
             for place, event in events:
-                answers[place][event.answer].append(_token(event, place, len(ids)))
-        return [
-            completion_of(own, len(prompt), params)
-            for several, prompt in zip(answers, ids, strict=True)
-            for own in several
-        ]
+                answers[place][event.answer].append(token_of(event, place, len(ids)))
+                if event.last:
+                    yield place, [completion_of(own, len(ids[place]), params) for own in answers[place]]
 
     def stream(
         self,
@@ -239,14 +250,14 @@ class LocalLLM:
 
         Closing the iterator, or dropping it, stops the work and frees its memory.
         """
-        from hornbook.engine.requests import Request
+        from hornbook.engine.requests import Request, tokens_of
 
         several, params = as_prompts(prompt), sampling or SamplingParams()
         if len(several) != 1 or params.n != 1:
             what = f"a stream continues one prompt once, not {len(several)} prompts {params.n} times"
             raise UsageError(what, "Use generate() for several.")
         adapter = self.adapter if adapter is None else adapter
-        return _tokens(self._ask([Request(self.encode(several[0]), params, priority, deadline, adapter)]))
+        return tokens_of(self._ask([Request(self.encode(several[0]), params, priority, deadline, adapter)]))
 
     def chat(
         self,
@@ -320,19 +331,38 @@ class LocalLLM:
         """
         return self.score_ids(joined(self.tokenizer, pairs))
 
+    def score_each(self, pairs: Sequence[tuple[Prompt, str]]) -> Iterator[tuple[int, Score]]:
+        """As ``score``; (place of the pair, its score) as soon as it is known. Closing it stops the rest."""
+        return self.score_ids_each(joined(self.tokenizer, pairs))
+
     def score_text(self, texts: Sequence[str]) -> list[Score]:
         """How likely each whole text is: every token once, the first after the model's begin token. A text longer than the
         context is read in windows (engine/pairing.py)."""
+        return in_order(self.score_text_each(texts))
+
+    def score_text_each(self, texts: Sequence[str]) -> Iterator[tuple[int, Score]]:
+        """As ``score_text``; (place of the text, its score) as soon as it is known. Closing it stops the rest."""
         begin = begin_of(self.tokenizer) if any(texts) else []
         cut = [windows(begin, self.tokenizer.encode(text, add_special=False), self.context_length) for text in texts]
-        scores = iter(self.score_ids([window for several in cut for window in several]))
-        return [whole_of([next(scores) for _ in several]) for several in cut]
+        yield from ((place, whole_of([])) for place, several in enumerate(cut) if not several)
+        owners = [(place, number) for place, several in enumerate(cut) for number in range(len(several))]
+        found: list[dict[int, Score]] = [{} for _ in cut]
+        with closing(self.score_ids_each([window for several in cut for window in several])) as scores:
+            for at, score in scores:
+                place, number = owners[at]
+                found[place][number] = score
+                if len(found[place]) == len(cut[place]):
+                    yield place, whole_of([found[place][number] for number in range(len(cut[place]))])
 
     def score_ids(self, asked: Sequence[tuple[Sequence[int], int]]) -> list[Score]:
         """How likely ids[start:] is after ids[:start], for each (ids, start). Raises what ``score`` raises."""
-        from hornbook.engine.requests import Request
+        return in_order(self.score_ids_each(asked))
 
-        scores = [Score(0.0, True, 0)] * len(asked)
+    def score_ids_each(self, asked: Sequence[tuple[Sequence[int], int]]) -> Generator[tuple[int, Score], None, None]:
+        """As ``score_ids``; (place, score) as soon as it is known. Closing it stops the rest."""
+        from hornbook.engine.requests import Request, named
+
+        yield from ((place, Score(0.0, True, 0)) for place, (ids, start) in enumerate(asked) if start >= len(ids))
         families = related(asked)
         requests = [
             Request(
@@ -344,10 +374,9 @@ class LocalLLM:
         with closing(self._ask(requests)) as events:
             for place, event in events:
                 if event.error is not None:
-                    raise _named(event.error, families[place][0], len(asked))
+                    raise named(event.error, families[place][0], len(asked))
                 assert event.score is not None
-                scores[families[place][event.answer]] = event.score
-        return scores
+                yield families[place][event.answer], event.score
 
     # --- adapters
 
@@ -415,25 +444,3 @@ class LocalLLM:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _tokens(stream: Stream | PlainStream) -> Iterator[Token]:
-    try:
-        for place, event in stream:
-            yield _token(event, place, 1)
-    finally:
-        stream.close()
-
-
-def _token(event: Event, place: int, prompts: int) -> Token:
-    if event.error is not None:
-        raise _named(event.error, place, prompts)
-    assert event.token is not None
-    return event.token
-
-
-def _named(error: HornbookError, place: int, prompts: int) -> HornbookError:
-    """The error, which says of which of several prompts it speaks."""
-    named = type(error)(f"prompt {place + 1} of {prompts}: {error.what}" if prompts > 1 else error.what, error.remedy)
-    named.__cause__ = error
-    return named

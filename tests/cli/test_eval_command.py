@@ -194,7 +194,7 @@ def test_a_run_that_is_killed_and_stopped_goes_on_and_asks_no_question_again(
         told = process.communicate(timeout=60)[1]
         assert before + 8 <= len(kept()) < 40, told
         again = {prompt for prompt, count in prompts(server).items() if prompt in known and count > known[prompt]}
-        assert len(again) <= batch, "of the wave that was cut off no answer had come"
+        assert len(again) <= batch, "what the server had not answered yet"
         if ended == signal.SIGINT:
             assert process.returncode == 130 and "the same command goes on from there" in told
             assert "Traceback" not in told

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +85,66 @@ def test_what_was_answered_before_the_end_is_kept(tmp_path: Path, error: type[Ba
     assert len(model.scored) == 6 * 3
     keys = [line["key"] for line in lines(tmp_path)[1:]]
     assert len(keys) == len(set(keys)) == 12
+
+
+def test_of_a_wave_that_is_cut_off_what_was_answered_is_kept(tmp_path: Path) -> None:
+    """By a model that tells each answer by itself: the third item lacks one of its three."""
+
+    class Telling(Remembering):
+        def score_each(self, pairs: Any) -> Iterator[tuple[int, Score]]:
+            scores = list(enumerate(super().score(pairs)))
+            yield from reversed(scores[:8])
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        run(Telling(), [Sums()], folder=tmp_path, batch=12)
+    model = Remembering()
+    outcome = run(model, [Sums()], folder=tmp_path, batch=12)
+    assert (outcome.asked, outcome.kept, len(model.scored)) == (10, 2, 10 * 3)
+    assert outcome.results[0].columns["acc"].tolist() == run(Remembering(), [Sums()]).results[0].columns["acc"].tolist()
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from hornbook.evals.run import run
+from hornbook.llm import load
+from tiny_tasks import Sums, Words
+from hornbook.types import SamplingParams
+
+def tell(what, done, total):
+    if what.startswith("asking") and done == int(sys.argv[3]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+words = Words(24, sampling=SamplingParams(max_tokens=60))
+with load(sys.argv[1], device="cpu") as model:
+    outcome = run(model, [Sums(24), words], folder=Path(sys.argv[2]), report=tell)
+print(outcome.asked, outcome.kept)
+"""
+
+
+@pytest.mark.models
+def test_killed_in_the_middle_of_a_wave_no_answered_question_is_asked_again(
+    tiny_llm_path: Path, tmp_path: Path
+) -> None:
+    """A model in the process: 24 likelihoods are one wave, and 24 texts another."""
+    out = tmp_path / "out"
+
+    def ask(until: int) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", KILLED, str(tiny_llm_path), str(out), str(until)]
+        return subprocess.run(
+            command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+        )
+
+    known = 0
+    for more in (5, 24, 9):  # within the first wave, the second, and again
+        assert ask(more).returncode == -signal.SIGKILL
+        known += more
+        assert len(lines(out)) - 1 == known
+    finished = ask(-1)
+    assert finished.stdout.split() == [str(48 - known), str(known)], finished.stderr
+    keys = [line["key"] for line in lines(out)[1:]]
+    assert len(keys) == len(set(keys)) == 48
 
 
 @pytest.mark.parametrize(

@@ -14,13 +14,13 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from hornbook.engine import openai
-from hornbook.engine.pairing import whole_of, windows
+from hornbook.engine.pairing import in_order, whole_of, windows
 from hornbook.engine.prompts import as_prompts, plain_chat, turns_of, with_schema
 from hornbook.engine.wire import Events, Wire, checked_url, is_loopback
 from hornbook.errors import OfflineError, RemoteError, RemoteRefused, UsageError
@@ -33,6 +33,7 @@ BYTES_PER_TOKEN = 3  # of UTF-8, for the estimate: English has four or five, Chi
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 def is_remote(source: str) -> bool:
@@ -115,14 +116,15 @@ class RemoteLLM:
     def generate(self, prompts: Prompt | Sequence[Prompt], sampling: SamplingParams | None = None) -> list[Completion]:
         """Continue each prompt; the completions in their order, ``n`` a prompt. Tokens' ids are () where the server
         does not tell them, and logprobs None; top_logprobs are None, for servers tell words and not ids. Raises ContextTooLong, RemoteRefused, RemoteError, ModelClosed."""
+        each = self.generate_each(as_prompts(prompts), sampling)
+        return [completion for answer in in_order(each) for completion in answer]
+
+    def generate_each(
+        self, prompts: Sequence[Prompt], sampling: SamplingParams | None = None
+    ) -> Iterator[tuple[int, list[Completion]]]:
+        """As ``generate``; (place of the prompt, its completions) as soon as the server has sent them."""
         params = sampling or SamplingParams()
-        several = as_prompts(prompts)
-        if len(several) <= 1 or self.parallel == 1:
-            answers = [self._complete(prompt, params) for prompt in several]
-        else:
-            with ThreadPoolExecutor(min(self.parallel, len(several))) as pool:
-                answers = list(pool.map(lambda prompt: self._complete(prompt, params), several))
-        return [completion for answer in answers for completion in answer]
+        return self._each(lambda prompt: self._complete(prompt, params), prompts)
 
     def _complete(self, prompt: Prompt, params: SamplingParams) -> list[Completion]:
         path, body = self._request(prompt, params)
@@ -233,6 +235,10 @@ class RemoteLLM:
         Raises UsageError for an empty context, whose first token no server judges; RemoteError where the server does
         not tell the likelihoods of a prompt.
         """
+        return in_order(self.score_each(pairs))
+
+    def score_each(self, pairs: Sequence[tuple[Prompt, str]]) -> Iterator[tuple[int, Score]]:
+        """As ``score``; (place of the pair, its score) as soon as the server has sent it."""
         for context, continuation in pairs:
             if continuation and not (context.rstrip() if isinstance(context, str) else len(context)):
                 raise UsageError(
@@ -256,16 +262,22 @@ class RemoteLLM:
                     "Load the model here to judge it.",
                 )
             cut.append(windows(whole[:begun], bare, self.context_length - 2) if bare else [])
-        scores = iter(
-            self._each(lambda asked: self._score_ids(*asked), [window for several in cut for window in several])
-        )
+        every = [window for several in cut for window in several]
+        scores = iter(in_order(self._each(lambda asked: self._score_ids(*asked), every)))
         return [whole_of([next(scores) for _ in several]) for several in cut]
 
-    def _each(self, ask: Callable[[T], Score], several: Sequence[T]) -> list[Score]:
+    def _each(self, ask: Callable[[T], R], several: Sequence[T]) -> Iterator[tuple[int, R]]:
+        """(place, answer) as they come, ``parallel`` questions at a time. What was not asked yet is not asked any more once one
+        fails or nobody reads on."""
         if len(several) <= 1 or self.parallel == 1:
-            return [ask(one) for one in several]
+            yield from ((place, ask(one)) for place, one in enumerate(several))
+            return
         with ThreadPoolExecutor(min(self.parallel, len(several))) as pool:
-            return list(pool.map(ask, several))
+            asked = {pool.submit(ask, one): place for place, one in enumerate(several)}
+            try:
+                yield from ((asked[done], done.result()) for done in as_completed(asked))
+            finally:
+                pool.shutdown(cancel_futures=True)
 
     def _score(self, context: Prompt, continuation: str) -> Score:
         if not continuation:

@@ -9,9 +9,10 @@ Engine.step() -> Event(handle, answer, token)          the next token of one of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from hornbook.engine.executor import PAGE, Floats
 from hornbook.engine.grammar import Compiled
@@ -19,6 +20,10 @@ from hornbook.engine.pages import pages_of
 from hornbook.engine.prompts import checked_ids
 from hornbook.errors import ContextTooLong, HornbookError, UsageError
 from hornbook.types import SamplingParams, Score, Token
+
+if TYPE_CHECKING:
+    from hornbook.engine.driver import Stream
+    from hornbook.engine.plain import PlainStream
 
 Processor: TypeAlias = Callable[[Sequence[int], Floats], Floats]  # (prompt and answer so far, logits [V]) -> logits [V]
 
@@ -70,6 +75,28 @@ class Event(NamedTuple):
     error: HornbookError | None = None
     score: Score | None = None
     last: bool = False
+
+
+def token_of(event: Event, place: int, prompts: int) -> Token:
+    """What an event about one of several prompts tells. Raises the request's error."""
+    if event.error is not None:
+        raise named(event.error, place, prompts)
+    assert event.token is not None
+    return event.token
+
+
+def tokens_of(stream: Stream | PlainStream) -> Iterator[Token]:
+    """Of one prompt. Closing it closes the stream."""
+    with closing(stream):
+        for place, event in stream:
+            yield token_of(event, place, 1)
+
+
+def named(error: HornbookError, place: int, prompts: int) -> HornbookError:
+    """The error, which says of which of several prompts it speaks."""
+    told = type(error)(f"prompt {place + 1} of {prompts}: {error.what}" if prompts > 1 else error.what, error.remedy)
+    told.__cause__ = error
+    return told
 
 
 def checked_request(request: Request, *, vocab_size: int, context_length: int, pages: int) -> list[int]:

@@ -5,8 +5,9 @@ Likelihood   model.score        Rolling   model.score_text        Writing   mode
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -15,8 +16,9 @@ from hornbook.engine.thinking import PAIRS
 from hornbook.errors import ContextTooLong, UsageError
 from hornbook.evals.task import Answer, Item, Likelihood, Question, Request, Rolling, Setting, Task, Writing
 from hornbook.evals.waves import order, waves
-from hornbook.types import Message, Prompt, SamplingParams
+from hornbook.types import Message, Prompt, SamplingParams, Score
 
+AHEAD = 16  # batches of texts to be written that are in line: where one ends, the next begins
 AT_ONCE = 16  # chats of a model that renders no ids
 _VERBS: dict[type, str] = {Likelihood: "score", Rolling: "score_text", Writing: "generate"}
 AROUND_CHAT, AROUND_TURN = (
@@ -35,15 +37,21 @@ class Pending:
     request: Request
 
 
-def ask(model: Any, pending: Sequence[Pending], batch: int) -> Iterator[list[tuple[Pending, Answer]]]:
-    """Ask all, a wave at a time: task by task, but for a wave that takes the rest of one and the first of the next. Raises
-    what the model raises."""
+def ask(model: Any, pending: Sequence[Pending], batch: int) -> Iterator[tuple[Pending, Answer]]:
+    """Ask all, a wave at a time: task by task, but for a wave that takes the rest of one and the first of the next. An answer
+    comes as soon as it is whole, of a model that tells each by itself (``generate_each``); else those of a wave come together.
+    Raises what the model raises."""
+    from hornbook.llm import LocalLLM
+
     for several in _alike(pending):
         ordered = list(_ordered(several))
         answers = max(one.request.sampling.n if isinstance(one.request, Writing) else 1 for one in several)
-        for wave in waves([_text(one.request) for one in ordered], max(1, batch // answers)):
+        flowing = isinstance(model, LocalLLM) and isinstance(several[0].request, Writing)
+        size = max(1, batch * (AHEAD if flowing else 1) // answers)
+        for wave in waves([_text(one.request) for one in ordered], size):
             now = [ordered[place] for place in wave]
-            yield list(zip(now, _answers(model, [one.request for one in now]), strict=True))
+            with closing(_answers(model, [one.request for one in now])) as told:
+                yield from ((now[place], answer) for place, answer in told)
 
 
 def check_able(model: Any, task: Task, requests: Sequence[Request]) -> None:
@@ -176,24 +184,43 @@ def _ordered(several: Sequence[Pending]) -> Iterator[Pending]:
         yield from (own[place] for place in order([_text(one.request) for one in own]))
 
 
-def _answers(model: Any, requests: Sequence[Any]) -> list[Answer]:
-    """To requests that are alike, in their order."""
+def _answers(model: Any, requests: Sequence[Any]) -> Generator[tuple[int, Answer], None, None]:
+    """To requests that are alike: (place, answer) as they come."""
     if isinstance(requests[0], Likelihood):
-        pairs = [
-            (context, continuation)
-            for request, context in zip(requests, (_prompt(model, one.context) for one in requests), strict=True)
-            for continuation in request.continuations
-        ]
-        scores = iter(model.score(pairs))
-        return [tuple(next(scores) for _ in request.continuations) for request in requests]
+        yield from _likelihoods(model, requests)
+        return
     if isinstance(requests[0], Rolling):
-        return [(score,) for score in model.score_text([request.text for request in requests])]
+        for place, score in _each(model, "score_text", [request.text for request in requests]):
+            yield place, (score,)
+        return
     sampling = replace(requests[0].sampling, logprobs=False)
     prompts = [_prompt(model, request.prompt) for request in requests]
     if not isinstance(requests[0].prompt, str) and isinstance(prompts[0], str):
-        return _chats(model, [request.prompt for request in requests], sampling)
-    texts = iter(completion.text for completion in model.generate(prompts, sampling))
-    return [tuple(next(texts) for _ in range(sampling.n)) for _ in requests]
+        yield from _chats(model, [request.prompt for request in requests], sampling)
+    elif hasattr(model, "generate_each"):
+        for place, completions in model.generate_each(prompts, sampling):
+            yield place, tuple(completion.text for completion in completions)
+    else:
+        texts = iter([completion.text for completion in model.generate(prompts, sampling)])
+        yield from ((place, tuple(next(texts) for _ in range(sampling.n))) for place in range(len(requests)))
+
+
+def _likelihoods(model: Any, requests: Sequence[Likelihood]) -> Iterator[tuple[int, Answer]]:
+    contexts = [_prompt(model, request.context) for request in requests]
+    owners = [(place, at) for place, request in enumerate(requests) for at in range(len(request.continuations))]
+    found: list[dict[int, Score]] = [{} for _ in requests]
+    pairs = [(contexts[place], requests[place].continuations[at]) for place, at in owners]
+    for number, score in _each(model, "score", pairs):
+        place, at = owners[number]
+        found[place][at] = score
+        if len(found[place]) == len(requests[place].continuations):
+            yield place, tuple(found[place][at] for at in range(len(found[place])))
+
+
+def _each(model: Any, verb: str, asked: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+    """(place, what a verb says) as soon as it is known, where the model can tell that; else all together."""
+    several = getattr(model, f"{verb}_each", None)
+    return iter(several(asked)) if several is not None else enumerate(getattr(model, verb)(asked))
 
 
 def _prompt(model: Any, question: Question) -> Prompt:
@@ -202,7 +229,9 @@ def _prompt(model: Any, question: Question) -> Prompt:
     return rendered
 
 
-def _chats(model: Any, several: Sequence[tuple[Message, ...]], sampling: SamplingParams) -> list[Answer]:
+def _chats(
+    model: Any, several: Sequence[tuple[Message, ...]], sampling: SamplingParams
+) -> Iterator[tuple[int, Answer]]:
     """Of a model that renders turns as plain text, or on the other side of a wire: it knows itself where an answer ends."""
 
     def answer(turns: tuple[Message, ...]) -> Answer:
@@ -213,7 +242,11 @@ def _chats(model: Any, several: Sequence[tuple[Message, ...]], sampling: Samplin
         return tuple(model.chat(turns, sampling=one).content for one in draws)
 
     with ThreadPoolExecutor(min(AT_ONCE, len(several))) as pool:
-        return list(pool.map(answer, several))
+        asked = {pool.submit(answer, turns): place for place, turns in enumerate(several)}
+        try:
+            yield from ((asked[done], done.result()) for done in as_completed(asked))
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _question(request: Likelihood | Writing) -> Question:
@@ -232,8 +265,8 @@ def without_thought(text: str) -> str:
     """What a model that thinks before it answers has said behind its thought. A template may have begun the thought, so its
     opening mark need not be there."""
     begun = next((opening for opening in PAIRS if text.lstrip().startswith(opening)), None)
-    for opening, closing in PAIRS.items():
-        thought, closed, answer = text.partition(closing)
+    for opening, end in PAIRS.items():
+        thought, closed, answer = text.partition(end)
         if closed and (begun == opening or (begun is None and opening not in thought)):
             return answer.lstrip()
     return text

@@ -5,8 +5,9 @@
     {"key": "09ab...", "task": "gsm8k", "item": "test-3", "answers": ["... #### 42"]}
 
 A key is a digest of all that the answer depends on, so that another prompt, or another version of a task's prompts, is another
-question, and so that what two tasks ask alike is asked once. Lines are only ever appended, several at a time, and are on the
-disk before the next are asked for. A line that was not written to its end is taken for not written.
+question, and so that what two tasks ask alike is asked once. A line is appended as soon as its answer is there: the system has it
+then, whatever becomes of the process, and at the latest SYNC seconds of answers later the disk. A line that was not written to
+its end is taken for not written.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +32,7 @@ from hornbook.types import Score
 
 FORM = 1
 FILE = "answers.jsonl"
+SYNC = 1.0  # seconds; against a loss of power
 
 
 class Ledger:
@@ -42,6 +46,7 @@ class Ledger:
         self.damaged = 0
         self._answers: dict[str, list[Any]] = {}
         self._file: BinaryIO | None = None
+        self._synced = 0.0
         self._lock = None if folder is None else filelock.FileLock(folder / ".lock")
 
     def __enter__(self) -> Ledger:
@@ -80,7 +85,7 @@ class Ledger:
         return self._answers[key]
 
     def put(self, lines: Iterable[tuple[str, Task, Item, list[Any]]]) -> None:
-        """(key, task, item, answers as `kept` makes them) each. On the disk when this returns. Raises StoreError."""
+        """(key, task, item, answers as `kept` makes them) each. Written when this returns. Raises StoreError."""
         written = []
         for key, task, item, answers in lines:
             self._answers[key] = answers
@@ -89,7 +94,9 @@ class Ledger:
             try:
                 self._file.write(b"".join(written))
                 self._file.flush()
-                os.fsync(self._file.fileno())
+                if time.monotonic() - self._synced > SYNC:
+                    os.fsync(self._file.fileno())
+                    self._synced = time.monotonic()
             except OSError as error:
                 raise self._refused(error) from error
 
@@ -147,6 +154,8 @@ class Ledger:
 
     def _close(self) -> None:
         if self._file is not None:
+            with suppress(OSError):  # what failed here was told by put()
+                os.fsync(self._file.fileno())
             self._file.close()
             self._file = None
         if self._lock is not None:

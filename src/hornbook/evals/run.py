@@ -262,12 +262,10 @@ def _plan(
 
 
 def _ask(model: Any, pending: Sequence[Pending], batch: int, ledger: Ledger, what: str, tell: Progress) -> None:
-    answered = 0
     if pending:
         tell(what, 0, len(pending))
-    for wave in ask(model, pending, batch):
-        ledger.put((one.key, one.task, one.item, kept(answer)) for one, answer in wave)
-        answered += len(wave)
+    for answered, (one, answer) in enumerate(ask(model, pending, batch), 1):
+        ledger.put([(one.key, one.task, one.item, kept(answer))])
         tell(what, answered, len(pending))
 
 
