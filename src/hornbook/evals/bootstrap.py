@@ -5,6 +5,9 @@
 The interval is bias-corrected and accelerated (BCa: Efron, Better Bootstrap Confidence Intervals, JASA 82, 1987, eq. 6.8).
 Its normal quantile is widened for few items as Hesterberg has it (arXiv 1411.5279, section 4.3): a sample's spread is too small
 by sqrt((N - 1) / N), and Student's t replaces the normal distribution.
+
+Where items hang together, whole clusters are drawn: N above is then their number, and a resample has as many items as they have
+(the pairs cluster bootstrap of Cameron, Gelbach & Miller, Review of Economics and Statistics 90, 2008).
 """
 
 from __future__ import annotations
@@ -13,10 +16,11 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from statistics import NormalDist
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from hornbook.evals.clusters import Clusters, Places
 from hornbook.evals.metric import Column, Columns
 
 RESAMPLES = 2000
@@ -37,19 +41,21 @@ class Spread(NamedTuple):
 
 
 def spread(
-    statistic: Statistic, columns: Columns, *, groups: Sequence[str] | None = None, level: float = 0.95,
-    count: int = RESAMPLES, seed: int = 0,
+    statistic: Statistic, columns: Columns, *, groups: Sequence[str] | None = None, clusters: Clusters | None = None,
+    level: float = 0.95, count: int = RESAMPLES, seed: int = 0,
 ) -> Spread:  # fmt: skip
-    """How a statistic of the columns [N] varies. ``groups``: each keeps the number of its items in every resample."""
-    items = len(next(iter(columns.values())))
+    """How a statistic of the columns [N] varies. ``groups`` [N]: each keeps the number of its items, or of the clusters whose
+    first item it has, in every resample."""
+    items = clusters.count if clusters else len(next(iter(columns.values())))
     value = float(statistic(columns))
-    drawn = np.concatenate([np.ravel(statistic(some)) for some in resamples(columns, groups, count, seed)])
+    some = whole(columns, groups, clusters, count, seed) if clusters else resamples(columns, groups, count, seed)
+    drawn = np.concatenate([np.ravel(statistic(one)) for one in some])
     drawn = drawn[np.isfinite(drawn)]
     if items < 2 or len(drawn) < _TOLD * count or not math.isfinite(value):
         return Spread(None, None, None)
     below = (np.count_nonzero(drawn < value) + np.count_nonzero(drawn == value) / 2) / len(drawn)
     bias = _NORMAL.inv_cdf(min(max(below, 0.5 / len(drawn)), 1 - 0.5 / len(drawn)))
-    bend = _acceleration(statistic, columns, items)
+    bend = _acceleration(statistic, columns, items, clusters)
     width = student(0.5 + level / 2, items - 1) * math.sqrt(items / (items - 1))
     ends = []
     for z in (bias - width, bias + width):
@@ -78,9 +84,21 @@ def resamples(columns: Columns, groups: Sequence[str] | None, count: int, seed: 
         yield {name: column[at] for name, column in ordered.items()}
 
 
-def _by_group(
-    groups: Sequence[str] | None, items: int
-) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.intp]], list[int]]:
+def whole(
+    columns: Columns, groups: Sequence[str] | None, clusters: Clusters, count: int, seed: int
+) -> Iterator[dict[str, Column]]:
+    """Columns [N] with whole clusters drawn again ``count`` times: each time as many items as these have."""
+    random = np.random.default_rng(seed)
+    order, sizes = _by_group(None if groups is None else np.asarray(groups)[clusters.firsts], clusters.count)
+    starts = np.cumsum([0, *sizes[:-1]])
+    arrays = {name: np.asarray(column) for name, column in columns.items()}
+    for _ in range(count):
+        parts = [random.integers(start, start + size, size) for start, size in zip(starts, sizes, strict=True)]
+        at = clusters.members(order[np.concatenate(parts)])
+        yield {name: column[at] for name, column in arrays.items()}
+
+
+def _by_group(groups: Sequence[str] | np.ndarray[Any, Any] | None, items: int) -> tuple[Places, list[int]]:
     """The places of the items, group after group, and how many each has."""
     if groups is None:
         return np.arange(items), [items]
@@ -88,12 +106,22 @@ def _by_group(
     return np.argsort(number, kind="stable"), [int(size) for size in sizes]
 
 
-def _acceleration(statistic: Statistic, columns: Columns, items: int) -> float:
+def _acceleration(statistic: Statistic, columns: Columns, items: int, clusters: Clusters | None = None) -> float:
     """A sixth of the skewness of what the items contribute (Efron 1987, eq. 7.1), by leaving out parts of them in turn.
 
     Parts of several items give the same number as single ones: the sum of m has a skewness smaller by sqrt(m), and there
-    are fewer by m.
+    are fewer by m. ``clusters``: they are what is left out, whole.
     """
+    left = _without_clusters(statistic, columns, clusters) if clusters else _without_items(statistic, columns, items)
+    apart = left.mean() - left
+    squares = float(np.square(apart).sum())
+    if not math.isfinite(squares) or squares <= 0:
+        return 0.0
+    return float((apart**3).sum()) / (6 * math.pow(squares, 1.5))
+
+
+def _without_items(statistic: Statistic, columns: Columns, items: int) -> Column:
+    """The statistic without each of some parts of the items, which are of one size."""
     size = -(-items // _JACKKNIFE)
     parts = items // size  # fewer than ``size`` items at the end are always left out
     others = (np.arange(parts)[:, None] + np.arange(1, parts)) % parts  # [parts, parts - 1]
@@ -102,11 +130,17 @@ def _acceleration(statistic: Statistic, columns: Columns, items: int) -> float:
     for first in range(0, parts, rows):
         at = (np.arange(size)[:, None] * parts + others[first : first + rows, None, :]).reshape(-1, size * (parts - 1))
         left[first : first + rows] = statistic({name: np.asarray(column)[at] for name, column in columns.items()})
-    apart = left.mean() - left
-    squares = float(np.square(apart).sum())
-    if not math.isfinite(squares) or squares <= 0:
-        return 0.0
-    return float((apart**3).sum()) / (6 * math.pow(squares, 1.5))
+    return left
+
+
+def _without_clusters(statistic: Statistic, columns: Columns, clusters: Clusters) -> Column:
+    """The statistic without each of some parts of the clusters."""
+    parts = min(clusters.count, _JACKKNIFE)
+    left = np.empty(parts)
+    for out in range(parts):
+        stays = clusters.number % parts != out
+        left[out] = statistic({name: np.asarray(column)[stays] for name, column in columns.items()})
+    return left
 
 
 @lru_cache

@@ -9,6 +9,8 @@ difference of pairs is far more certain than the two scores let one think.
     interval   BCa bootstrap over the pairs (hornbook.evals.bootstrap)
     p          exact McNemar test where grades are 0 and 1 (Psychometrika 12, 1947); else a randomisation test that swaps the
                two models' answers item by item (Noreen, Computer-Intensive Methods for Testing Hypotheses, 1989)
+    clusters   where items hang together (hornbook.evals.clusters), whole clusters are drawn again, and p is by a randomisation
+               test that swaps whole clusters, for grades of 0 and 1 too: what McNemar's test knows nothing of
     several    Holm's correction (Scandinavian Journal of Statistics 6, 1979), so that a gate over many tasks raises a false
                alarm no more often than over one
 """
@@ -24,6 +26,7 @@ import numpy as np
 
 from hornbook.errors import DataError
 from hornbook.evals.bootstrap import CELLS, Spread, Statistic, spread
+from hornbook.evals.clusters import Clusters
 from hornbook.evals.metric import Column, Columns, Metric
 from hornbook.evals.outcome import Outcome, Result
 from hornbook.evals.statistics import LEVEL, wilson
@@ -101,10 +104,13 @@ def differences(a: Result, b: Result, *, common: bool = False, seed: int = 0) ->
         {name: np.asarray(column, dtype=np.float64)[place] for name, column in one.columns.items()}
         for one, place in zip((a, b), places, strict=True)
     )
+    # An old file does not say what hangs together; the other one then does, of the same items.
+    which, names = (1, b.clusters) if any(b.clusters) else (0, a.clusters)
+    clusters = [names[place] for place in places[which]] if names else None
     made = [
-        _of_total(b.task, metric, ids, before, after, seed)
+        _of_total(b.task, metric, ids, before, after, clusters, seed)
         if metric.total is not None
-        else _of_items(b.task, metric, ids, before[metric.name], after[metric.name], seed)
+        else _of_items(b.task, metric, ids, before[metric.name], after[metric.name], clusters, seed)
         for metric in metrics
     ]
     return [one for one in made if one is not None]
@@ -215,15 +221,22 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _of_total(
-    task: str, metric: Metric, ids: Sequence[str], before: Columns, after: Columns, seed: int
+    task: str,
+    metric: Metric,
+    ids: Sequence[str],
+    before: Columns,
+    after: Columns,
+    names: Sequence[str] | None,
+    seed: int,
 ) -> Difference | None:
     """Of a metric that is made of all items [N] together; None where neither model has a number."""
     old, new = float(metric.value(before)), float(metric.value(after))
     if math.isnan(old) and math.isnan(new):
         return None
     _numbers(task, metric, old, new)
-    ends = spread(*_joined(metric, before, after), level=LEVEL, seed=seed)
-    chances = _swapped(metric, before, after, seed)
+    clusters = Clusters.of(names)
+    ends = spread(*_joined(metric, before, after), clusters=clusters, level=LEVEL, seed=seed)
+    chances = _swapped(metric, before, after, clusters, seed)
     return Difference(
         task, metric.name, old, new, new - old, *ends, *chances, len(ids),
         higher_is_better=metric.higher_is_better, percent=metric.percent,
@@ -231,31 +244,32 @@ def _of_total(
 
 
 def _of_items(
-    task: str, metric: Metric, ids: Sequence[str], before: Column, after: Column, seed: int
+    task: str, metric: Metric, ids: Sequence[str], before: Column, after: Column, names: Sequence[str] | None, seed: int
 ) -> Difference | None:
     """Of a metric that is the mean of the items' grades [N]; None where neither model has one, such as of unanswerable
     questions where there are none."""
     has = ~(np.isnan(before) | np.isnan(after))
     left_out = int(np.count_nonzero(np.isnan(before) != np.isnan(after)))
     ids = [id for id, there in zip(ids, has, strict=True) if there]
-    before, after = before[has], after[has]
+    before, after, clusters = before[has], after[has], Clusters.of(names, has)
     if not ids and not left_out:
         return None
     old, new = (float(column.mean()) if ids else math.nan for column in (before, after))
     _numbers(task, metric, old, new)
     by = after - before
-    ends = spread(lambda columns: columns["by"].mean(-1), {"by": by}, level=LEVEL, seed=seed)
+    ends = spread(lambda columns: columns["by"].mean(-1), {"by": by}, clusters=clusters, level=LEVEL, seed=seed)
     better = by if metric.higher_is_better else -by
     raised = tuple(id for id, one in zip(ids, better, strict=True) if one > 0)
     lowered = tuple(id for id, one in zip(ids, better, strict=True) if one < 0)
-    if all(np.isin(column, (0.0, 1.0)).all() for column in (before, after)):
+    right_or_wrong = all(np.isin(column, (0.0, 1.0)).all() for column in (before, after))
+    if right_or_wrong and not clusters:
         chances = mcnemar(len(raised), len(lowered))
-        if (by == by[0]).all():
-            # Resamples of what is all alike are alike; yet what was never seen in N may be as frequent as Wilson says.
-            room = wilson(0.0, len(ids))[1]
-            ends = Spread(ends.stderr, max(-1.0, new - old - room), min(1.0, new - old + room))
     else:
-        chances = _swapped(metric, {metric.name: before}, {metric.name: after}, seed)
+        chances = _swapped(metric, {metric.name: before}, {metric.name: after}, clusters, seed)
+    if right_or_wrong and (by == by[0]).all():
+        # Resamples of what is all alike are alike; yet what was never seen in N may be as frequent as Wilson says.
+        room = wilson(0.0, clusters.count if clusters else len(ids))[1]
+        ends = Spread(ends.stderr, max(-1.0, new - old - room), min(1.0, new - old + room))
     return Difference(
         task, metric.name, old, new, new - old, *ends, *chances, len(ids), left_out, raised, lowered,
         metric.higher_is_better, metric.percent,
@@ -281,12 +295,16 @@ def _joined(metric: Metric, before: Columns, after: Columns) -> tuple[Statistic,
     return apart, both
 
 
-def _swapped(metric: Metric, before: Columns, after: Columns, seed: int) -> tuple[float, float]:
-    """If the models are equally good, then either's answers to an item could as well be the other's: -> p, p of the worse.
+def _swapped(
+    metric: Metric, before: Columns, after: Columns, clusters: Clusters | None, seed: int
+) -> tuple[float, float]:
+    """If the models are equally good, then either's answers to an item, or to all of a cluster, could as well be the other's:
+    -> p, p of the worse.
 
     The difference as it is counts as one of the swaps, so that no p is 0 (Phipson & Smyth 2010, arXiv 1603.05766).
     """
     items = len(next(iter(before.values())))
+    coins = clusters.count if clusters else items
     sign = 1 if metric.higher_is_better else -1
     seen = sign * float(metric.value(after) - metric.value(before))
     least = 1e-12 * max(1.0, abs(seen))  # a swap that gives the same number but for rounding is as large
@@ -295,7 +313,8 @@ def _swapped(metric: Metric, before: Columns, after: Columns, seed: int) -> tupl
     large = low = 1
     for first in range(0, SWAPS, rows):
         block = min(rows, SWAPS - first)
-        swap = np.unpackbits(random.integers(0, 256, (block, -(-items // 8)), dtype=np.uint8), axis=1, count=items) > 0
+        swap = np.unpackbits(random.integers(0, 256, (block, -(-coins // 8)), dtype=np.uint8), axis=1, count=coins) > 0
+        swap = swap[:, clusters.number] if clusters else swap
         old = {name: np.where(swap, after[name], column) for name, column in before.items()}
         new = {name: np.where(swap, before[name], column) for name, column in after.items()}
         apart = sign * (metric.value(new) - metric.value(old))

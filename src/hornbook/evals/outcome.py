@@ -154,6 +154,7 @@ class Result:
 
     shots      solved examples before each question, where all had as many
     fewer      item id -> how many it had, where the context did not hold all (asked for with fit_shots)
+    clusters   what each item hangs on together with others, '' where it stands alone; none at all where every one does
     metrics    how the figures are made of the columns; not in the JSON: who reads that back gives them anew
     samples    in the order of the items; not in the JSON either, but in a file beside it
     """
@@ -170,6 +171,7 @@ class Result:
     fewer: Mapping[str, int] = field(default_factory=dict)
     metrics: tuple[Metric, ...] = ()
     samples: tuple[Sample, ...] = ()
+    clusters: tuple[str, ...] = ()
 
     @property
     def items(self) -> int:
@@ -187,6 +189,7 @@ class Result:
         by_item = {
             "ids": list(self.ids),
             "item_groups": list(self.item_groups) if any(self.item_groups) else [],
+            "clusters": list(self.clusters),
             "columns": {name: [finite(value) for value in column] for name, column in self.columns.items()},
         }
         return {
@@ -224,6 +227,7 @@ class Result:
                 for one in value["groups"]
             ),
             dict(value["fewer_shots"]),
+            clusters=tuple(value.get("clusters", ())),  # which older files do not have
         )
 
 

@@ -93,6 +93,7 @@ class _Own(BaseModel):
     question: str | None = None  # a template
     between: str = "\n\n"
     group: str | None = None  # the column that says to what part a question belongs
+    cluster: str | None = None  # that which says what it hangs on together with others; left out: ``cluster``
 
     def task(self, name: str, folder: Path, files: Sequence[Path] = ()) -> Task:
         raise NotImplementedError
@@ -129,7 +130,15 @@ class _Choice(_Own):
 
     def _reader(self) -> Reader:
         return own_rows.choice(
-            Form(self.question, self.answer, self.choices, group=self.group, letters=self.letters, bare=self.chat)
+            Form(
+                self.question,
+                self.answer,
+                self.choices,
+                group=self.group,
+                cluster=self.cluster,
+                letters=self.letters,
+                bare=self.chat,
+            )
         )
 
     def task(self, name: str, folder: Path, files: Sequence[Path] = ()) -> Task:
@@ -148,7 +157,7 @@ class _Answer(_Own):
     max_tokens: int = Field(default=64, ge=1)
 
     def _reader(self) -> Reader:
-        return own_rows.answer(Form(self.question, self.answer, group=self.group, bare=self.chat))
+        return own_rows.answer(Form(self.question, self.answer, group=self.group, cluster=self.cluster, bare=self.chat))
 
     def task(self, name: str, folder: Path, files: Sequence[Path] = ()) -> Task:
         given = self.model_copy(update={"name": self.name or name})
@@ -177,7 +186,14 @@ class _Judged(_Own):
     max_tokens: int = Field(default=512, ge=1)
 
     def _reader(self) -> Reader:
-        form = Form(self.question, reference=self.reference, against=self.against, group=self.group, bare=True)
+        form = Form(
+            self.question,
+            reference=self.reference,
+            against=self.against,
+            group=self.group,
+            cluster=self.cluster,
+            bare=True,
+        )
         return own_rows.judged(form)
 
     def task(self, name: str, folder: Path, files: Sequence[Path] = ()) -> Task:

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from hornbook.data.plain_yaml import nearest
 from hornbook.errors import DataError
 from hornbook.evals.choices import chosen
+from hornbook.evals.clusters import named
 from hornbook.evals.data import Row
 from hornbook.evals.task import Item
 
@@ -27,6 +28,7 @@ ANSWER = ("answer", "answers", "target", "targets", "output", "gold", "label", "
 CHOICES = ("choices", "options")
 CONTEXT = ("context", "passage")
 _ALIASES = "aliases"  # more right answers
+CLUSTER = "cluster"
 _ID = ("id", "_id")
 _PLACE = re.compile(r"\{\{|\}\}|\{([^{}]+)\}|[{}]")
 
@@ -34,7 +36,7 @@ _PLACE = re.compile(r"\{\{|\}\}|\{([^{}]+)\}|[{}]")
 class Form(NamedTuple):
     """Where things stand in a row; left out: under one of the usual names.
 
-    question  a template      answer, reference, against, group  columns
+    question  a template      answer, reference, against, group, cluster  columns
     choices   a column that holds them all, or a column for each
     letters   the options are listed with letters before them, and the letters are what is compared
     bare      the question as it is, without "Question:" and "Answer:" around it
@@ -46,6 +48,7 @@ class Form(NamedTuple):
     reference: str | None = None
     against: str | None = None
     group: str | None = None
+    cluster: str | None = None
     letters: bool = False
     bare: bool = False
 
@@ -66,7 +69,7 @@ def choice(form: Form) -> Callable[[Row, str], Item]:
         question = asked(row, form, options)
         if form.letters:
             data["options"] = list(string.ascii_uppercase[: len(options)])
-        return Item(_id(row, id), {"question": question, **data}, _group(row, form))
+        return Item(_id(row, id), {"question": question, **data}, _group(row, form), cluster(row, form.cluster))
 
     return read
 
@@ -81,7 +84,12 @@ def answer(form: Form) -> Callable[[Row, str], Item]:
             golds += texts(row, _ALIASES, row.value[_ALIASES])
         if not golds:
             raise DataError(f"{row.place}: {column} holds no right answer", "Give one, or leave the row out.")
-        return Item(_id(row, id), {"question": asked(row, form), "answers": golds}, _group(row, form))
+        return Item(
+            _id(row, id),
+            {"question": asked(row, form), "answers": golds},
+            _group(row, form),
+            cluster(row, form.cluster),
+        )
 
     return read
 
@@ -95,7 +103,7 @@ def judged(form: Form) -> Callable[[Row, str], Item]:
             data["reference"] = " / ".join(texts(row, *_found(row, form.reference, (), "reference")))
         if form.against is not None:
             data["against"] = _text(row, *_found(row, form.against, (), "against"))
-        return Item(_id(row, id), data, _group(row, form))
+        return Item(_id(row, id), data, _group(row, form), cluster(row, form.cluster))
 
     return read
 
@@ -146,6 +154,12 @@ def _several(row: Row, column: str, said: Any) -> list[str]:
         with suppress(ValueError):
             said = json.loads(said)  # a list in a table
     return [_text(row, column, one) for one in (said if isinstance(said, list) else [said])]
+
+
+def cluster(row: Row, column: str | None = None) -> str:
+    """What a question hangs on together with others, such as a passage's name; '' or nothing: it stands alone."""
+    name, said = (CLUSTER, row.value.get(CLUSTER)) if column is None else _found(row, column, (), "cluster")
+    return "" if said is None else named(_text(row, name, said))
 
 
 def _options(row: Row, choices: str | Sequence[str] | None) -> list[str]:

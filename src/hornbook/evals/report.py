@@ -355,12 +355,13 @@ def _explained(two: bool) -> str:
     apart = (
         "<p>A difference is that of the same items with both models, and its interval is of those pairs, which is why it can be "
         "narrower than the two scores let one think. p is how often a difference as large would come by chance between two "
-        "models that are equally good: the exact McNemar test where an item is right or wrong, else a test that swaps the "
-        "two models' answers at random.</p>"
+        "models that are equally good: the exact McNemar test where an item is right or wrong and stands alone, else a test "
+        "that swaps the two models' answers at random, by whole clusters where items hang together.</p>"
     )
     return (
         "<section><details><summary>How to read these numbers</summary><p>Shares are shown times a hundred. What follows ± is one "
         "standard error. The 95 % interval holds the score that the model would get on endlessly many items of the same kind, "
         "in 95 of 100 evaluations: Wilson’s for shares, Student’s for other means, by resampling the items "
-        f"for everything else. ↓: less is better.</p>{apart if two else ''}</details></section>"
+        "for everything else. Items that hang together, such as questions about one passage, count as clusters, as the notes "
+        f"above say of a task that has them. ↓: less is better.</p>{apart if two else ''}</details></section>"
     )

@@ -22,6 +22,7 @@ import numpy as np
 
 from hornbook.errors import DataError, UsageError
 from hornbook.evals.asking import Pending, ask, check_tells, fit, shown, without_thought
+from hornbook.evals.clusters import Clusters
 from hornbook.evals.ledger import Ledger, grade_key, kept, key_of, restored, trial_key
 from hornbook.evals.metric import Columns, Metric
 from hornbook.evals.outcome import Asked, Figure, Group, Identity, Outcome, Result, Sample, finite
@@ -162,6 +163,12 @@ class _Plan:
             answer = dict(task.answer(self.items[place], model, self.setting))
             ledger.put([(self.keys[place][0], task, self.items[place], [answer])])
 
+    @property
+    def clusters(self) -> list[str] | None:
+        """What each item hangs on together with others; None where every one stands alone."""
+        names = [item.cluster for item in self.items]
+        return names if Clusters.of(names) else None
+
     def result(self, ledger: Ledger, tell: Progress) -> Result:
         """Grades, figures and samples. Raises DataError where items of a task are graded by different columns."""
         task, items = self.task, self.items
@@ -173,9 +180,9 @@ class _Plan:
         columns: Columns = {
             name: np.array([grade.get(name, np.nan) for grade in grades], dtype=np.float64) for name in names
         }
-        groups = [item.group for item in items]
+        groups, clusters = [item.group for item in items], self.clusters
         figures = tuple(
-            _figure(metric, estimate(metric, columns, groups=groups if any(groups) else None))
+            _figure(metric, estimate(metric, columns, groups=groups if any(groups) else None, clusters=clusters))
             for metric in task.metrics
         )
         samples = tuple(
@@ -191,10 +198,11 @@ class _Plan:
             tuple(groups),
             columns,
             figures,
-            _groups(task.metrics, columns, groups),
+            _groups(task.metrics, columns, groups, clusters),
             self.fewer,
             task.metrics,
             samples,
+            tuple(clusters or ()),
         )
 
     def _grades(self, answers: Sequence[list[Any]], ledger: Ledger, tell: Progress) -> list[Grade]:
@@ -289,11 +297,13 @@ def _asked(request: Request, given: Sequence[Any]) -> Asked:
 # ------------------------------------------------------------------------------------------------------------ summing up
 
 
-def _groups(metrics: Sequence[Metric], columns: Columns, groups: Sequence[str]) -> tuple[Group, ...]:
+def _groups(
+    metrics: Sequence[Metric], columns: Columns, groups: Sequence[str], clusters: Sequence[str] | None
+) -> tuple[Group, ...]:
     if not any(groups):
         return ()
     by_metric: list[tuple[Metric, Mapping[str, Estimate]]] = [
-        (metric, by_group(metric, columns, groups)) for metric in metrics
+        (metric, by_group(metric, columns, groups, clusters=clusters)) for metric in metrics
     ]
     return tuple(
         Group(name, groups.count(name), tuple(_figure(metric, found[name]) for metric, found in by_metric))
@@ -310,6 +320,8 @@ def _figure(metric: Metric, found: Estimate) -> Figure:
 def _notes(plans: Sequence[_Plan], ledger: Ledger) -> Iterator[str]:
     """What a reader of the scores has to know."""
     for plan in plans:
+        if clusters := Clusters.of(plan.clusters):
+            yield f"{plan.task.name}: {len(plan.items)} items in {clusters.count} clusters; errors take them as such"
         if plan.fewer:
             yield (
                 f"{plan.task.name}: {len(plan.fewer)} of {len(plan.items)} items were asked with fewer than {plan.shots} "

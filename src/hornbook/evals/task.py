@@ -29,11 +29,13 @@ class Item:
     """One question of a task. ``id`` stays the same from run to run: answers are paired and resumed by it.
 
     ``group``: what it also counts to, such as MMLU's subject.
+    ``cluster``: what it hangs on together with others, such as a passage; '' stands alone.
     """
 
     id: str
     data: Mapping[str, Any]
     group: str = ""
+    cluster: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,11 @@ hub, by SuperGLUE or by the authors, and with rows that hold a prompt: ``query``
 
 from __future__ import annotations
 
+import re
+
 from hornbook.errors import DataError
 from hornbook.evals.choices import ACC, Files, MultipleChoice, chosen, cut
+from hornbook.evals.clusters import named
 from hornbook.evals.data import Data, Row, field
 from hornbook.evals.prompting import Framing
 from hornbook.evals.registry import Kinds, plain
@@ -38,7 +41,8 @@ def _boolq(row: Row, id: str) -> Item:
         passage, question = field(row, "passage", str), field(row, "question", str)
         right = field(row, "answer" if "answer" in row.value else "label", int)  # true and false are numbers too
         id = str(row.value.get("idx", id))
-    return Item(id, {"question": f"{passage}\nQuestion: {question}?\nAnswer:", **chosen(row, ("no", "yes"), right)})
+    asked = f"{passage}\nQuestion: {question}?\nAnswer:"
+    return Item(id, {"question": asked, **chosen(row, ("no", "yes"), right)}, cluster=named(passage))
 
 
 def piqa(data: Data) -> MultipleChoice:
@@ -115,7 +119,11 @@ def winogrande(data: Data) -> MultipleChoice:
     )  # fmt: skip
 
 
+_TWIN = re.compile(r"(.+)-[12]")  # the authors' ids: two sentences that differ in a word or two are ...-1 and ...-2
+
+
 def _winogrande(row: Row, id: str) -> Item:
+    twins = None
     if "context_options" in row.value:
         options, ending = field(row, "context_options", list), field(row, "continuation", str)
         right = field(row, "gold", int)
@@ -126,7 +134,8 @@ def _winogrande(row: Row, id: str) -> Item:
         options = [before + field(row, name, str) for name in ("option1", "option2")]
         right = {"1": 0, "2": 1}.get(field(row, "answer", str), -1)
         id = str(row.value.get("qID", id))
-    return Item(id, {"ending": ending.strip(), **chosen(row, options, right)})
+        twins = _TWIN.fullmatch(id) if "qID" in row.value else None
+    return Item(id, {"ending": ending.strip(), **chosen(row, options, right)}, cluster=twins[1] if twins else "")
 
 
 def copa(data: Data) -> MultipleChoice:

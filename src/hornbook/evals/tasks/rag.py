@@ -10,8 +10,8 @@ A question's row:
     {"question": "...", "answerable": false}
 
 ``file`` counts from the documents' folder; without a ``quote`` any place in it will do, and of a list of files any one that
-has the quote. Measured are, over the questions that
-have an answer unless another is said:
+has the quote. Questions that hang together, such as those about one report, may name it in ``cluster``. Measured are, over the
+questions that have an answer unless another is said:
 
     contains, f1, exact    of the answer's text, against the right answers (metrics/short.py)
     retrieval_recall       the share of the places that a retrieved passage holds (more than half of the quote's letters)
@@ -44,7 +44,7 @@ from hornbook.errors import DataError, UsageError
 from hornbook.evals.data import Data, Row, field
 from hornbook.evals.metric import Column, Columns, Metric
 from hornbook.evals.metrics import short
-from hornbook.evals.own_rows import texts
+from hornbook.evals.own_rows import cluster, texts
 from hornbook.evals.registry import Kind, Kinds
 from hornbook.evals.task import Grade, Item, Means, Setting, Trial
 from hornbook.evals.written import read_items
@@ -190,7 +190,7 @@ class Rag(Trial):
         id = str(said) if said not in (None, "") else id
         self._rows[id] = row.place
         data = {"question": question, "answers": golds, "evidence": evidence, "answerable": answerable}
-        return Item(id, data, str(row.value.get("language") or ""))
+        return Item(id, data, str(row.value.get("language") or ""), cluster(row))
 
     def _said(self, row: Row) -> list[Mapping[str, Any]]:
         """The places that a row names."""

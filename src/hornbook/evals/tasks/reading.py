@@ -15,6 +15,7 @@ from typing import Any
 
 from hornbook.errors import DataError
 from hornbook.evals.choices import Files
+from hornbook.evals.clusters import named
 from hornbook.evals.data import Data, Row, field
 from hornbook.evals.filters import chain, first_line, strip
 from hornbook.evals.metrics import chinese, squad
@@ -121,7 +122,7 @@ def _item(row: Row, asked: Mapping[str, Any], id: str) -> Item:
         what = "has no id" if not id else f"has the answers {answers!r:.60}, which are no texts"
         raise DataError(f"{row.place}: the question {asked.get('question')!r:.60} {what}", _MEND)
     texts = {name: field(here, name, str) for name in ("title", "context", "question")}
-    return Item(id, {**texts, "answers": tuple(answers)})
+    return Item(id, {**texts, "answers": tuple(answers)}, cluster=named(texts["context"]))
 
 
 def _dicts(row: Row, value: Mapping[str, Any], name: str) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from typing import Any
 from hornbook.data.records import Fault, records
 from hornbook.errors import DataError
 from hornbook.evals.choices import Files
+from hornbook.evals.clusters import named
 from hornbook.evals.data import Data, Row, field, rows
 from hornbook.evals.filters import first_line
 from hornbook.evals.metrics import denotation
@@ -81,7 +82,8 @@ class _Tables:
         if len(canon) != len(answers):
             raise DataError(f"{row.place}: {len(answers)} answers, but the kinds of {len(canon)}", _MEND)
         id = str(row.value.get("id") or id)
-        return Item(id, {"question": question, "table": text, "answers": tuple(answers), "canon": tuple(canon)})
+        data = {"question": question, "table": text, "answers": tuple(answers), "canon": tuple(canon)}
+        return Item(id, data, cluster=named(text))
 
     def _table(self, row: Row) -> str:
         place = field(row, "context", str)
