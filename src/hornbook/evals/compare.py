@@ -27,7 +27,7 @@ import numpy as np
 from hornbook.errors import DataError
 from hornbook.evals.bootstrap import CELLS, Spread, Statistic, spread
 from hornbook.evals.clusters import Clusters
-from hornbook.evals.metric import Column, Columns, Metric
+from hornbook.evals.metric import Column, Columns, Metric, ratio
 from hornbook.evals.outcome import Outcome, Result
 from hornbook.evals.statistics import LEVEL, wilson
 
@@ -257,7 +257,7 @@ def _of_items(
     old, new = (float(column.mean()) if ids else math.nan for column in (before, after))
     _numbers(task, metric, old, new)
     by = after - before
-    ends = spread(lambda columns: columns["by"].mean(-1), {"by": by}, clusters=clusters, level=LEVEL, seed=seed)
+    ends = spread(*_mean_of(by, clusters), level=LEVEL, seed=seed)
     better = by if metric.higher_is_better else -by
     raised = tuple(id for id, one in zip(ids, better, strict=True) if one > 0)
     lowered = tuple(id for id, one in zip(ids, better, strict=True) if one < 0)
@@ -265,7 +265,9 @@ def _of_items(
     if right_or_wrong and not clusters:
         chances = mcnemar(len(raised), len(lowered))
     else:
-        chances = _swapped(metric, {metric.name: before}, {metric.name: after}, clusters, seed)
+        # Of a mean the sums of the clusters tell all that swapping them whole changes.
+        sums = [{metric.name: clusters.sums(one) if clusters else one} for one in (before, after)]
+        chances = _swapped(metric, *sums, None, seed)
     if right_or_wrong and (by == by[0]).all():
         # Resamples of what is all alike are alike; yet what was never seen in N may be as frequent as Wilson says.
         room = wilson(0.0, clusters.count if clusters else len(ids))[1]
@@ -282,6 +284,13 @@ def _numbers(task: str, metric: Metric, old: float, new: float) -> None:
         raise DataError(
             f"{metric.name} of {task} is {old} with the first model and {new} with the second", "Read their samples."
         )
+
+
+def _mean_of(by: Column, clusters: Clusters | None) -> tuple[Statistic, dict[str, Column]]:
+    """The mean of what the pairs differ by [N] as a statistic of them; of clusters [G], which their sums and sizes tell all of."""
+    if clusters is None:
+        return lambda columns: columns["by"].mean(-1), {"by": by}
+    return ratio("by", "items"), {"by": clusters.sums(by), "items": clusters.sizes.astype(np.float64)}
 
 
 def _joined(metric: Metric, before: Columns, after: Columns) -> tuple[Statistic, dict[str, Column]]:
