@@ -266,8 +266,8 @@ def _of_items(
         chances = mcnemar(len(raised), len(lowered))
     else:
         # Of a mean the sums of the clusters tell all that swapping them whole changes.
-        sums = [{metric.name: clusters.sums(one) if clusters else one} for one in (before, after)]
-        chances = _swapped(metric, *sums, None, seed)
+        of_before, of_after = ({metric.name: clusters.sums(one) if clusters else one} for one in (before, after))
+        chances = _swapped(metric, of_before, of_after, None, seed)
     if right_or_wrong and (by == by[0]).all():
         # Resamples of what is all alike are alike; yet what was never seen in N may be as frequent as Wilson says.
         room = wilson(0.0, clusters.count if clusters else len(ids))[1]
