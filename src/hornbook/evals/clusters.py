@@ -3,7 +3,7 @@
     "p1" "p1" "" "p2" "p1" ""   names, '' stands alone      Clusters      1 cluster of three items, 3 of one
 
 Who reads one passage wrongly answers all questions about it wrongly. So errors are those of clusters drawn, not of items (Miller,
-Adding Error Bars to Evals, arXiv 2411.00640, section 2.2), and models that are equally good differ cluster by cluster.
+Adding Error Bars to Evals, arXiv 2411.00640, on clustered standard errors), and models that are equally good differ cluster by cluster.
 """
 
 from __future__ import annotations

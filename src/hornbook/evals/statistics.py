@@ -16,7 +16,7 @@ mean, or less its group's mean of K groups:
     anything else                    whole clusters are drawn again
 
 which is CR1 of Cameron & Miller (A Practitioner's Guide to Cluster-Robust Inference, J. Human Resources 50, 2015), and Miller's
-clustered standard error (arXiv 2411.00640, section 2.2) but for G / (G - 1), without which few clusters seem too certain. Where every
+clustered standard error (arXiv 2411.00640) but for G / (G - 1), without which few clusters seem too certain. Where every
 item stands alone, all of it is what stands above.
 
 Nothing here is random from run to run: the resamples are drawn with a fixed seed.
