@@ -31,7 +31,7 @@ MOST = 3  # layers at once: hb_product has as many terms
 def served(x: Tensor, *layers: nn.Module | None) -> bool:
     """Whether all of these are layers that the kernels can take, with x as it is."""
     for layer in layers:
-        if type(layer) is not nn.Linear or layer.weight.numel() > LARGEST or not _bare(layer):
+        if type(layer) is not nn.Linear or layer.weight.numel() > LARGEST or not bare(layer):
             return False
         if layer.in_features % _columns() or layer.out_features % _columns():
             return False
@@ -58,7 +58,7 @@ def centred(x: Tensor, weight: Tensor, bias: Tensor | None, epsilon: float) -> T
     return out
 
 
-def _bare(layer: nn.Module) -> bool:
+def bare(layer: nn.Module) -> bool:
     """Whether nothing listens to the layer's calls, which do not happen here."""
     return not (layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks)
 
@@ -121,73 +121,97 @@ def _multiply(asked: Sequence[Product]) -> None:
         _library().hb_train_products((Product * len(asked))(*asked), len(asked))
 
 
-# ------------------------------------------------------------------------------------------------------------ autograd
+# ------------------------------------------------------------------------------------------------- without a graph
+
+Gradients = list[Tensor | None]  # of those that are wanted
 
 
-class _Linear(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, count: int, *given: Tensor | None) -> tuple[Tensor, ...]:
-        weights, biases = given[:count], given[count:]
-        outs = tuple(x.new_empty(*x.shape[:-1], len(weight)) for weight in weights if weight is not None)
-        _multiply([_forward(x, w, b, out) for w, b, out in zip(weights, biases, outs, strict=True) if w is not None])
-        ctx.save_for_backward(x, *weights)
-        return outs
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, *weights = ctx.saved_tensors
-        needs, count = ctx.needs_input_grad, len(weights)
-        grads = tuple(grad.contiguous() for grad in grads)
-        asked, dx = [], None
-        if needs[0]:
-            dx = torch.empty_like(x)
-            asked.append(_to_input(list(zip(grads, weights, strict=True)), dx))
-        dws, dbs = _parameters(asked, grads, [x] * count, weights, needs[2 : 2 + count], needs[2 + count :])
-        _multiply(asked)
-        return dx, None, *dws, *dbs
+def linear_forward(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
+    """x [..., C] through layers of weights [N,C] each: [..., N] each."""
+    outs = tuple(x.new_empty(*x.shape[:-1], len(weight)) for weight in weights)
+    _multiply([_forward(x, w, b, out) for w, b, out in zip(weights, biases, outs, strict=True)])
+    return outs
 
 
-class _MLP(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, up: Tensor, up_bias: Tensor | None, down: Tensor, down_bias: Tensor | None, activation: int
-    ) -> Tensor:
-        inner, out = x.new_empty(*x.shape[:-1], len(up)), torch.empty_like(x)
-        asked = MLP(rows=x.numel() // len(down), n=len(down), inner=len(up), activation=activation)
-        asked.x, asked.up, asked.down, asked.h, asked.y = (t.data_ptr() for t in (x, up, down, inner, out))
-        asked.up_bias, asked.down_bias = (None if b is None else b.data_ptr() for b in (up_bias, down_bias))
-        _library().hb_train_mlp(ctypes.byref(asked))
-        ctx.save_for_backward(x, up, down, inner)
-        ctx.activation = activation
-        return out
+def linear_backward(
+    x: Tensor, weights: Sequence[Tensor], grads: Sequence[Tensor], needs: Sequence[bool]
+) -> tuple[Tensor | None, Gradients, Gradients]:
+    """-> gradients of x, the weights, the biases. ``needs``: which of (x, weight, ..., bias, ...) have one."""
+    count, grads = len(weights), [grad.contiguous() for grad in grads]
+    asked, dx = [], None
+    if needs[0]:
+        dx = torch.empty_like(x)
+        asked.append(_to_input(list(zip(grads, weights, strict=True)), dx))
+    dws, dbs = _parameters(asked, grads, [x] * count, weights, needs[1 : 1 + count], needs[1 + count :])
+    _multiply(asked)
+    return dx, dws, dbs
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, up, down, inner = ctx.saved_tensors
-        needs, grad = ctx.needs_input_grad, grad.contiguous()
-        back, dx = torch.empty_like(inner), torch.empty_like(x) if needs[0] else None
-        asked = MLP(rows=x.numel() // len(down), n=len(down), inner=len(up), activation=ctx.activation)
-        asked.dy, asked.up, asked.down, asked.h, asked.dh = (t.data_ptr() for t in (grad, up, down, inner, back))
-        asked.dx = None if dx is None else dx.data_ptr()
-        _library().hb_train_mlp(ctypes.byref(asked))
-        products: list[Product] = []
-        (down_grad,), (down_bias,) = _parameters(products, [grad], [inner], [down], needs[3:4], needs[4:5])
-        for product in products:
-            product.activation = ctx.activation
-        (up_grad,), (up_bias,) = _parameters(products, [back], [x], [up], needs[1:2], needs[2:3])
-        _multiply(products)
-        return dx, up_grad, up_bias, down_grad, down_bias, None
+
+def mlp_forward(
+    x: Tensor, up: Tensor, up_bias: Tensor | None, down: Tensor, down_bias: Tensor | None, activation: int
+) -> tuple[Tensor, Tensor]:
+    """-> down(act(up(x))) of x's shape, and up(x) [..., I]."""
+    inner, out = x.new_empty(*x.shape[:-1], len(up)), torch.empty_like(x)
+    asked = MLP(rows=x.numel() // len(down), n=len(down), inner=len(up), activation=activation)
+    asked.x, asked.up, asked.down, asked.h, asked.y = (t.data_ptr() for t in (x, up, down, inner, out))
+    asked.up_bias, asked.down_bias = (None if b is None else b.data_ptr() for b in (up_bias, down_bias))
+    _library().hb_train_mlp(ctypes.byref(asked))
+    return out, inner
+
+
+def mlp_backward(
+    x: Tensor, up: Tensor, down: Tensor, inner: Tensor, grad: Tensor, activation: int, needs: Sequence[bool]
+) -> tuple[Tensor | None, ...]:
+    """-> gradients of (x, up's weight and bias, down's weight and bias), those of ``needs``."""
+    grad, back = grad.contiguous(), torch.empty_like(inner)
+    dx = torch.empty_like(x) if needs[0] else None
+    asked = MLP(rows=x.numel() // len(down), n=len(down), inner=len(up), activation=activation)
+    asked.dy, asked.up, asked.down, asked.h, asked.dh = (t.data_ptr() for t in (grad, up, down, inner, back))
+    asked.dx = None if dx is None else dx.data_ptr()
+    _library().hb_train_mlp(ctypes.byref(asked))
+    products: list[Product] = []
+    (down_grad,), (down_bias,) = _parameters(products, [grad], [inner], [down], needs[3:4], needs[4:5])
+    for product in products:
+        product.activation = activation
+    (up_grad,), (up_bias,) = _parameters(products, [back], [x], [up], needs[1:2], needs[2:3])
+    _multiply(products)
+    return dx, up_grad, up_bias, down_grad, down_bias
+
+
+def centre_forward(x: Tensor, weight: Tensor, bias: Tensor | None, epsilon: float) -> tuple[Tensor, Tensor]:
+    """-> LayerNorm of x [..., n], and what its backward pass needs of each row."""
+    n = x.shape[-1]
+    rows = x.numel() // n
+    out, kept = torch.empty_like(x), x.new_empty(rows, 2)
+    _library().hb_train_centre(
+        x.data_ptr(), weight.data_ptr(), None if bias is None else bias.data_ptr(), epsilon, rows, n, out.data_ptr(),
+        kept.data_ptr(),
+    )  # fmt: skip
+    return out, kept
+
+
+def centre_backward(
+    x: Tensor, weight: Tensor, kept: Tensor, grad: Tensor, needs: Sequence[bool]
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """-> gradients of x, the weight, the bias; ``needs``: of (weight, bias)."""
+    grad, n = grad.contiguous(), x.shape[-1]
+    dx, pieces = torch.empty_like(x), -(-len(kept) // ROWS)
+    parts, bias_parts = (x.new_empty(pieces, n) if wanted else None for wanted in needs)
+    _library().hb_train_centre_back(
+        x.data_ptr(), weight.data_ptr(), kept.data_ptr(), grad.data_ptr(), len(kept), n, dx.data_ptr(),
+        *(None if part is None else part.data_ptr() for part in (parts, bias_parts)),
+    )  # fmt: skip
+    of_weight, of_bias = (None if part is None else part.sum(0) for part in (parts, bias_parts))
+    return dx, of_weight, of_bias
 
 
 def _parameters(
     asked: list[Product], grads: Sequence[Tensor], read: Sequence[Tensor], weights: Sequence[Tensor],
     of_weight: Sequence[bool], of_bias: Sequence[bool],
-) -> tuple[list[Tensor | None], list[Tensor | None]]:  # fmt: skip
+) -> tuple[Gradients, Gradients]:  # fmt: skip
     """The gradients of weights and biases that are wanted; what computes them is added to ``asked``."""
-    dws: list[Tensor | None] = []
-    dbs: list[Tensor | None] = []
+    dws: Gradients = []
+    dbs: Gradients = []
     for grad, x, weight, wanted, with_bias in zip(grads, read, weights, of_weight, of_bias, strict=True):
         bias = weight.new_empty(len(weight)) if with_bias and wanted else None
         dw = torch.empty_like(weight) if wanted else None
@@ -198,16 +222,46 @@ def _parameters(
     return dws, dbs
 
 
+# ------------------------------------------------------------------------------------------------------------ autograd
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, count: int, *given: Any) -> tuple[Tensor, ...]:
+        weights, biases = given[:count], given[count:]
+        ctx.save_for_backward(x, *weights)
+        return linear_forward(x, weights, biases)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, *weights = ctx.saved_tensors
+        needs = ctx.needs_input_grad
+        dx, dws, dbs = linear_backward(x, weights, grads, (needs[0], *needs[2:]))
+        return dx, None, *dws, *dbs
+
+
+class _MLP(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, up: Tensor, up_bias: Tensor | None, down: Tensor, down_bias: Tensor | None, activation: int
+    ) -> Tensor:
+        out, inner = mlp_forward(x, up, up_bias, down, down_bias, activation)
+        ctx.save_for_backward(x, up, down, inner)
+        ctx.activation = activation
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, up, down, inner = ctx.saved_tensors
+        return *mlp_backward(x, up, down, inner, grad, ctx.activation, ctx.needs_input_grad), None
+
+
 class _Centred(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, epsilon: float) -> tuple[Tensor, Tensor]:
-        n = x.shape[-1]
-        rows = x.numel() // n
-        out, kept = torch.empty_like(x), x.new_empty(rows, 2)
-        _library().hb_train_centre(
-            x.data_ptr(), weight.data_ptr(), None if bias is None else bias.data_ptr(), epsilon, rows, n,
-            out.data_ptr(), kept.data_ptr(),
-        )  # fmt: skip
+        out, kept = centre_forward(x, weight, bias, epsilon)
         ctx.save_for_backward(x, weight, kept)
         ctx.mark_non_differentiable(kept)
         return out, kept
@@ -216,11 +270,4 @@ class _Centred(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, kept = ctx.saved_tensors
-        grad, n = grad.contiguous(), x.shape[-1]
-        dx, pieces = torch.empty_like(x), -(-len(kept) // ROWS)
-        parts, bias_parts = (x.new_empty(pieces, n) if wanted else None for wanted in ctx.needs_input_grad[1:3])
-        _library().hb_train_centre_back(
-            x.data_ptr(), weight.data_ptr(), kept.data_ptr(), grad.data_ptr(), len(kept), n, dx.data_ptr(),
-            *(None if part is None else part.data_ptr() for part in (parts, bias_parts)),
-        )  # fmt: skip
-        return dx, *(None if part is None else part.sum(0) for part in (parts, bias_parts)), None
+        return *centre_backward(x, weight, kept, grad, ctx.needs_input_grad[1:3]), None

@@ -197,10 +197,7 @@ class _Attend(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
         q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
-        rows, heads, tokens, width = q.shape
-        o, lse = torch.empty(rows, tokens, heads, width), torch.empty(rows, heads, tokens)
-        asked = _attention(q, k, v, o, lse, scale)
-        _library().hb_train_attend(ctypes.byref(asked), 0)
+        o, lse = attend_forward(q, k, v, scale)
         ctx.save_for_backward(q, k, v, o, lse)
         ctx.mark_non_differentiable(lse)
         ctx.scale = scale
@@ -210,14 +207,30 @@ class _Attend(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         q, k, v, o, lse = ctx.saved_tensors
-        grad = grad if grad.stride(-1) == 1 else grad.contiguous()
-        dq = torch.empty_like(o)
-        dk, dv = (torch.empty(k.shape[0], k.shape[2], k.shape[1], k.shape[3]) for _ in range(2))
-        asked = _attention(q, k, v, o, lse, ctx.scale)
-        asked.grad, asked.grad_strides[:] = grad.data_ptr(), grad.stride()[:3]
-        asked.dq, asked.dk, asked.dv = dq.data_ptr(), dk.data_ptr(), dv.data_ptr()
-        _library().hb_train_attend(ctypes.byref(asked), 1)
+        dq, dk, dv = attend_backward(q, k, v, o, lse, grad, ctx.scale)
         return dq.transpose(1, 2), dk.transpose(1, 2), dv.transpose(1, 2), None
+
+
+def attend_forward(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """q [B,H,T,D], k and v [B,K,T,D], their last dimension dense -> what is seen [B,T,H,D], and a number a row and head."""
+    rows, heads, tokens, width = q.shape
+    o, lse = torch.empty(rows, tokens, heads, width), torch.empty(rows, heads, tokens)
+    _library().hb_train_attend(ctypes.byref(_attention(q, k, v, o, lse, scale)), 0)
+    return o, lse
+
+
+def attend_backward(
+    q: Tensor, k: Tensor, v: Tensor, o: Tensor, lse: Tensor, grad: Tensor, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """grad [B,H,T,D] of what was seen -> of q [B,T,H,D], of k and v [B,T,K,D]."""
+    grad = grad if grad.stride(-1) == 1 else grad.contiguous()
+    dq = torch.empty_like(o)
+    dk, dv = (torch.empty(k.shape[0], k.shape[2], k.shape[1], k.shape[3]) for _ in range(2))
+    asked = _attention(q, k, v, o, lse, scale)
+    asked.grad, asked.grad_strides[:] = grad.data_ptr(), grad.stride()[:3]
+    asked.dq, asked.dk, asked.dv = dq.data_ptr(), dk.data_ptr(), dv.data_ptr()
+    _library().hb_train_attend(ctypes.byref(asked), 1)
+    return dq, dk, dv
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, o: Tensor, lse: Tensor, scale: float) -> Attention:

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hornbook.kernels import products, training
+from hornbook.kernels import products, sublayers, training
 from hornbook.model.config import ModelConfig, Rotary
 from hornbook.model.norms import RMSNorm
 from hornbook.model.positions import Bias, Turn, order, rotate
@@ -90,6 +90,19 @@ class Attention(nn.Module):
             q, k = rotate(q, turn), rotate(k, turn)
         rule = self._rule(kind.window, shared.bias)
         return self._merge(shared.store.attend(layer, q, k, v, rule))
+
+    def beside(self, x: Tensor, norm: nn.LayerNorm, layer: int, shared: Pass) -> Tensor | None:
+        """x + self(norm(x)) as one function, where that is possible (kernels/sublayers.py)."""
+        config, kind, layers = self.config, self.config.kind(layer), (self.query, self.key, self.value, self.output)
+        plain = (
+            type(shared.store) is Uncached and shared.store.mask is None and shared.bias is None and config.causal
+            and kind.rotary is None and (kind.window is None or kind.window >= x.shape[1])
+            and config.attention_softcap is None and self.query_norm is None and products.bare(self)
+            and not (self.training and config.attention_dropout)
+        )  # fmt: skip
+        if not plain or not sublayers.serves(x, norm, *layers, head_width=self.head_width):
+            return None
+        return sublayers.attended(x, norm, *layers, self.head_width, config.scale)
 
     def look_at(self, x: Tensor, layer: int, memory: Memory) -> Tensor:
         """x [B,T,C] -> [B,T,C]: each token looks at all of the source (arXiv 1706.03762, section 3.2.3)."""

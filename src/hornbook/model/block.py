@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from hornbook.model.attention import Attention, Pass
 from hornbook.model.config import ModelConfig
 from hornbook.model.feedforward import FeedForward, Mixture
-from hornbook.model.norms import make_norm
+from hornbook.model.norms import LayerNorm, make_norm
 
 
 class Block(nn.Module):
@@ -59,16 +59,30 @@ class Block(nn.Module):
             second = first if self.feedforward_norm is None else self.feedforward_norm(x)
             added: Tensor = self.dropout(self.attention(first, layer, shared)) + self.dropout(feed(second))
             return x + added
-        x = self._add(x, lambda y: self.attention(y, layer, shared), self.attention_norm, self.attention_post_norm)
+        attention, feedforward = self.attention, self.feedforward
+        x = self._add(
+            x, lambda y: self.attention(y, layer, shared), self.attention_norm, self.attention_post_norm,
+            (lambda norm: attention.beside(x, norm, layer, shared)) if type(attention) is Attention else None,
+        )  # fmt: skip
         if self.cross is not None:
             cross, memory = self.cross, shared.memory
             assert memory is not None, "a model with an encoder has been given no memory"
             x = self._add(x, lambda y: cross.look_at(y, layer, memory), self.cross_norm, self.cross_post_norm)
-        return self._add(x, feed, self.feedforward_norm, self.feedforward_post_norm)
+        return self._add(
+            x, feed, self.feedforward_norm, self.feedforward_post_norm,
+            (lambda norm: feedforward.beside(x, norm)) if type(feedforward) is FeedForward else None,
+        )  # fmt: skip
 
     def _add(
-        self, x: Tensor, f: Callable[[Tensor], Tensor], before: nn.Module | None, after: nn.Module | None
-    ) -> Tensor:
+        self, x: Tensor, f: Callable[[Tensor], Tensor], before: nn.Module | None, after: nn.Module | None,
+        beside: Callable[[LayerNorm], Tensor | None] | None = None,
+    ) -> Tensor:  # fmt: skip
+        """``beside``: x + f(norm(x)) as one function, or None where that cannot be had."""
+        drops = self.training and self.dropout.p > 0
+        if beside is not None and type(before) is LayerNorm and after is None and not self.after_sum and not drops:
+            whole = beside(before)
+            if whole is not None:
+                return whole
         y: Tensor = self.dropout(f(x if before is None else before(x)))
         if self.after_sum:
             y = x + y

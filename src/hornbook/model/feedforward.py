@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hornbook.kernels import products, training
+from hornbook.kernels import products, sublayers, training
 from hornbook.model.config import Experts, ModelConfig
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -44,6 +44,12 @@ class FeedForward(nn.Module):
             inner = training.gated(gate, up, self.activation_name) if fused else self.activation(gate) * up
         out: Tensor = self.down(inner)
         return out
+
+    def beside(self, x: Tensor, norm: nn.LayerNorm) -> Tensor | None:
+        """x + self(norm(x)) as one function, where that is possible (kernels/sublayers.py)."""
+        if self.gate is None and products.bare(self) and sublayers.serves(x, norm, self.up, self.down):
+            return sublayers.fed(x, norm, self.up, self.down, self.activation_name)
+        return None
 
 
 class Mixture(nn.Module):
