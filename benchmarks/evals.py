@@ -40,6 +40,7 @@ GOLDEN = ROOT / "tests" / "evals" / "golden"
 sys.path.insert(0, str(ROOT / "tests" / "evals"))  # the samples in the forms of both programs
 
 MODELS = "smollm2:135m,gemma3:270m"
+BAR, EXACTLY = 1e-3, 20  # nats between the two; so many beyond it are computed in float64
 WRITTEN = 100  # items of GSM8K
 QUICK = ("mmlu", "arc_easy", "arc_challenge", "boolq", "piqa", "winogrande")
 BATCHES, TRIED = (1, 8), 4  # of the harness, which are tried on so many items of each
@@ -74,7 +75,7 @@ def path_of(model: str) -> Path:
 def parity(models: Sequence[str], kinds: Sequence[str], limit: int | None, work: Path, write: bool) -> None:
     import harness_samples as samples
 
-    rows = []
+    rows, notes = [], []
     for model in models:
         folder = folder_of(model, work)
         given = {
@@ -82,11 +83,16 @@ def parity(models: Sequence[str], kinds: Sequence[str], limit: int | None, work:
             for kind in kinds
         }
         other = {kind: _theirs(model, folder, kind, given[kind], work) for kind in kinds}
-        mine = _ours(folder, given, work)
+        results = _ours(folder, given, work)
+        apart = []
         for kind in kinds:
-            found = samples.difference(mine[kind], other[kind])
-            rows.append((model, kind, found, samples.accuracies(mine[kind]), samples.accuracies(other[kind])))
+            mine = samples.judged_by_us(results[kind])
+            found = samples.difference(mine, other[kind])
+            rows.append((model, kind, found, samples.accuracies(mine), samples.accuracies(other[kind])))
             print(model, kind, found, rows[-1][3], rows[-1][4], flush=True)
+            apart += samples.apart(results[kind], other[kind], BAR)
+        notes.append(f"{model}: {_exactly(folder, apart)}")
+        print(notes[-1], flush=True)
     table = [
         "| model | sample | items | Hornbook | lm-evaluation-harness | furthest log-likelihoods | other choices | other texts |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -99,7 +105,35 @@ def parity(models: Sequence[str], kinds: Sequence[str], limit: int | None, work:
         table.append(
             f"| {model} | {NAMES[kind]} | {found.items} | {' | '.join(told)} | {furthest} | {choices} | {texts} |"
         )
-    _tell("parity", table, write)
+    _tell("parity", [*table, "", *(line for note in notes for line in (note, ""))][:-1], write)
+
+
+def _exactly(folder: Path, apart: Sequence[tuple[str, str, float, float]]) -> str:
+    """How far both programs are from float64 where they are furthest from one another, in words."""
+    if not apart:
+        return f"no log-likelihood is further apart than {BAR}."
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from hornbook.engine.pairing import joined
+    from hornbook.llm import load
+
+    taken = sorted(apart, key=lambda one: -abs(one[2] - one[3]))[:EXACTLY]
+    with load(str(folder), device="cpu") as llm:
+        asked = joined(llm.tokenizer, [(context, text) for context, text, _, _ in taken])
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64)
+    far: list[tuple[float, float, int]] = []
+    for (ids, start), (_, _, ours, theirs) in zip(asked, taken, strict=True):
+        with torch.no_grad():
+            logits = model(torch.tensor([ids]), logits_to_keep=len(ids) - start + 1).logits[0, :-1]
+        exact = float(torch.log_softmax(logits, -1).gather(1, torch.tensor(ids[start:])[:, None]).sum())
+        far.append((abs(ours - exact), abs(theirs - exact), len(ids) - start))
+    mine, other = max(one[0] for one in far), max(one[1] for one in far)
+    shortest = min(one[2] for one in far)
+    return (
+        f"{len(apart)} log-likelihoods are further apart than {BAR}. The {len(far)} furthest of them, of {shortest} tokens and more, in "
+        f"float64 by transformers: Hornbook is at most {mine:.1e} from that, the harness {other:.1e}."
+    )
 
 
 def golden(models: Sequence[str], kinds: Sequence[str], work: Path) -> None:
@@ -136,7 +170,7 @@ def _theirs(model: str, folder: Path, kind: str, given: Sequence[dict[str, Any]]
     return samples.restored(json.loads(kept.read_text("utf-8")))
 
 
-def _ours(folder: Path, given: dict[str, Sequence[dict[str, Any]]], work: Path) -> dict[str, dict[str, list[Any]]]:
+def _ours(folder: Path, given: dict[str, Sequence[dict[str, Any]]], work: Path) -> dict[str, Any]:
     import harness_samples as samples
 
     from hornbook.evals.run import run
@@ -152,7 +186,7 @@ def _ours(folder: Path, given: dict[str, Sequence[dict[str, Any]]], work: Path) 
         began = time.monotonic()
         outcome = run(llm, tasks, setting=Setting(shots=0), folder=work / f"ours-{folder.name}", batch=256)
         print(f"{folder.name}: ours took {time.monotonic() - began:.0f} s, asked {outcome.asked}", flush=True)
-    return {kind: samples.judged_by_us(samples.result_of(outcome, kind)) for kind in given}
+    return {kind: samples.result_of(outcome, kind) for kind in given}
 
 
 # ----------------------------------------------------------------------------------------------------------------- speed

@@ -181,6 +181,25 @@ def difference(mine: Mapping[str, Sequence[Judged]], other: Mapping[str, Sequenc
     )
 
 
+def apart(result: Result, other: Mapping[str, Sequence[Judged]], bar: float) -> list[tuple[Any, str, float, float]]:
+    """(context, continuation, our log-probability, the other's) where the two are further apart than ``bar``."""
+    found = []
+    seen: dict[str, int] = {}
+    for one in result.samples:
+        name = one.group if result.task == "mmlu" else result.task
+        number = seen[name] = seen.get(name, -1) + 1
+        mine = [
+            (asked.prompt, text, float(answer["logprob"]))
+            for asked in one.asked
+            if asked.kind == "likelihood"
+            for text, answer in zip(asked.continuations, asked.answers, strict=True)
+        ]
+        for (context, text, ours), (theirs, _) in zip(mine, other[name][number].scores, strict=True):
+            if abs(ours - theirs) > bar:
+                found.append((context, text, ours, theirs))
+    return found
+
+
 def _best(one: Judged) -> int:
     return max(range(len(one.scores)), key=lambda place: one.scores[place][0], default=0)
 
