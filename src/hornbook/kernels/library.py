@@ -20,7 +20,7 @@ from hornbook.errors import KernelError, UsageError
 from hornbook.forking import lock
 from hornbook.settings import Settings
 
-ABI: Final = 4  # HB_ABI of the header that the declarations below follow
+ABI: Final = 5  # HB_ABI of the header that the declarations below follow
 CANCELLED: Final = 2  # what hb_step returns where the flag of its batch was raised
 PATH: Final = Path(__file__).with_name("_native.dll" if sys.platform == "win32" else "_native.so")
 
@@ -101,7 +101,7 @@ class Product(Structure):
     _fields_ = [
         ("terms", Term * 3),
         *_each(c_int64, "count m n activation"),
-        *_each(c_void_p, "bias c sums"),
+        *_each(c_void_p, "bias beside c sums"),
     ]
 
 
@@ -109,7 +109,7 @@ class MLP(Structure):
     """hb_mlp."""
 
     _fields_ = [
-        *_each(c_void_p, "x up up_bias down down_bias dy h y dh dx"),
+        *_each(c_void_p, "x up up_bias down down_bias beside dy h y dh dx"),
         *_each(c_int64, "rows n inner activation"),
     ]
 
@@ -144,7 +144,7 @@ _FUNCTIONS: Final[dict[str, tuple[Any, list[Any]]]] = {
     "hb_train_norm": (None, [c_void_p, c_void_p, c_float, c_int64, c_int64, c_void_p, c_void_p]),
     "hb_train_norm_back": (None, [c_void_p] * 4 + [c_int64] * 2 + [c_void_p] * 2),
     "hb_train_centre": (None, [c_void_p] * 3 + [c_float] + [c_int64] * 2 + [c_void_p] * 2),
-    "hb_train_centre_back": (None, [c_void_p] * 4 + [c_int64] * 2 + [c_void_p] * 3),
+    "hb_train_centre_back": (None, [c_void_p] * 4 + [c_int64] * 2 + [c_void_p] * 4),
     "hb_train_product_columns": (c_int64, []),
     "hb_train_products": ("status", [POINTER(Product), c_int64]),
     "hb_train_mlp": ("status", [POINTER(MLP)]),

@@ -79,13 +79,15 @@ def _columns() -> int:
 # ------------------------------------------------------------------------------------------------- products, described
 
 
-def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> Product:
-    """out = x weight' + bias: x [..., C], weight [N,C], out [..., N]."""
+def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor, beside: Tensor | None = None) -> Product:
+    """out = x weight' + bias + beside: x [..., C], weight [N,C], out and beside [..., N]."""
     width = weight.shape[1]
     asked = Product(count=1, activation=-1, m=x.numel() // width, n=weight.shape[0], c=out.data_ptr())
     _term(asked, 0, x.data_ptr(), weight.data_ptr(), width, (width, 1), (1, width))
     if bias is not None:
         asked.bias = bias.data_ptr()
+    if beside is not None:
+        asked.beside = beside.data_ptr()
     return asked
 
 
@@ -126,10 +128,12 @@ def _multiply(asked: Sequence[Product]) -> None:
 Gradients = list[Tensor | None]  # of those that are wanted
 
 
-def linear_forward(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
-    """x [..., C] through layers of weights [N,C] each: [..., N] each."""
+def linear_forward(
+    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None], beside: Tensor | None = None
+) -> tuple[Tensor, ...]:
+    """x [..., C] through layers of weights [N,C] each: [..., N] each, plus ``beside`` where it is given."""
     outs = tuple(x.new_empty(*x.shape[:-1], len(weight)) for weight in weights)
-    _multiply([_forward(x, w, b, out) for w, b, out in zip(weights, biases, outs, strict=True)])
+    _multiply([_forward(x, w, b, out, beside) for w, b, out in zip(weights, biases, outs, strict=True)])
     return outs
 
 
@@ -148,13 +152,16 @@ def linear_backward(
 
 
 def mlp_forward(
-    x: Tensor, up: Tensor, up_bias: Tensor | None, down: Tensor, down_bias: Tensor | None, activation: int
-) -> tuple[Tensor, Tensor]:
-    """-> down(act(up(x))) of x's shape, and up(x) [..., I]."""
+    x: Tensor, up: Tensor, up_bias: Tensor | None, down: Tensor, down_bias: Tensor | None, activation: int,
+    beside: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """-> down(act(up(x))) of x's shape, plus ``beside`` where it is given; and up(x) [..., I]."""
     inner, out = x.new_empty(*x.shape[:-1], len(up)), torch.empty_like(x)
     asked = MLP(rows=x.numel() // len(down), n=len(down), inner=len(up), activation=activation)
     asked.x, asked.up, asked.down, asked.h, asked.y = (t.data_ptr() for t in (x, up, down, inner, out))
-    asked.up_bias, asked.down_bias = (None if b is None else b.data_ptr() for b in (up_bias, down_bias))
+    asked.up_bias, asked.down_bias, asked.beside = (
+        None if b is None else b.data_ptr() for b in (up_bias, down_bias, beside)
+    )
     _library().hb_train_mlp(ctypes.byref(asked))
     return out, inner
 
@@ -191,15 +198,15 @@ def centre_forward(x: Tensor, weight: Tensor, bias: Tensor | None, epsilon: floa
 
 
 def centre_backward(
-    x: Tensor, weight: Tensor, kept: Tensor, grad: Tensor, needs: Sequence[bool]
+    x: Tensor, weight: Tensor, kept: Tensor, grad: Tensor, needs: Sequence[bool], beside: Tensor | None = None
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """-> gradients of x, the weight, the bias; ``needs``: of (weight, bias)."""
+    """-> gradients of x, plus ``beside`` where it is given, of the weight and the bias; ``needs``: of (weight, bias)."""
     grad, n = grad.contiguous(), x.shape[-1]
     dx, pieces = torch.empty_like(x), -(-len(kept) // ROWS)
     parts, bias_parts = (x.new_empty(pieces, n) if wanted else None for wanted in needs)
     _library().hb_train_centre_back(
-        x.data_ptr(), weight.data_ptr(), kept.data_ptr(), grad.data_ptr(), len(kept), n, dx.data_ptr(),
-        *(None if part is None else part.data_ptr() for part in (parts, bias_parts)),
+        x.data_ptr(), weight.data_ptr(), kept.data_ptr(), grad.data_ptr(), len(kept), n,
+        *(None if one is None else one.data_ptr() for one in (beside, dx, parts, bias_parts)),
     )  # fmt: skip
     of_weight, of_bias = (None if part is None else part.sum(0) for part in (parts, bias_parts))
     return dx, of_weight, of_bias

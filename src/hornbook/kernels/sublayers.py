@@ -61,10 +61,10 @@ class _Attended(torch.autograd.Function):
         n, kept = centre_forward(x, weight, bias, epsilon)
         q, k, v = (_heads(one, width) for one in linear_forward(n, weights[:3], biases[:3]))
         seen, lse = attend_forward(q, k, v, scale)
-        (out,) = linear_forward(seen.flatten(2), weights[3:], biases[3:])
+        (out,) = linear_forward(seen.flatten(2), weights[3:], biases[3:], beside=x)
         ctx.save_for_backward(x, weight, n, kept, q, k, v, seen, lse, *weights)
         ctx.scale = scale
-        return out.add_(x)
+        return out
 
     @staticmethod
     @once_differentiable
@@ -79,8 +79,8 @@ class _Attended(torch.autograd.Function):
         of_inputs = [one.flatten(2) for one in apart]
         dn, dws, dbs = linear_backward(n, weights[:3], of_inputs, (True, *needs[3:6], *needs[7:10]))
         assert dn is not None
-        dx, dw, db = centre_backward(x, weight, kept, dn, needs[1:3])
-        return dx.add_(grad), dw, db, *dws, d_out, *dbs, d_out_bias, None, None, None
+        dx, dw, db = centre_backward(x, weight, kept, dn, needs[1:3], beside=grad)
+        return dx, dw, db, *dws, d_out, *dbs, d_out_bias, None, None, None
 
 
 class _Fed(torch.autograd.Function):
@@ -90,10 +90,10 @@ class _Fed(torch.autograd.Function):
         down_bias: Tensor | None, epsilon: float, activation: int,
     ) -> Tensor:  # fmt: skip
         n, kept = centre_forward(x, weight, bias, epsilon)
-        out, inner = mlp_forward(n, up, up_bias, down, down_bias, activation)
+        out, inner = mlp_forward(n, up, up_bias, down, down_bias, activation, beside=x)
         ctx.save_for_backward(x, weight, n, kept, up, down, inner)
         ctx.activation = activation
-        return out.add_(x)
+        return out
 
     @staticmethod
     @once_differentiable
@@ -102,8 +102,8 @@ class _Fed(torch.autograd.Function):
         needs, grad = ctx.needs_input_grad, grad.contiguous()
         dn, *of_layers = mlp_backward(n, up, down, inner, grad, ctx.activation, (True, *needs[3:7]))
         assert dn is not None
-        dx, dw, db = centre_backward(x, weight, kept, dn, needs[1:3])
-        return dx.add_(grad), dw, db, *of_layers, None, None
+        dx, dw, db = centre_backward(x, weight, kept, dn, needs[1:3], beside=grad)
+        return dx, dw, db, *of_layers, None, None
 
 
 def _heads(x: Tensor, width: int) -> Tensor:

@@ -21,7 +21,7 @@
 extern "C" {
 #endif
 
-#define HB_ABI 4        // goes up with any change to this file; the loader refuses another
+#define HB_ABI 5        // goes up with any change to this file; the loader refuses another
 #define HB_PAGE 16      // tokens in a page of the cache
 #define HB_TILE 16      // rows of a weight that are interleaved
 
@@ -156,9 +156,9 @@ HB_API void hb_train_norm(const float* x, const float* weight, float epsilon, in
 // LayerNorm; kept [rows, 2]: the mean and 1 / the deviation. bias: or NULL
 HB_API void hb_train_centre(const float* x, const float* weight, const float* bias, float epsilon, int64_t rows, int64_t n,
                             float* out, float* kept);
-// parts: as below; bias_parts too
+// parts: as below; bias_parts too; beside [rows, n]: added to dx, or NULL
 HB_API void hb_train_centre_back(const float* x, const float* weight, const float* kept, const float* grad, int64_t rows,
-                                 int64_t n, float* dx, float* parts, float* bias_parts);
+                                 int64_t n, const float* beside, float* dx, float* parts, float* bias_parts);
 // parts: NULL, or the weight's gradient in pieces [ceil(rows / HB_TRAIN_ROWS), n]
 HB_API void hb_train_norm_back(const float* x, const float* weight, const float* scale, const float* grad, int64_t rows,
                                int64_t n, float* dx, float* parts);
@@ -186,7 +186,7 @@ typedef struct {
 HB_API int hb_train_attend_fits(int64_t n);  // whether heads of this width are served
 HB_API int hb_train_attend(const hb_attention* attention, int back);
 // c [m, n] = the sum of up to three products a b, a (i, k) at i * a_down + k * a_along, b (k, j) at k * b_down + j * b_along, where
-// b_down or b_along is 1; plus bias [n] or NULL. activation: of b's elements, or -1. sums [m]: of each row of the first a, where
+// b_down or b_along is 1; plus bias [n] or NULL, plus beside [m, n] or NULL. activation: of b's elements, or -1. sums [m]: of each row of the first a, where
 // a_down is 1, or NULL. n is a multiple of hb_train_product_columns.
 typedef struct {
     const float *a, *b;
@@ -195,15 +195,15 @@ typedef struct {
 typedef struct {
     hb_term terms[3];
     int64_t count, m, n, activation;
-    const float* bias;
+    const float *bias, *beside;
     float *c, *sums;
 } hb_product;
 HB_API int64_t hb_train_product_columns(void);
 HB_API int hb_train_products(const hb_product* products, int64_t count);  // side by side; none reads another's
-// Forward: h = x up' + up_bias, y = act(h) down' + down_bias; x, y [rows, n], h [rows, inner], up [inner, n], down [n, inner].
-// Backward, where dy is not NULL: dh = (dy down) act'(h), dx = dh up or NULL. Biases may be NULL.
+// Forward: h = x up' + up_bias, y = act(h) down' + down_bias + beside; x, y, beside [rows, n], h [rows, inner], up [inner, n], down [n, inner].
+// Backward, where dy is not NULL: dh = (dy down) act'(h), dx = dh up or NULL. Biases and beside may be NULL.
 typedef struct {
-    const float *x, *up, *up_bias, *down, *down_bias, *dy;
+    const float *x, *up, *up_bias, *down, *down_bias, *beside, *dy;
     float *h, *y, *dh, *dx;
     int64_t rows, n, inner, activation;
 } hb_mlp;

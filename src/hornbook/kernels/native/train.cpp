@@ -44,7 +44,7 @@ void hb_train_centre(const float* x, const float* weight, const float* bias, flo
 }
 
 void hb_train_centre_back(const float* x, const float* weight, const float* kept, const float* grad, int64_t rows, int64_t n,
-                          float* dx, float* parts, float* bias_parts) {
+                          const float* beside, float* dx, float* parts, float* bias_parts) {
     const auto& k = *hb::kernels().train;
     const int64_t pieces = (rows + HB_TRAIN_ROWS - 1) / HB_TRAIN_ROWS;
     hb::parallel_for(pieces, 1, [&](int64_t first, int64_t last) {
@@ -55,7 +55,8 @@ void hb_train_centre_back(const float* x, const float* weight, const float* kept
                 if (one) std::memset(one, 0, sizeof(float) * static_cast<size_t>(n));
             const int64_t end = std::min(rows, (piece + 1) * HB_TRAIN_ROWS);
             for (int64_t r = piece * HB_TRAIN_ROWS; r < end; ++r)
-                k.centre_back(x + r * n, weight, kept + 2 * r, grad + r * n, n, dx + r * n, part, bias_part);
+                k.centre_back(x + r * n, weight, kept + 2 * r, grad + r * n, n, beside ? beside + r * n : nullptr, dx + r * n, part,
+                              bias_part);
         }
     });
 }

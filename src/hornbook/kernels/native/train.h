@@ -23,10 +23,11 @@ struct TrainKernels {
     // dx = what grad [n] of the output says of x; weight_grad += what it says of the weight, or null
     void (*norm_back)(const float* x, const float* weight, float r, const float* grad, int64_t n, float* dx,
                       float* weight_grad);
-    // LayerNorm; kept [2]: its mean and 1 / its deviation. bias, weight_grad and bias_grad may be null.
+    // LayerNorm; kept [2]: its mean and 1 / its deviation. bias, weight_grad, bias_grad and beside, which is added
+    // to dx, may be null.
     void (*centre)(const float* x, const float* weight, const float* bias, float epsilon, int64_t n, float* out, float* kept);
-    void (*centre_back)(const float* x, const float* weight, const float* kept, const float* grad, int64_t n, float* dx,
-                        float* weight_grad, float* bias_grad);
+    void (*centre_back)(const float* x, const float* weight, const float* kept, const float* grad, int64_t n,
+                        const float* beside, float* dx, float* weight_grad, float* bias_grad);
     // of act(gate) * up
     void (*gate_back)(const float* gate, const float* up, const float* grad, int activation, int64_t n, float* dgate,
                       float* dup);
