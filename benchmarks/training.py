@@ -364,7 +364,9 @@ def measure(group: str, who: int, work: Path, steps: int, threads: int) -> dict[
         "TOKENIZERS_PARALLELISM": "false",
     }
     if not who:
-        environment |= {"GOMP_SPINCOUNT": "2000"}  # as `hornbook train` does: torch's threads wait asleep for each other
+        environment |= {
+            "GOMP_SPINCOUNT": "2000"
+        }  # as `hornbook train` does: torch's threads wait asleep for each other
     command = [sys.executable, __file__, "--worker", f"{group},{who},{steps}", "--work", str(work)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:

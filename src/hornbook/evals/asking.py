@@ -206,6 +206,7 @@ def _answers(model: Any, requests: Sequence[Any]) -> Generator[tuple[int, Answer
 
 
 def _likelihoods(model: Any, requests: Sequence[Likelihood]) -> Iterator[tuple[int, Answer]]:
+    yield from ((place, ()) for place, request in enumerate(requests) if not request.continuations)
     contexts = [_prompt(model, request.context) for request in requests]
     owners = [(place, at) for place, request in enumerate(requests) for at in range(len(request.continuations))]
     found: list[dict[int, Score]] = [{} for _ in requests]

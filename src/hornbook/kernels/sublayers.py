@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from hornbook.kernels import training
 from hornbook.kernels.products import (
     bare,
     centre_backward,
@@ -26,13 +27,13 @@ from hornbook.kernels.products import (
     mlp_forward,
     served,
 )
-from hornbook.kernels.training import ACTIVATIONS, attend_backward, attend_forward, attends
+from hornbook.kernels.training import ACTIVATIONS, attend_backward, attend_forward
 
 
 def serves(x: Tensor, norm: nn.LayerNorm, *layers: nn.Linear, head_width: int | None = None) -> bool:
     """Whether a half with these layers can be taken as one; ``head_width``: that it attends with."""
-    plain = bare(norm) and norm.weight.dtype == torch.float32 and x.is_contiguous() and norm.weight.is_contiguous()
-    return plain and served(x, *layers) and (head_width is None or attends(head_width))
+    plain = bare(norm) and x.is_contiguous() and norm.weight.is_contiguous() and training.serves(x, norm.weight)
+    return plain and served(x, *layers) and (head_width is None or training.attends(head_width))
 
 
 def attended(
