@@ -308,3 +308,37 @@ def test_several_answers_to_one_prompt_stand_together(llm: Any) -> None:
     ):
         with pytest.raises(UsageError):
             several()
+
+
+def test_what_is_told_one_by_one_is_what_is_told_together(llm: Any) -> None:
+    if isinstance(llm, hornbook.ScriptedLLM):
+        pytest.skip("a script is over at once")
+    prompts, params = ["One two", "three", "one, two, three, four"], SamplingParams(max_tokens=6, n=2)
+    by_place = dict(llm.generate_each(prompts, params))
+    assert sorted(by_place) == [0, 1, 2]
+    assert [one.text for place in range(3) for one in by_place[place]] == [
+        one.text for one in llm.generate(prompts, params)
+    ]
+    pairs = [("The sky is", " blue"), ("The sky is", ""), ("One two", " three four"), ("The sky is", " green")]
+    told = list(llm.score_each(pairs))
+    assert sorted(place for place, _ in told) == [0, 1, 2, 3]
+    assert [dict(told)[place] for place in range(4)] == llm.score(pairs)
+
+
+def test_who_reads_no_further_leaves_the_rest_unasked(llm: Any) -> None:
+    if isinstance(llm, hornbook.ScriptedLLM):
+        pytest.skip("a script is over at once")
+    each = llm.generate_each(["One two"] * 40, SamplingParams(max_tokens=40, ignore_eos=True))
+    assert len(next(each)[1]) == 1
+    each.close()
+    assert llm.generate("One two", SHORT)[0].finish_reason
+    with pytest.raises(ContextTooLong):
+        dict(llm.generate_each(["One", "word " * 400]))
+
+
+def test_texts_are_judged_one_by_one(tiny_llm_path: Path) -> None:
+    texts = ["Hello there", "", "a word of it " * 120, "short"]
+    with local(tiny_llm_path) as llm:
+        told = list(llm.score_text_each(texts))
+        assert sorted(place for place, _ in told) == [0, 1, 2, 3]
+        assert [dict(told)[place] for place in range(4)] == llm.score_text(texts)
