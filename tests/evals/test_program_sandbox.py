@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import resource
 import signal
@@ -12,6 +13,7 @@ import tempfile
 import threading
 import time
 import uuid
+import venv
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -77,6 +79,47 @@ def tried(box: Sandbox, *lines: str, before: str = "") -> list[str]:
     run = box.run(program, seconds=8)
     assert run.outcome == "ok", run
     return run.stdout.splitlines()
+
+
+IN_TMP = (
+    """
+import sys
+from hornbook.evals.sandbox.sandbox import Sandbox
+program = """
+    + repr(
+        """
+import os, sys
+print(sys.prefix)
+for place in (sys.prefix, os.path.join(sys.prefix, "lib"), os.path.dirname(sys.prefix)):
+    try:
+        open(os.path.join(place, "mine"), "w")
+        print("wrote")
+    except OSError:
+        print("kept")
+print(os.path.exists(os.path.join(os.path.dirname(sys.prefix), "secret")))
+"""
+    )
+    + """
+run = Sandbox(sys.argv[1], frozenset(), {}).run(program)
+print([run.outcome, run.stderr, *run.stdout.split()])
+"""
+)
+
+
+def test_an_environment_in_the_folder_of_temporary_files_runs_programs_too(box: Sandbox, anybodys: Path) -> None:
+    """Where the sandbox puts a new, empty one over it: of the old one the environment is seen, and cannot be changed."""
+    own = anybodys / "environment"
+    venv.create(own, with_pip=False, symlinks=True)
+    (anybodys / "secret").write_text("of the host")
+    (packages,) = own.glob("lib/python*/site-packages")
+    (packages / "ours.pth").write_text("\n".join(path for path in sys.path if os.path.isdir(path)))
+    command = [str(own / "bin" / "python"), "-c", IN_TMP, box.wall]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    outcome, errors, prefix, *kept, secret = ast.literal_eval(done.stdout)
+    assert (outcome, errors, prefix) == ("ok", "", str(own))
+    assert kept == ["kept"] * 3 or "writing" in box.missing
+    assert secret == "False" or box.wall == "restricted", "whose names can be seen"
 
 
 def running(marker: str) -> list[int]:

@@ -97,6 +97,8 @@ def command(wall: Wall, limits: Limits, report: int) -> list[str]:
             arguments += ["--cap-add", right]
     else:
         arguments += ["--unshare-user", "--uid", str(INSIDE_USER), "--gid", str(INSIDE_USER)]
+    # before what is shown, for an environment may lie in /tmp
+    arguments += ["--size", str(limits.disk), "--perms", "1777", "--tmpfs", "/tmp"]
     for path in (*places(), HOUSE):
         for parent in reversed(Path(path).parents[:-1]):
             arguments += ["--dir", str(parent)]  # left to itself, bubblewrap makes some that only root may enter
@@ -108,6 +110,5 @@ def command(wall: Wall, limits: Limits, report: int) -> list[str]:
         arguments += ["--dev-bind", f"/dev/{name}", f"/dev/{name}"]
     for path, target in DEVICE_LINKS:
         arguments += ["--symlink", target, path]
-    arguments += ["--proc", "/proc", "--size", str(limits.disk), "--perms", "1777", "--tmpfs", "/tmp"]
-    arguments += ["--remount-ro", "/", "--chdir", "/", "--"]
+    arguments += ["--proc", "/proc", "--remount-ro", "/", "--chdir", "/", "--"]
     return arguments + start

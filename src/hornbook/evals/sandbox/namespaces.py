@@ -89,6 +89,9 @@ def _build_root(paths: Sequence[str], links: Sequence[tuple[str, str]], limits: 
     kernel.pivot_root("/tmp", "/tmp/old")
     os.chdir("/")
     kernel.mount("tmpfs", "/new", "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,mode=755")
+    os.makedirs("/new/tmp", exist_ok=True)  # before what is shown, for an environment may lie in /tmp
+    bounds = f"size={limits.disk},nr_inodes={limits.files},mode=1777"
+    kernel.mount("tmpfs", "/new/tmp", "tmpfs", MS_NOSUID | MS_NODEV, bounds)
     for path in paths:
         _show(path)
     for path, target in links:
@@ -97,14 +100,11 @@ def _build_root(paths: Sequence[str], links: Sequence[tuple[str, str]], limits: 
     _devices()
     os.makedirs("/new/proc", exist_ok=True)
     kernel.mount("proc", "/new/proc", "proc", MS_NOSUID | MS_NODEV)
-    os.makedirs("/new/tmp", exist_ok=True)
-    bounds = f"size={limits.disk},nr_inodes={limits.files},mode=1777"
     os.chdir("/new")
     kernel.pivot_root(".", ".")
     kernel.umount(".")
     os.chdir("/")
     _read_only("/", recursive=False)
-    kernel.mount("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, bounds)
 
 
 def _show(path: str) -> None:
