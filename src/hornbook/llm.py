@@ -17,7 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hornbook.engine.pairing import begin_of, in_order, joined, related, whole_of, windows
+from hornbook.engine.each import in_order, together
+from hornbook.engine.pairing import begin_of, joined, related, whole_of, windows
 from hornbook.engine.prompts import (
     PLAIN_STOP,
     as_prompts,
@@ -344,15 +345,9 @@ class LocalLLM:
         """As ``score_text``; (place of the text, its score) as soon as it is known. Closing it stops the rest."""
         begin = begin_of(self.tokenizer) if any(texts) else []
         cut = [windows(begin, self.tokenizer.encode(text, add_special=False), self.context_length) for text in texts]
-        yield from ((place, whole_of([])) for place, several in enumerate(cut) if not several)
-        owners = [(place, number) for place, several in enumerate(cut) for number in range(len(several))]
-        found: list[dict[int, Score]] = [{} for _ in cut]
         with closing(self.score_ids_each([window for several in cut for window in several])) as scores:
-            for at, score in scores:
-                place, number = owners[at]
-                found[place][number] = score
-                if len(found[place]) == len(cut[place]):
-                    yield place, whole_of([found[place][number] for number in range(len(cut[place]))])
+            for place, parts in together([len(several) for several in cut], scores):
+                yield place, whole_of(parts)
 
     def score_ids(self, asked: Sequence[tuple[Sequence[int], int]]) -> list[Score]:
         """How likely ids[start:] is after ids[:start], for each (ids, start). Raises what ``score`` raises."""

@@ -11,8 +11,8 @@ Tokenised as lm-evaluation-harness does it, so that likelihoods can be compared.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from hornbook.errors import UsageError
 from hornbook.types import Prompt, Score
@@ -20,7 +20,6 @@ from hornbook.types import Prompt, Score
 if TYPE_CHECKING:
     from hornbook.text.tokenizer import Tokenizer
 
-T = TypeVar("T")
 _ANCHOR = "\n"  # no vocabulary's tokens reach from the end of a line into a word
 
 
@@ -91,12 +90,6 @@ def related(asked: Sequence[tuple[Sequence[int], int]]) -> list[list[int]]:
         if start < len(ids):
             families.setdefault(tuple(ids[:start]), []).append(place)
     return [sorted(families[context], key=lambda place: -len(asked[place][0])) for context in sorted(families)]
-
-
-def in_order(each: Iterable[tuple[int, T]]) -> list[T]:
-    """What came as (place, it) for every place, by place."""
-    found = dict(each)
-    return [found[place] for place in range(len(found))]
 
 
 def whole_of(parts: Sequence[Score]) -> Score:

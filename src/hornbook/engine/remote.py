@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 from hornbook.engine import openai
-from hornbook.engine.pairing import in_order, whole_of, windows
+from hornbook.engine.each import as_they_come, in_order, together
+from hornbook.engine.pairing import whole_of, windows
 from hornbook.engine.prompts import as_prompts, plain_chat, turns_of, with_schema
 from hornbook.engine.wire import Events, Wire, checked_url, is_loopback
 from hornbook.errors import OfflineError, RemoteError, RemoteRefused, UsageError
@@ -32,8 +32,6 @@ ASSUMED_CONTEXT = 8192  # tokens, of a server that does not say
 BYTES_PER_TOKEN = 3  # of UTF-8, for the estimate: English has four or five, Chinese about three, code fewer
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 def is_remote(source: str) -> bool:
@@ -124,7 +122,7 @@ class RemoteLLM:
     ) -> Iterator[tuple[int, list[Completion]]]:
         """As ``generate``; (place of the prompt, its completions) as soon as the server has sent them."""
         params = sampling or SamplingParams()
-        return self._each(lambda prompt: self._complete(prompt, params), prompts)
+        return as_they_come(lambda prompt: self._complete(prompt, params), prompts, self.parallel)
 
     def _complete(self, prompt: Prompt, params: SamplingParams) -> list[Completion]:
         path, body = self._request(prompt, params)
@@ -244,7 +242,7 @@ class RemoteLLM:
                 raise UsageError(
                     "a server does not judge the first token of a text", "Give a context of at least a word."
                 )
-        return self._each(lambda pair: self._score(*pair), pairs)
+        return as_they_come(lambda pair: self._score(*pair), pairs, self.parallel)
 
     def score_text(self, texts: Sequence[str]) -> list[Score]:
         """How likely each whole text is, as LocalLLM.score_text counts it.
@@ -263,21 +261,8 @@ class RemoteLLM:
                 )
             cut.append(windows(whole[:begun], bare, self.context_length - 2) if bare else [])
         every = [window for several in cut for window in several]
-        scores = iter(in_order(self._each(lambda asked: self._score_ids(*asked), every)))
-        return [whole_of([next(scores) for _ in several]) for several in cut]
-
-    def _each(self, ask: Callable[[T], R], several: Sequence[T]) -> Iterator[tuple[int, R]]:
-        """(place, answer) as they come, ``parallel`` questions at a time. What was not asked yet is not asked any more once one
-        fails or nobody reads on."""
-        if len(several) <= 1 or self.parallel == 1:
-            yield from ((place, ask(one)) for place, one in enumerate(several))
-            return
-        with ThreadPoolExecutor(min(self.parallel, len(several))) as pool:
-            asked = {pool.submit(ask, one): place for place, one in enumerate(several)}
-            try:
-                yield from ((asked[done], done.result()) for done in as_completed(asked))
-            finally:
-                pool.shutdown(cancel_futures=True)
+        each = as_they_come(lambda asked: self._score_ids(*asked), every, self.parallel)
+        return [whole_of(parts) for parts in in_order(together([len(several) for several in cut], each))]
 
     def _score(self, context: Prompt, continuation: str) -> Score:
         if not continuation:

@@ -6,17 +6,17 @@ Likelihood   model.score        Rolling   model.score_text        Writing   mode
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, NamedTuple
 
+from hornbook.engine.each import as_they_come, together
 from hornbook.engine.thinking import PAIRS
 from hornbook.errors import ContextTooLong, UsageError
 from hornbook.evals.task import Answer, Item, Likelihood, Question, Request, Rolling, Setting, Task, Writing
 from hornbook.evals.waves import order, waves
-from hornbook.types import Message, Prompt, SamplingParams, Score
+from hornbook.types import Message, Prompt, SamplingParams
 
 AHEAD = 16  # batches of texts to be written that are in line: where one ends, the next begins
 AT_ONCE = 16  # chats of a model that renders no ids
@@ -206,16 +206,10 @@ def _answers(model: Any, requests: Sequence[Any]) -> Generator[tuple[int, Answer
 
 
 def _likelihoods(model: Any, requests: Sequence[Likelihood]) -> Iterator[tuple[int, Answer]]:
-    yield from ((place, ()) for place, request in enumerate(requests) if not request.continuations)
     contexts = [_prompt(model, request.context) for request in requests]
-    owners = [(place, at) for place, request in enumerate(requests) for at in range(len(request.continuations))]
-    found: list[dict[int, Score]] = [{} for _ in requests]
-    pairs = [(contexts[place], requests[place].continuations[at]) for place, at in owners]
-    for number, score in _each(model, "score", pairs):
-        place, at = owners[number]
-        found[place][at] = score
-        if len(found[place]) == len(requests[place].continuations):
-            yield place, tuple(found[place][at] for at in range(len(found[place])))
+    pairs = [(context, text) for context, one in zip(contexts, requests, strict=True) for text in one.continuations]
+    counts = [len(request.continuations) for request in requests]
+    yield from ((place, tuple(scores)) for place, scores in together(counts, _each(model, "score", pairs)))
 
 
 def _each(model: Any, verb: str, asked: Sequence[Any]) -> Iterator[tuple[int, Any]]:
@@ -242,12 +236,7 @@ def _chats(
         ]
         return tuple(model.chat(turns, sampling=one).content for one in draws)
 
-    with ThreadPoolExecutor(min(AT_ONCE, len(several))) as pool:
-        asked = {pool.submit(answer, turns): place for place, turns in enumerate(several)}
-        try:
-            yield from ((asked[done], done.result()) for done in as_completed(asked))
-        finally:
-            pool.shutdown(cancel_futures=True)
+    return as_they_come(answer, several, AT_ONCE)
 
 
 def _question(request: Likelihood | Writing) -> Question:
